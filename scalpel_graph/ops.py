@@ -1,0 +1,222 @@
+"""The operators of domain ``ai.scalpel``: their contract, and each as a function of standard operators.
+
+`GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`). Inputs of both:
+
+==  ================  ===========================================================================
+0   X                 Gemm: ``[..., K]`` float32. Conv: ``[N, C, W]`` or ``[N, C, H, W]`` float32
+1   values            ``[n_groups, r, c]`` float32, an initializer
+2   row_offsets       ``[ceil(M / r) + 1]`` int32, an initializer
+3   column_indices    ``[n_groups]`` uint16 or int32, an initializer
+4   bias              ``[M]`` float32, or a scalar 0 where there is none, an initializer
+5   residual          float32 of the output's shape, added before the activation; a scalar 0 for none
+==  ================  ===========================================================================
+
+Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, float32:
+``clip(X · Wᵀ + bias + residual, activation_min, activation_max)``.
+
+Attributes: ``weight_shape`` (ints, the dense weight's shape: ``[M, K]``, or ``[M, C / group, kernel...]``),
+``activation_min``, ``activation_max`` (floats; −inf/+inf: none, 0/+inf: Relu, 0/6: Relu6), and for Conv
+``strides``, ``pads`` (begins, then ends), ``dilations`` (ints) and ``group`` (int) as in ONNX's Conv.
+All attributes are required: a function body cannot give one a default that ONNX Runtime 1.17 honours.
+
+Bias and residual are never absent because a function body cannot ask whether an input is there: adding a
+scalar 0 is what every runtime knows how to remove. Every other choice in the body is likewise one that
+constant folding settles at load: the weight is scattered back into its dense form, and the activation is
+picked by ``If`` on constants, so that stock ONNX Runtime is left with one Conv or Gemm, fused as usual.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper
+
+DOMAIN = "ai.scalpel"
+VERSION = 1
+GEMM = "GroupCsrGemm"
+CONV = "GroupCsrConv"
+OPERATORS = (GEMM, CONV)
+
+#: The oldest opset whose operators the function bodies use, and the first IR version with functions.
+MIN_OPSET = 13
+MIN_IR_VERSION = 8
+
+INPUTS = ("X", "values", "row_offsets", "column_indices", "bias", "residual")
+_ACTIVATION_ATTRIBUTES = ("activation_min", "activation_max")
+_CONV_ATTRIBUTES = ("strides", "pads", "dilations", "group")
+
+
+@cache
+def function(op_type: str, opset: int) -> FunctionProto:
+    """The operator as a model-local function.
+
+    Args:
+        op_type: `GEMM` or `CONV`.
+        opset: the standard opset of the model it goes into, at least `MIN_OPSET`. ONNX Runtime inlines a
+            body only into a model of the same opset.
+
+    Raises:
+        ValueError: unknown operator, or an older opset.
+    """
+    if op_type not in OPERATORS:
+        raise ValueError(f"{op_type!r} is not an operator of {DOMAIN}")
+    if opset < MIN_OPSET:
+        raise ValueError(f"{DOMAIN} functions need opset {MIN_OPSET}, not {opset}")
+    body = _Body()
+    weight = _dense_matrix(body)
+    if op_type == CONV:
+        weight = body("Reshape", [weight, "weight_shape"], "weight")
+        bias = body("Expand", ["bias", "M"], "bias_of_each_row")
+        product = body("Conv", ["X", weight, bias], "product", refs=_CONV_ATTRIBUTES)
+    else:
+        weight = body("Transpose", [weight], "weight", perm=[1, 0])
+        product = body("Add", [body("MatMul", ["X", weight], "matmul"), "bias"], "product")
+    _activation(body, body("Add", [product, "residual"], "sum"))
+    return helper.make_function(
+        DOMAIN,
+        op_type,
+        INPUTS,
+        ["Y"],
+        body.nodes,
+        [helper.make_opsetid("", opset)],
+        attributes=["weight_shape", *_ACTIVATION_ATTRIBUTES, *(_CONV_ATTRIBUTES if op_type == CONV else ())],
+    )
+
+
+def add_functions(model: onnx.ModelProto, op_types: Sequence[str]) -> None:
+    """Makes ``model`` carry the functions and the opset import of the operators it uses, in place.
+
+    A function of the same name that is already there is replaced.
+    """
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    kept = [f for f in model.functions if f.domain != DOMAIN or f.name not in op_types]
+    del model.functions[:]
+    model.functions.extend(kept)
+    model.functions.extend(function(op_type, opset) for op_type in sorted(set(op_types)))
+    if all(entry.domain != DOMAIN for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+
+
+_ATTRIBUTE_TYPES = {
+    "weight_shape": AttributeProto.INTS,
+    "activation_min": AttributeProto.FLOAT,
+    "activation_max": AttributeProto.FLOAT,
+    "strides": AttributeProto.INTS,
+    "pads": AttributeProto.INTS,
+    "dilations": AttributeProto.INTS,
+    "group": AttributeProto.INT,
+}
+
+
+class _Body:
+    """Collects the nodes of a function body; each call appends a node and returns its output's name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+
+    def __call__(
+        self, op_type: str, inputs: list[str], output: str, refs: Sequence[str] = (), **attributes: Any
+    ) -> str:
+        node = helper.make_node(op_type, inputs, [output], **attributes)
+        node.attribute.extend(_reference(name, name) for name in refs)
+        self.nodes.append(node)
+        return output
+
+    def ints(self, output: str, values: list[int]) -> str:
+        return self("Constant", [], output, value_ints=values)
+
+    def from_attribute(self, name: str, constant_field: str) -> str:
+        """A Constant that holds the value of one of the operator's attributes."""
+        node = helper.make_node("Constant", [], [name])
+        node.attribute.append(_reference(constant_field, name))
+        self.nodes.append(node)
+        return name
+
+
+def _reference(name: str, to: str) -> AttributeProto:
+    return AttributeProto(name=name, ref_attr_name=to, type=_ATTRIBUTE_TYPES[to])
+
+
+def _dense_matrix(body: _Body) -> str:
+    """Decodes the group-CSR inputs into ``W[M, K]``, in time and memory linear in its size."""
+    zero, one, two, three = (body.ints(f"ints_{i}", [i]) for i in range(4))
+    body.from_attribute("weight_shape", "value_ints")
+    M = body("Slice", ["weight_shape", zero, one], "M")
+    K = body(
+        "ReduceProd", [body("Slice", ["weight_shape", one, body.ints("end", [2**31])], "K_dims")], "K", keepdims=1
+    )
+    values_shape = body("Shape", ["values"], "values_shape")
+    n_groups = body("Slice", [values_shape, zero, one], "n_groups")
+    r = body("Slice", [values_shape, one, two], "r")
+    c = body("Slice", [values_shape, two, three], "c")
+    K_rounded = body("Sub", [body("Add", [K, c], "K_plus_c"), one], "K_rounded")
+    column_groups = body("Div", [K_rounded, c], "column_groups")
+    row_blocks = body("Sub", [body("Shape", ["row_offsets"], "row_offsets_shape"), one], "row_blocks")
+
+    # The row block of each group: count the row blocks that begin at or before it. Unique gives the counts
+    # (ScatterElements cannot add before opset 16). Its unused outputs are named for ONNX Runtime 1.17, which
+    # cannot fold a node that leaves one out.
+    offsets = body("Cast", ["row_offsets"], "offsets", to=TensorProto.INT64)
+    starts = body("Slice", [offsets, one, row_blocks], "starts")
+    body.nodes.append(
+        helper.make_node("Unique", [starts], ["begins", "begins_first", "begins_inverse", "begins_count"], sorted=1)
+    )
+    n_groups_and_end = body("Add", [n_groups, one], "n_groups_and_end")
+    no_begins = body(
+        "ConstantOfShape", [n_groups_and_end], "no_begins", value=helper.make_tensor("", TensorProto.INT64, [1], [0])
+    )
+    begins_at = body("ScatterElements", [no_begins, "begins", "begins_count"], "begins_at", axis=0)
+    axis = body("Constant", [], "axis", value_int=0)
+    row_block_or_end = body("CumSum", [begins_at, axis], "row_block_or_end")
+    row_block = body("Slice", [row_block_or_end, zero, n_groups], "row_block")
+
+    # Scatter whole groups into a zero [row blocks × column groups, r, c], then bring rows together.
+    columns = body("Cast", ["column_indices"], "columns", to=TensorProto.INT64)
+    first_of_row = body("Mul", [row_block, column_groups], "first_of_row")
+    place = body("Add", [first_of_row, columns], "place")
+    place_column = body("Reshape", [place, body.ints("as_column", [-1, 1])], "place_column")
+    all_groups = body("Mul", [row_blocks, column_groups], "all_groups")
+    zeros = body(
+        "ConstantOfShape",
+        [body("Concat", [all_groups, r, c], "scattered_shape", axis=0)],
+        "zeros",
+        value=helper.make_tensor("", TensorProto.FLOAT, [1], [0.0]),
+    )
+    scattered = body("ScatterND", [zeros, place_column, "values"], "scattered")
+    blocks_shape = body("Concat", [row_blocks, column_groups, r, c], "blocks_shape", axis=0)
+    blocks = body("Reshape", [scattered, blocks_shape], "blocks")
+    rows = body("Transpose", [blocks], "rows", perm=[0, 2, 1, 3])
+    M_padded = body("Mul", [row_blocks, r], "M_padded")
+    K_padded = body("Mul", [column_groups, c], "K_padded")
+    padded = body("Reshape", [rows, body("Concat", [M_padded, K_padded], "padded_shape", axis=0)], "padded")
+    shape = body("Concat", [M, K], "shape", axis=0)
+    return body(
+        "Slice", [padded, body.ints("origin", [0, 0]), shape, body.ints("both_axes", [0, 1])], "dense_matrix"
+    )
+
+
+def _activation(body: _Body, x: str) -> None:
+    """Nothing, Relu or Clip, by the constants ``activation_min`` and ``activation_max``; the output is Y."""
+    low, high = (body.from_attribute(name, "value_float") for name in _ACTIVATION_ATTRIBUTES)
+    infinity = body("Constant", [], "infinity", value_float=float("inf"))
+    minus_infinity = body("Constant", [], "minus_infinity", value_float=float("-inf"))
+    zero = body("Constant", [], "zero", value_float=0.0)
+    no_high = body("Equal", [high, infinity], "no_high")
+    no_low = body("Equal", [low, minus_infinity], "no_low")
+    low_is_zero = body("Equal", [low, zero], "low_is_zero")
+    is_none = body("And", [no_high, no_low], "is_none")
+    is_relu = body("And", [no_high, low_is_zero], "is_relu")
+
+    def branch(name: str, node: NodeProto) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+        return helper.make_graph([node], name, [], [output])
+
+    relu = branch("relu", helper.make_node("Relu", [x], ["relu_out"]))
+    clip = branch("clip", helper.make_node("Clip", [x, low, high], ["clip_out"]))
+    identity = branch("identity", helper.make_node("Identity", [x], ["identity_out"]))
+    bounded = branch(
+        "bounded", helper.make_node("If", [is_relu], ["bounded_out"], then_branch=relu, else_branch=clip)
+    )
+    body("If", [is_none], "Y", then_branch=identity, else_branch=bounded)
