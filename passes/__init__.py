@@ -1,0 +1,1 @@
+"""Graph rewrites: one per file, each exact. `pipelines` lists their order; `manager` runs them."""

@@ -1,0 +1,71 @@
+"""What a pass is: a function from a graph to a changed graph, which says what it did and what it refused."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.report import LayerDecision
+from scalpel_graph.target import Target
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A node that a pass could have rewritten but left alone, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass
+class PassResult:
+    """What one run of a pass did.
+
+    Attributes:
+        rewritten: labels of the nodes it changed, merged away or replaced.
+        skipped: nodes it considered and left alone.
+    """
+
+    rewritten: list[str] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+
+    @property
+    def modified(self) -> bool:
+        """Whether the graph changed."""
+        return bool(self.rewritten)
+
+    def skip(self, node: str, reason: str) -> None:
+        """Notes a refusal."""
+        self.skipped.append(Skip(node, reason))
+
+
+@dataclass
+class PassContext:
+    """What passes know beside the graph, and what they leave for the report.
+
+    Attributes:
+        target: the hardware to rewrite for.
+        threads: intra-op threads the model will run on.
+        dimensions: sizes to assume for symbolic dimensions (1 where a symbol is missing).
+        layers: one entry for each layer that a choice was made about.
+    """
+
+    target: Target
+    threads: int = 1
+    dimensions: dict[str, int] = field(default_factory=dict)
+    layers: list[LayerDecision] = field(default_factory=list)
+
+
+class Pass(ABC):
+    """One rewrite. Stateless: everything it needs comes as an argument.
+
+    Attributes:
+        name: what ``--skip-pass`` and reports call it, in kebab case.
+        summary: one line for ``--list-passes``.
+    """
+
+    name: str
+    summary: str
+
+    @abstractmethod
+    def run(self, graph: ModelGraph, context: PassContext) -> PassResult:
+        """Rewrites ``graph`` in place. The result must compute the same function."""

@@ -1,0 +1,409 @@
+"""A model while it is being rewritten.
+
+The nodes and tensors are graphsurgeon's (`gs.Node`, `gs.Variable`, `gs.Constant`), which keep producers and
+consumers in step. Import and export are our own, because a round trip through graphsurgeon's loses what it
+has no place for: metadata, doc strings, quantization annotations, overloads, graph inputs with a default,
+optional and map types, attributes that hold types or several tensors. Here a node, an initializer or a type
+that no pass touched leaves byte for byte as it came.
+
+Rules for passes:
+- Subgraphs (If, Loop, Scan) are opaque: what they read by name is reported by `is_pinned` and stays.
+- Change a node's attribute by assigning a new value, never by editing a list in place.
+- `gs.Graph.cleanup`, `fold_constants` and `toposort` are not used: they do not know what subgraphs read.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper
+from onnx import numpy_helper, shape_inference
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from scalpel_graph import ops
+from scalpel_graph.group_csr import Array
+
+Shape = tuple[int | str | None, ...]
+
+#: Initializers above this many bytes are left out of the model that checks and inference work on.
+_WEIGHT_BYTES = 4096
+
+_SIMPLE_ATTRIBUTES = {
+    AttributeProto.FLOAT,
+    AttributeProto.INT,
+    AttributeProto.STRING,
+    AttributeProto.TENSOR,
+    AttributeProto.FLOATS,
+    AttributeProto.INTS,
+    AttributeProto.STRINGS,
+}
+_SUBGRAPH_ATTRIBUTES = {AttributeProto.GRAPH, AttributeProto.GRAPHS}
+
+
+class ModelGraph:
+    """A model's main graph as graphsurgeon nodes, and everything else of the model beside it.
+
+    Args:
+        proto: the model. It is read, never written to, and must outlive this object: weights stay in it.
+    """
+
+    def __init__(self, proto: ModelProto) -> None:
+        self._proto = proto
+        self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._origin: dict[int, tuple[gs.Node, NodeProto, dict[str, Any]]] = {}
+        self._types: dict[str, TypeProto] = {}
+        for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
+            self._types[value.name] = value.type
+        self._names = {name for name in _all_names(proto.graph) if name}
+        self._pinned = set(_names_read_by_subgraphs(proto.graph.node)) | {v.name for v in proto.graph.output}
+        # From IR version 4 on, an initializer that is also a graph input is a default that callers may replace.
+        inputs = {value.name for value in proto.graph.input}
+        self._overridable = inputs & set(self._initializers) if proto.ir_version >= 4 else set()
+        self.gs = self._import()
+
+    # -- looking --------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> list[gs.Node]:
+        """The nodes of the main graph, in topological order."""
+        return self.gs.nodes  # type: ignore[no-any-return]
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set; 1 where the model does not import it."""
+        return max((o.version for o in self._proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
+
+    @property
+    def inputs(self) -> list[ValueInfoProto]:
+        """The graph inputs that a caller must give (those without a default)."""
+        return [value for value in self._proto.graph.input if value.name not in self._initializers]
+
+    def constant(self, tensor: gs.Tensor) -> Array | None:
+        """The value of an initializer that no caller can override; None for anything else.
+
+        The array is read-only where it shares memory with the model.
+        """
+        if not isinstance(tensor, gs.Constant):
+            return None
+        lazy = tensor._values
+        if not isinstance(lazy, LazyValues):
+            return np.asarray(lazy)
+        raw = lazy.tensor
+        if raw.data_type == TensorProto.FLOAT and raw.HasField("raw_data"):
+            return np.frombuffer(raw.raw_data, dtype="<f4").reshape(tuple(raw.dims))
+        return numpy_helper.to_array(raw)
+
+    def type(self, tensor: gs.Tensor) -> int | None:
+        """The element type (`onnx.TensorProto` enum) of a tensor, if known and if it is a dense tensor."""
+        if isinstance(tensor, gs.Constant):
+            lazy = tensor._values
+            if isinstance(lazy, LazyValues):
+                return int(lazy.tensor.data_type)
+            return int(helper.np_dtype_to_tensor_dtype(lazy.dtype))
+        proto = self._types.get(tensor.name)
+        if proto is None or not proto.HasField("tensor_type"):
+            return None
+        return proto.tensor_type.elem_type or None
+
+    def shape(self, tensor: gs.Tensor) -> Shape | None:
+        """The dimensions of a tensor: int, symbol or None (unknown) each; None if the rank is unknown."""
+        if isinstance(tensor, gs.Constant):
+            return tuple(int(d) for d in tensor._values.shape)
+        proto = self._types.get(tensor.name)
+        if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
+            return None
+        return tuple(
+            dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
+            for dim in proto.tensor_type.shape.dim
+        )
+
+    def is_pinned(self, tensor: gs.Tensor) -> bool:
+        """Whether a tensor's name must go on existing: it is a graph output or a subgraph reads it."""
+        return tensor.name in self._pinned
+
+    def sole_consumer(self, tensor: gs.Tensor) -> gs.Node | None:
+        """The only node that reads ``tensor`` (once), if nothing else in or outside the graph sees it."""
+        if self.is_pinned(tensor) or len(tensor.outputs) != 1:
+            return None
+        return tensor.outputs[0]
+
+    # -- changing -------------------------------------------------------------------------------------------
+
+    def unique_name(self, hint: str) -> str:
+        """A tensor or node name nobody has: ``hint``, or ``hint`` with a number. It is reserved."""
+        name, number = hint, 1
+        while name in self._names:
+            name, number = f"{hint}_{number}", number + 1
+        self._names.add(name)
+        return name
+
+    def add_constant(self, hint: str, values: Array) -> gs.Constant:
+        """A new initializer named after ``hint``."""
+        return gs.Constant(self.unique_name(hint), np.ascontiguousarray(values).reshape(np.shape(values)))
+
+    def add_variable(self, hint: str, like: gs.Tensor | None = None) -> gs.Variable:
+        """A new tensor named after ``hint``, of the type and shape of ``like`` if given."""
+        tensor = gs.Variable(self.unique_name(hint))
+        if like is not None and like.name in self._types:
+            self._types[tensor.name] = self._types[like.name]
+        return tensor
+
+    def insert_before(self, node: gs.Node, new: gs.Node) -> None:
+        """Puts ``new`` right before ``node``; its inputs must be there by then."""
+        self.nodes.insert(self.index(node), new)
+
+    def replace(self, node: gs.Node, new: gs.Node) -> None:
+        """Puts ``new`` in the place of ``node`` and hands it ``node``'s outputs."""
+        place = self.index(node)
+        outputs = list(node.outputs)
+        node.outputs.clear()
+        node.inputs.clear()
+        new.outputs.extend(outputs)
+        self.nodes[place] = new
+
+    def remove(self, node: gs.Node) -> None:
+        """Takes out a node whose outputs nobody reads."""
+        del self.nodes[self.index(node)]
+        node.outputs.clear()
+        node.inputs.clear()
+
+    def index(self, node: gs.Node) -> int:
+        """The place of ``node`` in `nodes` (by identity: graphsurgeon compares nodes by content)."""
+        return next(i for i, other in enumerate(self.nodes) if other is node)
+
+    def redirect(self, old: gs.Tensor, new: gs.Tensor) -> None:
+        """Makes every node that reads ``old`` read ``new``. ``old`` must not be pinned."""
+        for consumer in list(old.outputs):
+            for i, tensor in enumerate(consumer.inputs):
+                if tensor is old:
+                    consumer.inputs[i] = new
+
+    # -- checking -------------------------------------------------------------------------------------------
+
+    def infer(self, strict: bool = True) -> None:
+        """Checks the graph and refreshes the types and shapes of all tensors.
+
+        Args:
+            strict: raise where shape inference finds a contradiction, instead of passing over it.
+
+        Raises:
+            onnx.checker.ValidationError, onnx.shape_inference.InferenceError: the graph is invalid.
+        """
+        light = self.to_proto(weights=False)
+        if strict:
+            onnx.checker.check_model(light)
+        inferred = shape_inference.infer_shapes(light, check_type=strict, strict_mode=strict, data_prop=True)
+        for value in inferred.graph.value_info:
+            self._types[value.name] = value.type
+
+    # -- import and export ----------------------------------------------------------------------------------
+
+    def to_proto(self, *, weights: bool = True) -> ModelProto:
+        """The model as it is now.
+
+        Args:
+            weights: False leaves large initializers out and declares them as graph inputs instead: enough for
+                checks and shape inference, and quick however large the model.
+        """
+        model = ModelProto()
+        _copy_fields(self._proto, model, skip={"graph", "opset_import"})
+        model.opset_import.extend(self._proto.opset_import)
+        used = {node.op for node in self.nodes if node.domain == ops.DOMAIN}
+        if used:
+            ops.add_functions(model, sorted(used & set(ops.OPERATORS)))
+
+        graph = model.graph
+        _copy_fields(
+            self._proto.graph,
+            graph,
+            skip={"node", "initializer", "sparse_initializer", "input", "output", "value_info",
+                  "quantization_annotation"},
+        )  # fmt: skip
+        graph.node.extend(self._export_node(node) for node in self.nodes)
+        graph.output.extend(self._proto.graph.output)
+        dropped = self._export_initializers(graph, weights)
+        dropped_names = {value.name for value in dropped}
+        constants = {tensor.name for tensor in graph.initializer} | dropped_names
+        for value in self._proto.graph.input:
+            if value.name in self._initializers and value.name not in self._overridable:
+                # IR version 3 lists every initializer as an input; later ones would read that as a default.
+                if model.ir_version < 4 and value.name in constants:
+                    graph.input.append(value)
+            elif value.name not in dropped_names:
+                graph.input.append(value)
+        present = {value.name for value in graph.input}
+        graph.input.extend(value for value in dropped if value.name not in present)
+        self._export_types(graph)
+        return model
+
+    def _import(self) -> gs.Graph:
+        graph = self._proto.graph
+        tensors: dict[str, gs.Tensor] = {}
+        for name, initializer in self._initializers.items():
+            if name not in self._overridable:
+                tensors[name] = gs.Constant(name, LazyValues(initializer))
+
+        def tensor(name: str) -> gs.Tensor:
+            if not name:
+                return gs.Variable.empty()
+            return tensors.setdefault(name, gs.Variable(name))
+
+        nodes = []
+        for proto in graph.node:
+            attributes = {
+                a.name: _attribute_value(a)
+                for a in proto.attribute
+                if a.type in _SIMPLE_ATTRIBUTES and not a.ref_attr_name
+            }
+            node = gs.Node(
+                op=proto.op_type,
+                name=proto.name,
+                attrs=dict(attributes),
+                inputs=[tensor(name) for name in proto.input],
+                outputs=[tensor(name) for name in proto.output],
+                domain=proto.domain or None,
+            )
+            self._origin[id(node)] = (node, proto, attributes)
+            nodes.append(node)
+        inputs = [tensor(v.name) for v in graph.input if not isinstance(tensors.get(v.name), gs.Constant)]
+        outputs = [tensor(v.name) for v in graph.output]
+        return gs.Graph(nodes=nodes, inputs=inputs, outputs=outputs, name=graph.name, opset=self.opset)
+
+    def _export_node(self, node: gs.Node) -> NodeProto:
+        proto = NodeProto()
+        before: dict[str, Any] = {}
+        if id(node) in self._origin:
+            _, origin, before = self._origin[id(node)]
+            proto.CopyFrom(origin)
+        for field, value in (("op_type", node.op), ("name", node.name), ("domain", node.domain or "")):
+            if getattr(proto, field) != value:
+                setattr(proto, field, value)
+        if [t.name for t in node.inputs] != list(proto.input):
+            proto.input[:] = [t.name for t in node.inputs]
+        if [t.name for t in node.outputs] != list(proto.output):
+            proto.output[:] = [t.name for t in node.outputs]
+        changed = {name for name in before if name not in node.attrs or node.attrs[name] is not before[name]}
+        if changed:
+            kept = [a for a in proto.attribute if a.name not in changed]
+            del proto.attribute[:]
+            proto.attribute.extend(kept)
+        for name, value in node.attrs.items():
+            if name not in before or name in changed:
+                proto.attribute.append(_make_attribute(name, value))
+        return proto
+
+    def _export_initializers(self, graph: GraphProto, weights: bool) -> list[ValueInfoProto]:
+        """Adds what is still read; returns the types of the large ones that were left out."""
+        live: dict[str, gs.Tensor] = {}
+        for tensor in (*(t for node in self.nodes for t in node.inputs), *self.gs.outputs):
+            live[tensor.name] = tensor
+        dropped: list[ValueInfoProto] = []
+
+        def add(proto: TensorProto) -> None:
+            if weights or _nbytes(proto) <= _WEIGHT_BYTES:
+                graph.initializer.append(proto)
+            else:
+                dropped.append(helper.make_tensor_value_info(proto.name, proto.data_type, list(proto.dims)))
+
+        for name, proto in self._initializers.items():
+            kept = live.pop(name, None)
+            if isinstance(kept, gs.Constant) and not isinstance(kept._values, LazyValues):
+                add(numpy_helper.from_array(kept._values, name))
+            elif kept is not None or name in self._pinned or name in self._overridable:
+                add(proto)
+        for name, tensor in live.items():
+            if isinstance(tensor, gs.Constant):
+                add(numpy_helper.from_array(np.asarray(tensor._values), name))
+        for sparse in self._proto.graph.sparse_initializer:
+            if sparse.values.name in live or sparse.values.name in self._pinned:
+                graph.sparse_initializer.append(sparse)
+        return dropped
+
+    def _export_types(self, graph: GraphProto) -> None:
+        """Keeps the types the model came with, and states those of our operators' outputs."""
+        stated = {value.name: value for value in self._proto.graph.value_info}
+        interface = {value.name for value in (*graph.input, *graph.output)}
+        there = {tensor.name for tensor in graph.initializer}
+        for node in self.nodes:
+            for tensor in node.outputs:
+                if tensor.name in interface or not tensor.name:
+                    continue
+                there.add(tensor.name)
+                if tensor.name in stated:
+                    graph.value_info.append(stated[tensor.name])
+                elif node.domain == ops.DOMAIN and tensor.name in self._types:
+                    graph.value_info.append(ValueInfoProto(name=tensor.name, type=self._types[tensor.name]))
+        graph.value_info.extend(
+            stated[tensor.name] for tensor in graph.initializer if tensor.name in stated
+        )
+        there |= interface
+        graph.quantization_annotation.extend(
+            annotation for annotation in self._proto.graph.quantization_annotation if annotation.tensor_name in there
+        )
+
+
+def node_label(node: gs.Node) -> str:
+    """What to call a node to a person: its name, else its first named output, else its operator."""
+    return node.name or next((t.name for t in node.outputs if t.name), None) or node.op
+
+
+def _attribute_value(attribute: AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    if attribute.type == AttributeProto.STRING:
+        return value.decode("utf-8", errors="surrogateescape")
+    if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS):
+        return list(value)
+    return value
+
+
+def _make_attribute(name: str, value: Any) -> AttributeProto:
+    if isinstance(value, list | tuple) and not value:
+        return AttributeProto(name=name, type=AttributeProto.INTS)
+    return helper.make_attribute(name, value)
+
+
+def _nbytes(tensor: TensorProto) -> int:
+    return len(tensor.raw_data) or tensor.ByteSize()
+
+
+def _copy_fields(source: Any, target: Any, skip: set[str]) -> None:
+    for field, value in source.ListFields():
+        if field.name in skip:
+            continue
+        if isinstance(value, str | bytes | int | float | bool):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)
+
+
+def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def _names_read_by_subgraphs(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    """Every name that a subgraph could be reading from outside (also names it defines itself)."""
+    for node in nodes:
+        for graph in _subgraphs(node):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from inner.input
+            yield from _names_read_by_subgraphs(graph.node)
+
+
+def _all_names(graph: GraphProto) -> Iterator[str]:
+    """Every tensor and node name in a graph and its subgraphs."""
+    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+        yield from (value.name for value in values)
+    yield from (sparse.values.name for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        yield node.name
+        yield from node.input
+        yield from node.output
+        for subgraph in _subgraphs(node):
+            yield from _all_names(subgraph)
