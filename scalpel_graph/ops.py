@@ -180,7 +180,7 @@ def _dense_matrix(body: _Body, *, transposed: bool) -> str:
     row_block = body("Slice", [row_block_or_end, zero, n_groups], "row_block")
 
     # Scatter whole groups into zeros, then bring the rows (or, transposed, the columns) together. Every step
-    # from here on writes the whole matrix: this is where loading a model without the operators spends its time.
+    # from here on writes the whole matrix; loading a model without the operators spends its time here.
     columns = body("Cast", ["column_indices"], "columns", to=TensorProto.INT64)
     minus_one = body.ints("minus_one", [-1])
     place = body(
