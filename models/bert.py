@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from models.builder import BATCH, OPSET, GraphBuilder
+from models.builder import BATCH, LINEAR_GAIN, OPSET, GraphBuilder
 
 
 def bert(
@@ -48,7 +48,7 @@ def bert(
         x = _layer_norm(g, g.node("Add", f"{name}.residual", [y, x]), f"{name}.norm2", hidden)
     first = g.initializer("pooler.first_token", np.int64(0))
     pooled = g.node("Gather", "pooler.gather", [x, first], axis=1)
-    pooled = g.node("Tanh", "pooler.tanh", [g.gemm(pooled, "pooler.dense", hidden, hidden, gain=1.0)])
+    pooled = g.node("Tanh", "pooler.tanh", [g.gemm(pooled, "pooler.dense", hidden, hidden, gain=LINEAR_GAIN)])
     return g.model({x: [BATCH, tokens, hidden], pooled: [BATCH, hidden]})
 
 

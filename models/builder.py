@@ -25,8 +25,10 @@ Dims = Sequence[int | str]
 class GraphBuilder:
     """Collects nodes and initializers; each layer method takes and returns names of values.
 
-    Weights are normal with standard deviation ``gain / sqrt(fan_in)`` (He et al., 2015), so that activations
-    stay near 1 through any number of layers.
+    The weights of each output have the norm ``gain``, which keeps activations near 1 through any number of
+    layers (He et al., 2015). They are cubes of normal numbers: heavy-tailed, as training makes weights, so
+    that what magnitude pruning leaves still carries the signal; and independent, so that no group shape is
+    favoured.
     """
 
     def __init__(self, name: str, *, seed: int, opset: int) -> None:
@@ -54,6 +56,13 @@ class GraphBuilder:
         """An initializer of normal random numbers."""
         return self.initializer(name, self._rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
 
+    def weights(self, name: str, shape: Sequence[int], gain: float, *, outputs_axis: int = 0) -> str:
+        """An initializer of seeded weights; ``outputs_axis`` numbers the outputs of the layer."""
+        weights = self._rng.standard_normal(shape, dtype=np.float32) ** 3
+        inputs = tuple(axis for axis in range(len(shape)) if axis != outputs_axis)
+        weights *= np.float32(gain) / np.sqrt(np.square(weights).sum(axis=inputs, keepdims=True))
+        return self.initializer(name, weights)
+
     def node(self, op_type: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
         """A node with one output, which is named after it."""
         output = f"{name}_output"
@@ -75,9 +84,8 @@ class GraphBuilder:
         gain: float = RELU_GAIN,
     ) -> str:
         """A square 2-D Conv."""
-        fan_in = in_channels // group * kernel**2
         shape = (out_channels, in_channels // group, kernel, kernel)
-        inputs = [x, self.normal(f"{name}.weight", shape, gain / math.sqrt(fan_in))]
+        inputs = [x, self.weights(f"{name}.weight", shape, gain)]
         if bias:
             inputs.append(self.normal(f"{name}.bias", (out_channels,), 0.1))
         return self.node(
@@ -105,14 +113,14 @@ class GraphBuilder:
 
     def gemm(self, x: str, name: str, in_features: int, out_features: int, *, gain: float = RELU_GAIN) -> str:
         """A fully connected layer on ``[batch, in_features]``: Gemm with ``transB=1``."""
-        weight = self.normal(f"{name}.weight", (out_features, in_features), gain / math.sqrt(in_features))
+        weight = self.weights(f"{name}.weight", (out_features, in_features), gain)
         bias = self.normal(f"{name}.bias", (out_features,), 0.1)
         return self.node("Gemm", name, [x, weight, bias], alpha=1.0, beta=1.0, transB=1)
 
     def matmul_add(self, x: str, name: str, in_features: int, out_features: int) -> str:
         """A fully connected layer on ``[..., in_features]``: MatMul, then Add of the bias."""
         shape = (in_features, out_features)
-        weight = self.normal(f"{name}.weight", shape, LINEAR_GAIN / math.sqrt(in_features))
+        weight = self.weights(f"{name}.weight", shape, LINEAR_GAIN, outputs_axis=1)
         bias = self.normal(f"{name}.bias", (out_features,), 0.1)
         return self.node("Add", f"{name}.add", [bias, self.node("MatMul", name, [x, weight])])
 

@@ -1,0 +1,34 @@
+"""The order of passes for each kind of target: the only list there is.
+
+Facts that the order rests on:
+
+- constants first: later passes ask for constant weights, biases and bounds;
+- clean-up early, so that an Identity or a Dropout does not stand between a layer and its BatchNormalization;
+- biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
+  choice of sparse layers, since it scales weights;
+- fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
+"""
+
+from scalpel_graph.passes.base import Pass
+from scalpel_graph.target import Target
+
+
+def pipeline_for(target: Target) -> list[Pass]:
+    """The passes to run for a target, in order."""
+    return _PIPELINES[target.kind]()
+
+
+def list_passes() -> list[Pass]:
+    """Every pass there is, once, in the order they run."""
+    passes: dict[str, Pass] = {}
+    for make in _PIPELINES.values():
+        for step in make():
+            passes.setdefault(step.name, step)
+    return list(passes.values())
+
+
+def _cpu() -> list[Pass]:
+    return []
+
+
+_PIPELINES = {"cpu": _cpu}
