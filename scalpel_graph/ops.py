@@ -64,7 +64,7 @@ def function(op_type: str, opset: int) -> FunctionProto:
     if opset < MIN_OPSET:
         raise ValueError(f"{DOMAIN} functions need opset {MIN_OPSET}, not {opset}")
     body = _Body()
-    # Shape inference takes the weight's shape from here: an attribute's value is all it can see at every opset.
+    # Shape inference has the weight's shape from here: only an attribute's value does it see at every opset.
     weight = body("Reshape", [_dense_matrix(body), "weight_shape"], "weight")
     if op_type == CONV:
         bias = body("Expand", ["bias", "M"], "bias_of_each_row")
