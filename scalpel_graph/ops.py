@@ -64,12 +64,13 @@ def function(op_type: str, opset: int) -> FunctionProto:
     if opset < MIN_OPSET:
         raise ValueError(f"{DOMAIN} functions need opset {MIN_OPSET}, not {opset}")
     body = _Body()
+    # Shape inference has the weight's shape from here: only an attribute's value does it see at every opset.
+    weight = body("Reshape", [_dense_matrix(body), "weight_shape"], "weight")
     if op_type == CONV:
-        weight = body("Reshape", [_dense_matrix(body, transposed=False), "weight_shape"], "weight")
         bias = body("Expand", ["bias", "M"], "bias_of_each_row")
         product = body("Conv", ["X", weight, bias], "product", refs=_CONV_ATTRIBUTES)
     else:
-        weight = _dense_matrix(body, transposed=True)
+        weight = body("Transpose", [weight], "weight_transposed", perm=[1, 0])
         product = body("Add", [body("MatMul", ["X", weight], "matmul"), "bias"], "product")
     _activation(body, body("Add", [product, "residual"], "sum"))
     return helper.make_function(
@@ -138,17 +139,13 @@ def _reference(name: str, to: str) -> AttributeProto:
     return AttributeProto(name=name, ref_attr_name=to, type=_ATTRIBUTE_TYPES[to])
 
 
-def _dense_matrix(body: _Body, *, transposed: bool) -> str:
-    """Decodes the group-CSR inputs into ``W[M, K]``, or ``[K, M]``, in time and memory linear in its size."""
+def _dense_matrix(body: _Body) -> str:
+    """Decodes the group-CSR inputs into ``W[M, K]``, in time and memory linear in its size."""
     zero, one, two, three = (body.ints(f"ints_{i}", [i]) for i in range(4))
     body.from_attribute("weight_shape", "value_ints")
     M = body("Slice", ["weight_shape", zero, one], "M")
-    K = body(
-        "ReduceProd",
-        [body("Slice", ["weight_shape", one, body.ints("end", [2**31])], "K_dims")],
-        "K",
-        keepdims=1,
-    )
+    K_dims = body("Slice", ["weight_shape", one, body.ints("end", [2**31])], "K_dims")
+    K = body("ReduceProd", [K_dims], "K", keepdims=1)
     values_shape = body("Shape", ["values"], "values_shape")
     n_groups = body("Slice", [values_shape, zero, one], "n_groups")
     r = body("Slice", [values_shape, one, two], "r")
@@ -179,8 +176,8 @@ def _dense_matrix(body: _Body, *, transposed: bool) -> str:
     row_block_or_end = body("CumSum", [begins_at, axis], "row_block_or_end")
     row_block = body("Slice", [row_block_or_end, zero, n_groups], "row_block")
 
-    # Scatter whole groups into zeros, then bring the rows (or, transposed, the columns) together. Every step
-    # from here on writes the whole matrix; loading a model without the operators spends its time here.
+    # Scatter whole groups into zeros, then bring the rows together. Every step from here on writes the whole
+    # matrix: loading a model without the operators spends its time here.
     columns = body("Cast", ["column_indices"], "columns", to=TensorProto.INT64)
     minus_one = body.ints("minus_one", [-1])
     place = body(
@@ -201,19 +198,14 @@ def _dense_matrix(body: _Body, *, transposed: bool) -> str:
     blocks = body("ScatterND", [zeros, place, "values"], "blocks")
     M_padded = body("Mul", [row_blocks, r], "M_padded")
     K_padded = body("Mul", [column_groups, c], "K_padded")
-    order, padded_shape, shape = (
-        ([1, 3, 0, 2], [K_padded, M_padded], [K, M])
-        if transposed
-        else ([0, 2, 1, 3], [M_padded, K_padded], [M, K])
-    )
-    joined = body("Transpose", [blocks], "joined", perm=order)
-    padded = body("Reshape", [joined, body("Concat", padded_shape, "padded_shape", axis=0)], "padded")
+    joined = body("Transpose", [blocks], "joined", perm=[0, 2, 1, 3])
+    padded = body("Reshape", [joined, body("Concat", [M_padded, K_padded], "padded_shape", axis=0)], "padded")
     return body(
         "Slice",
         [
             padded,
             body.ints("origin", [0, 0]),
-            body("Concat", shape, "shape", axis=0),
+            body("Concat", [M, K], "shape", axis=0),
             body.ints("both_axes", [0, 1]),
         ],
         "dense_matrix",

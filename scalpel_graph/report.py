@@ -135,7 +135,7 @@ class Report:
         return math.fsum(before for before, _ in pairs), math.fsum(after for _, after in pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON types, keys in the documented order. A number that is not finite becomes None."""
+        """The report as JSON types, keys in the documented order; a number that is not finite is None."""
         verified = self.verified
         return {
             "scalpel_graph": self.version,

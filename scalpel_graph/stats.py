@@ -1,16 +1,18 @@
 """How large a model is: the weights it stores and the multiply-accumulates of one run."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from scalpel_graph import ops
-from scalpel_graph.graph import ModelGraph
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+#: Initializers of more elements than this cannot hold a shape.
+_SMALL = 1024
 
 _Shapes = Mapping[str, Sequence[int]]
 
@@ -31,20 +33,18 @@ class Size:
     macs: int
 
 
-def measure(graph: ModelGraph, dimensions: Mapping[str, int]) -> Size:
-    """Measures a model.
+def measure(model: ModelProto, dimensions: Mapping[str, int]) -> Size:
+    """Measures a model, which is not changed.
 
     Args:
-        graph: the model.
+        model: the model.
         dimensions: sizes of symbolic dimensions; a symbol that is not there counts as 1.
     """
-    light = graph.to_proto(weights=False)
-    full = graph.to_proto()
-    shapes = _concrete_shapes(light, dimensions)
-    shapes.update((tensor.name, tuple(tensor.dims)) for tensor in full.graph.initializer)
+    shapes = _concrete_shapes(_without_weights(model), dimensions)
+    shapes.update((tensor.name, tuple(tensor.dims)) for tensor in model.graph.initializer)
     return Size(
-        parameters=sum(_parameters(full.graph)),
-        macs=sum(_macs(node, shapes) for node in full.graph.node),
+        parameters=sum(_parameters(model.graph)),
+        macs=sum(_macs(node, shapes) for node in model.graph.node),
     )
 
 
@@ -62,23 +62,38 @@ def _parameters(graph: GraphProto) -> Iterator[int]:
                     yield from _parameters(subgraph)
 
 
+def _without_weights(model: ModelProto) -> ModelProto:
+    """What shape inference needs: large initializers become graph inputs, stated shapes go."""
+    light = ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    graph, light.graph.name = model.graph, "shapes"
+    light.graph.node.extend(graph.node)
+    stored = {tensor.name for tensor in graph.initializer}
+    light.graph.input.extend(value for value in graph.input if value.name not in stored)
+    for tensor in graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    # Symbols that the model states about its outputs would win over the sizes that are inferred.
+    for value in graph.output:
+        light.graph.output.add(name=value.name)
+    return light
+
+
 def _concrete_shapes(model: ModelProto, dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all tensors when every symbolic dimension of the inputs has a size. ``model`` is changed."""
+    """Every tensor's shape when each symbolic dimension of the inputs has a size. ``model`` is changed."""
     graph = model.graph
     _replace_group_csr(graph)
     for value in graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if not dim.HasField("dim_value"):
                 dim.dim_value = dimensions.get(dim.dim_param, 1)
-    # What the model states about the tensors in between may hold symbols, which would win over sizes.
-    del graph.value_info[:]
-    for value in graph.output:
-        if value.type.HasField("tensor_type"):
-            value.type.tensor_type.ClearField("shape")
-    try:
+    with contextlib.suppress(shape_inference.InferenceError, ValueError, RuntimeError):
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, ValueError):
-        graph = model.graph
     shapes = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
@@ -131,7 +146,9 @@ def _conv_transpose(_: NodeProto, x: Sequence[int], weight: Sequence[int], y: Se
 
 
 def _gemm(node: NodeProto, a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
-    transposed = next((bool(attribute.i) for attribute in node.attribute if attribute.name == "transA"), False)
+    transposed = next(
+        (bool(attribute.i) for attribute in node.attribute if attribute.name == "transA"), False
+    )
     return math.prod(y) * a[0 if transposed else 1]
 
 

@@ -1,7 +1,7 @@
 #include "layer.h"
 
 #include <algorithm>
-#include <cstring>
+#include <iterator>
 
 #include "error.h"
 #include "tensor_info.h"
@@ -12,11 +12,12 @@ namespace {
 constexpr size_t kAlignment = 64;
 
 std::string describe(const Tensor& tensor) {
-  const char* type = tensor.type == kOrtFloat    ? "float32 "
-                     : tensor.type == kOrtUint16 ? "uint16 "
-                     : tensor.type == kOrtInt32  ? "int32 "
-                                                 : "another type, ";
-  return type + to_string(tensor.dims);
+  // In the order of ONNX's element types.
+  static constexpr const char* kNames[] = {"undefined", "float32", "uint8",   "int8",   "uint16",  "int16",
+                                           "int32",     "int64",   "string",  "bool",   "float16", "float64",
+                                           "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
+  const size_t type = tensor.type;
+  return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
 }
 
 bool is_zero_scalar(const Tensor& tensor) {

@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 
 from scalpel_graph.errors import InputError, ScalpelError
 
@@ -76,20 +77,37 @@ def run(command: Callable[[Sequence[str]], int], prog: str, arguments: Sequence[
                 traceback.print_exc()
             _complain(
                 prog,
-                f"unexpected {type(error).__name__}: {error or 'no message'}; this is a bug, please report it "
-                f"(-v shows where it happened)",
+                f"unexpected {type(error).__name__}: {error or 'no message'}; a bug, please report it; "
+                "-v shows where it happened",
             )
             return _INTERNAL_ERROR
 
 
 def output_console(quiet: bool = False) -> Console:
     """The console for results: stdout. Off a terminal its tables are wide, so that names stay whole."""
-    return Console(quiet=quiet, width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False)
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    return Console(quiet=quiet, width=width, highlight=False, markup=False, emoji=False)
 
 
-def progress_console(quiet: bool = False) -> Console:
-    """The console for progress and log lines: stderr."""
-    return Console(stderr=True, quiet=quiet, highlight=False)
+@contextlib.contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what is being done; nothing where nobody is watching.
+
+    Gives a function that takes what is being done now, in a few words.
+    """
+    console = Console(stderr=True, highlight=False)
+    if quiet or not console.is_terminal:
+        yield lambda step: None
+        return
+    with console.status("") as status:
+        yield lambda step: status.update(escape(step))
+
+
+def positive(text: str) -> int:
+    """Parses an option that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
 def check_folder(path: Path) -> None:
@@ -106,8 +124,8 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{path} is not writable")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all; text as UTF-8.
 
     Raises:
         InputError: it cannot be written.
@@ -116,22 +134,17 @@ def write_text(path: Path, text: str) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                _like_a_new_file(file)
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                mask = os.umask(0)
+                os.umask(mask)
+                os.fchmod(file.fileno(), 0o666 & ~mask)  # mkstemp made it private
+                file.write(content.encode() if isinstance(content, str) else content)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _like_a_new_file(file: IO[str]) -> None:
-    """Gives a temporary file, which is private, the permissions of an ordinary one."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.fchmod(file.fileno(), 0o666 & ~mask)
 
 
 def _complain(prog: str, message: str) -> None:
