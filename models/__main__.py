@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
 from rich.table import Table
 
 from models import NETWORKS
+from scalpel_graph import formatting, io
 from scalpel_graph.cli import console
 from scalpel_graph.errors import InputError
 from scalpel_graph.pruning import IMPORTANCES, parse_group_shape, prune_magnitude
@@ -57,7 +57,7 @@ def _list() -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    console.check_folder(options.output)
+    io.check_writable(options.output)
     network = NETWORKS.get(options.name)
     if network is None:
         raise InputError(f"no network is called {options.name!r}: choose from {', '.join(NETWORKS)}")
@@ -79,18 +79,8 @@ def _build(options: argparse.Namespace) -> None:
         pruned = sum(layer.pruned for layer in result.layers)
         groups = f"{options.sparsity:.0%} of {options.group_shape} groups"
         summary = f"{groups} zero in {pruned} of {len(result.layers)} layers"
-    _save(model, options.output)
-    print(f"{options.output}: {options.name}, {options.output.stat().st_size / 1e6:.1f} MB, {summary}")
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    """Writes the file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        onnx.save(model, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    size = io.save(model, options.output)
+    print(f"{options.output}: {options.name}, {formatting.size(size)}, {summary}")
 
 
 if __name__ == "__main__":
