@@ -1,42 +1,37 @@
 """``python -m models``: lists the networks, or builds one, pruned if asked to."""
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-import onnx
-from rich.console import Console
 from rich.table import Table
 
 from models import NETWORKS
-from scalpel_graph.errors import InputError, ScalpelError
+from scalpel_graph import formatting, io
+from scalpel_graph.cli import console
+from scalpel_graph.errors import InputError
 from scalpel_graph.pruning import IMPORTANCES, parse_group_shape, prune_magnitude
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+_PROG = "python -m models"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    try:
-        options = _parser().parse_args(arguments)
-        if options.command == "list":
-            _list()
-        else:
-            _build(options)
-    except ScalpelError as error:
-        print(f"models: {error}", file=sys.stderr)
-        return error.exit_code
+    return console.run(_run, _PROG, arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.command == "list":
+        _list()
+    else:
+        _build(options)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m models", description="Networks with seeded weights, as ONNX files.")
+def _parser() -> console.Parser:
+    parser = console.Parser(prog=_PROG, description="Networks with seeded weights, as ONNX files.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="list the networks")
     build = commands.add_parser("build", help="write one to a file")
@@ -58,10 +53,11 @@ def _list() -> None:
     for name, network in NETWORKS.items():
         shape = "×".join(map(str, network.input_shape))
         table.add_row(name, shape, " ".join(network.pruned_layers), network.summary)
-    Console().print(table)
+    console.output_console().print(table)
 
 
 def _build(options: argparse.Namespace) -> None:
+    io.check_writable(options.output)
     network = NETWORKS.get(options.name)
     if network is None:
         raise InputError(f"no network is called {options.name!r}: choose from {', '.join(NETWORKS)}")
@@ -83,23 +79,8 @@ def _build(options: argparse.Namespace) -> None:
         pruned = sum(layer.pruned for layer in result.layers)
         groups = f"{options.sparsity:.0%} of {options.group_shape} groups"
         summary = f"{groups} zero in {pruned} of {len(result.layers)} layers"
-    _save(model, options.output)
-    print(f"{options.output}: {options.name}, {options.output.stat().st_size / 1e6:.1f} MB, {summary}")
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    """Writes the file whole or not at all."""
-    if not path.name:
-        raise InputError(f"{path} is not the name of a file")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        onnx.save(model, partial)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    size = io.save(model, options.output)
+    print(f"{options.output}: {options.name}, {formatting.size(size)}, {summary}")
 
 
 if __name__ == "__main__":

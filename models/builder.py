@@ -58,7 +58,8 @@ class GraphBuilder:
 
     def weights(self, name: str, shape: Sequence[int], gain: float, *, outputs_axis: int = 0) -> str:
         """An initializer of seeded weights; ``outputs_axis`` numbers the outputs of the layer."""
-        weights = self._rng.standard_normal(shape, dtype=np.float32) ** 3
+        normal = self._rng.standard_normal(shape, dtype=np.float32)
+        weights = normal * normal * normal
         inputs = tuple(axis for axis in range(len(shape)) if axis != outputs_axis)
         weights *= np.float32(gain) / np.sqrt(np.square(weights).sum(axis=inputs, keepdims=True))
         return self.initializer(name, weights)

@@ -140,10 +140,12 @@ def _check_options(sparsity: float, group_shape: GroupShape, importance: str) ->
 def _check_pattern(pattern: str, names: list[str]) -> None:
     if any(_matches(name, [pattern]) for name in names):
         return
-    close = difflib.get_close_matches(pattern, names, n=1)
-    hint = (
-        f"did you mean {close[0]!r}?" if close else f"there are {len(names)}, such as {', '.join(names[:3])}"
-    )
+    if close := difflib.get_close_matches(pattern, names, n=1):
+        hint = f"did you mean {close[0]!r}?"
+    elif names:
+        hint = f"there are {len(names)}, such as {', '.join(names[:3])}"
+    else:
+        hint = "the model has none"
     raise InputError(f"no Conv, Gemm or MatMul is called {pattern!r}: {hint}")
 
 
@@ -176,7 +178,8 @@ def _reason_to_leave(
 
 def _write(tensor: TensorProto, layer: WeightLayer, matrix: group_csr.Array) -> None:
     new = numpy_helper.from_array(layer.tensor(matrix), tensor.name)
-    new.doc_string = tensor.doc_string
+    if tensor.HasField("doc_string"):
+        new.doc_string = tensor.doc_string
     tensor.CopyFrom(new)
 
 
