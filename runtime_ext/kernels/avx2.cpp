@@ -11,18 +11,11 @@
 namespace scalpel {
 namespace {
 
-constexpr SpmmFunction kSpmm8[] = {spmm<Avx2, 8, 1>, spmm<Avx2, 8, 2>, spmm<Avx2, 8, 3>};
-constexpr SpmmFunction kSpmm4[] = {spmm<Avx2, 4, 1>, spmm<Avx2, 4, 2>, spmm<Avx2, 4, 3>};
-constexpr SpmmFunction kSpmm2[] = {spmm<Avx2, 2, 1>, spmm<Avx2, 2, 2>, spmm<Avx2, 2, 3>, spmm<Avx2, 2, 4>,
-                                   spmm<Avx2, 2, 5>};
-constexpr SpmmFunction kSpmm1[] = {spmm<Avx2, 1, 1>, spmm<Avx2, 1, 2>, spmm<Avx2, 1, 3>, spmm<Avx2, 1, 4>,
-                                   spmm<Avx2, 1, 5>, spmm<Avx2, 1, 6>, spmm<Avx2, 1, 7>};
-
 constexpr SpmmKernel kSpmm[] = {
-    {"spmm_8x3_avx2", 8, 3, kSpmm8},
-    {"spmm_4x3_avx2", 4, 3, kSpmm4},
-    {"spmm_2x5_avx2", 2, 5, kSpmm2},
-    {"spmm_1x7_avx2", 1, 7, kSpmm1},
+    {"spmm_8x3_avx2", 8, 3, spmm<Avx2, 8, 3>},
+    {"spmm_4x3_avx2", 4, 3, spmm<Avx2, 4, 3>},
+    {"spmm_2x5_avx2", 2, 5, spmm<Avx2, 2, 5>},
+    {"spmm_1x7_avx2", 1, 7, spmm<Avx2, 1, 7>},
 };
 
 constexpr GemvKernel kGemv[] = {

@@ -20,7 +20,7 @@ struct PixelVector {
   uint16_t count;
 };
 
-// A range of row blocks times a tile of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
+// A range of row blocks times a panel of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
 // steps s of row m. Layout of the weights: see row_blocks.h.
 struct SpmmCall {
   const int64_t* group_begin;  // first step of each row group, and the end
@@ -30,7 +30,8 @@ struct SpmmCall {
   int64_t block_begin, block_end;
   int64_t rows;  // what there is of rows from the first block to the end of the matrix
   const float* X;
-  const PixelVector* vectors;  // as many as the kernel's tile holds
+  const PixelVector* vectors;  // [n_vectors]
+  int64_t n_vectors;           // at least 1
   float* Y;                    // first row; `ldy` floats from row to row
   int64_t ldy;
   const float* bias;      // first row, or null
@@ -38,13 +39,11 @@ struct SpmmCall {
   float min, max;
 };
 
-using SpmmFunction = void (*)(const SpmmCall& call);
-
 struct SpmmKernel {
   const char* name;
-  int rows;                 // of a row block
-  int max_vectors;          // of a tile of pixels
-  const SpmmFunction* run;  // [max_vectors], by the number of vectors less one
+  int rows;         // of a row block
+  int max_vectors;  // of pixels in a register tile
+  void (*run)(const SpmmCall& call);
 };
 
 // What an item of a GEMV stream is; see gemv_streams.h.

@@ -60,6 +60,7 @@ struct Avx2 {
 
   // In pieces: a masked store takes tens of cycles on AMD's processors.
   static void store_first(float* to, Vector v, int count) {
+    if (count == kLanes) return store(to, v);
     __m128 rest = _mm256_castps256_ps128(v);
     if ((count & 4) != 0) {
       _mm_storeu_ps(to, rest);

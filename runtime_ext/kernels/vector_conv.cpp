@@ -65,7 +65,13 @@ class VectorConvPlan final : public ConvPlan {
     }
     const int64_t image_size = geometry_.in_channels * layout.channel_size;
     const int64_t vectors = static_cast<int64_t>(table->vectors.size());
-    const int64_t tiles = (vectors + spmm_.max_vectors - 1) / spmm_.max_vectors;
+    // Row by row of weights over a panel of pixels whose input stays in the second cache.
+    static const double kPanelBytes = getenv("PANEL") ? atof(getenv("PANEL")) : 131072;
+    const int64_t panel_pixels = static_cast<int64_t>(
+        kPanelBytes / sizeof(float) / static_cast<double>(std::max<int64_t>(geometry_.in_channels / geometry_.group, 1)));
+    const int64_t panel_tiles =
+        std::max<int64_t>(panel_pixels / (kernels_.lanes * spmm_.max_vectors), 1);
+    const int64_t tiles = (vectors + spmm_.max_vectors * panel_tiles - 1) / (spmm_.max_vectors * panel_tiles);
     const SpmmGrid grid(blocks_, batch * tiles, static_cast<double>(batch * vectors * kernels_.lanes),
                         static_cast<double>(batch * image_size) * sizeof(float));
     parallel_for(parallel, grid.tasks(), [&](size_t task) {
@@ -93,9 +99,10 @@ class VectorConvPlan final : public ConvPlan {
         const int64_t out = (image * blocks_.M + row) * pixels;
         call.X = X + image * image_size;
         call.vectors = table->vectors.data() + first;
+        call.n_vectors = count;
         call.Y = Y + out;
         call.residual = epilogue.residual != nullptr ? epilogue.residual + out : nullptr;
-        spmm_.run[count - 1](call);
+        spmm_.run(call);
       }
     });
   }

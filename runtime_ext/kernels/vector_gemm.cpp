@@ -156,12 +156,13 @@ class VectorGemmPlan final : public GemmPlan {
       call.rows = blocks_.M - row;
       call.X = workspace + p * K_ * panels.pitch;
       call.vectors = tile_;
+      call.n_vectors = vectors;
       call.Y = product;
       call.ldy = width;
       call.bias = epilogue.bias != nullptr ? epilogue.bias + row : nullptr;
       call.min = no_limit.min;
       call.max = no_limit.max;
-      spmm_.run[vectors - 1](call);
+      spmm_.run(call);
       const int64_t at = first_n * blocks_.M + row;
       TransposeCall back{product,
                          std::min(kRowsAtOnce, std::min(last_block * blocks_.rows, blocks_.M) - row),
