@@ -41,7 +41,7 @@ def optimize(
     model: str | os.PathLike[str] | ModelProto | io.LoadedModel,
     target: str | Target = "cpu",
     *,
-    threads: int | None = None,
+    threads: int = 1,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     check: bool = True,
     check_inputs: str | os.PathLike[str] | None = None,
@@ -57,7 +57,7 @@ def optimize(
     Args:
         model: a file, or a model in memory. It is never changed.
         target: name of a hardware profile, or path of a TOML file.
-        threads: intra-op threads the model will run on; None takes the cores of the profile.
+        threads: intra-op threads the model will run on.
         input_shapes: sizes to assume for inputs with symbolic dimensions, by input name. The model stays
             symbolic; a symbol that gets no size here counts as 1.
         check: run the model before and after on the same inputs.
@@ -72,7 +72,7 @@ def optimize(
         InputError: the model, the target or an option is unusable.
         CheckError: a pass failed, or the optimized model gives other answers.
     """
-    if threads is not None and threads < 1:
+    if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
     tell = progress or (lambda step: None)
     source = _loaded(model)
@@ -81,7 +81,7 @@ def optimize(
     given_inputs = None if check_inputs is None else inputs.load_check_inputs(check_inputs, source.proto)
     context = PassContext(
         target=profile,
-        threads=profile.cores if threads is None else threads,
+        threads=threads,
         dimensions=inputs.symbol_sizes(source.proto, shapes),
     )
 

@@ -1,8 +1,11 @@
 """Figures as people read them."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from scalpel_graph.report import Candidate, LayerDecision
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def size(n_bytes: int) -> str:
@@ -49,17 +52,35 @@ def speed_up(layer: LayerDecision) -> str:
 
 
 def left_dense(layers: Iterable[LayerDecision]) -> list[tuple[str, list[str]]]:
-    """The names of the layers that stay dense, by the reason why, most common reason first."""
-    groups: dict[str, list[str]] = {}
+    """The names of the layers that stay dense, by the reason why, most common reason first.
+
+    Reasons that differ in their numbers alone are one; it states the ranges of the numbers.
+    """
+    groups: dict[str, list[LayerDecision]] = {}
     for layer in layers:
         if layer.chosen.decision == "dense":
-            groups.setdefault(layer.reason or "no reason given", []).append(layer.name)
-    return sorted(groups.items(), key=lambda item: -len(item[1]))
+            groups.setdefault(_NUMBER.sub("#", layer.reason), []).append(layer)
+    by_reason = [
+        (_with_ranges([layer.reason for layer in group]), [layer.name for layer in group])
+        for group in groups.values()
+    ]
+    return sorted(by_reason, key=lambda item: -len(item[1]))
 
 
 def plural(number: int, noun: str) -> str:
     """``1 layer``, ``2 layers``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def _with_ranges(reasons: Sequence[str]) -> str:
+    """One text for texts that differ in their numbers alone."""
+    columns = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
+    ranges = []
+    for column in columns:
+        low, high = min(column, key=float), max(column, key=float)
+        ranges.append(low if low == high else f"{low}–{high}")
+    numbers = iter(ranges)
+    return _NUMBER.sub(lambda _: next(numbers), reasons[0]) or "no reason given"
 
 
 def _scaled(number: float, units: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 def sparse_weight(rng: np.random.Generator, M: int, K: int, sparsity: float, group: int = 8) -> np.ndarray:
     """``[M, K]`` float32 whose groups of ``1×group`` are zero with probability ``sparsity``."""
-    weight = rng.standard_normal((M, K // group, group), dtype=np.float32) / np.sqrt(K)
+    weight = rng.standard_normal((M, K // group, group), dtype=np.float32) / np.float32(K**0.5)
     weight[rng.random((M, K // group)) < sparsity] = 0
     return weight.reshape(M, K)
 

@@ -119,7 +119,9 @@ def _parser() -> cli.Parser:
         default=[],
         help="size of an input with symbolic dimensions, assumed for choosing and for checking; repeatable",
     )
-    model.add_argument("--threads", metavar="N", type=cli.positive, help="threads the model will run on")
+    model.add_argument(
+        "--threads", metavar="N", type=cli.positive, default=1, help="threads it will run on (default: 1)"
+    )
     model.add_argument(
         "--skip-pass", metavar="NAME", action="append", default=[], help="leave a pass out; repeatable"
     )

@@ -138,8 +138,9 @@ def _print_next_step(out: Console, report: Report) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    shown = len(names) if len(names) <= _NAMES_SHOWN + 1 else _NAMES_SHOWN
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest else "")
 
 
 def _indented(what: Table | Text) -> Padding:

@@ -78,8 +78,22 @@ def test_predicted_time_sums_the_layers():
     assert a_report(layers=[]).predicted_us is None
 
 
-def test_layers_left_dense_are_grouped_by_reason():
-    assert formatting.left_dense(a_report().layers) == [("too few zeros", ["fc2", "fc3"])]
+def test_layers_left_dense_are_grouped_by_reason_with_the_ranges_of_its_numbers():
+    def dense(name: str, reason: str) -> LayerDecision:
+        return LayerDecision(name, "Gemm", DENSE, 0.5, [DENSE], reason)
+
+    layers = [
+        dense("a", "weights are shared"),
+        dense("b", "9.5% non-zero in 1×8"),
+        dense("c", "10% non-zero in 1×8"),
+        a_report().layers[0],
+        dense("d", ""),
+    ]
+    assert formatting.left_dense(layers) == [
+        ("9.5–10% non-zero in 1×8", ["b", "c"]),
+        ("weights are shared", ["a"]),
+        ("no reason given", ["d"]),
+    ]
 
 
 class Page(html.parser.HTMLParser):
