@@ -357,7 +357,9 @@ def _save_external(proto: ModelProto, path: Path, protected: set[Path], cleanup:
         for piece in (padding, payload):
             data.write(piece)
             content.update(piece)
-        target.name, target.doc_string, target.data_type = tensor.name, tensor.doc_string, tensor.data_type
+        for name in ("name", "doc_string", "data_type"):
+            if tensor.HasField(name):
+                setattr(target, name, getattr(tensor, name))
         target.dims.extend(tensor.dims)
         target.metadata_props.extend(tensor.metadata_props)
         target.data_location = TensorProto.EXTERNAL
