@@ -45,13 +45,13 @@ class Recipe:
         size: size of every other open dimension; None picks what is usual there (8 steps of a sequence, 3
             channels, 64×64 pixels).
         integers: ``indices`` are below the size of the tables they are used on; ``bits`` are 0 and 1.
-        floats: standard normal, or uniform between 0 and 1.
+        floats: standard normal, uniform between 0 and 1, or 1.
     """
 
     batch: int = 1
     size: int | None = 1
     integers: Literal["indices", "bits", "ones", "zeros"] = "indices"
-    floats: Literal["normal", "positive"] = "normal"
+    floats: Literal["normal", "positive", "ones"] = "normal"
 
 
 def make_inputs(
@@ -389,6 +389,8 @@ class _Maker:
     def _floats(self, shape: tuple[int, ...]) -> Array:
         if self.recipe.floats == "normal":
             return np.asarray(self.rng.standard_normal(size=shape, dtype=np.float32))
+        if self.recipe.floats == "ones":
+            return np.ones(shape, np.float32)
         return np.asarray(self.rng.random(size=shape, dtype=np.float32))
 
     def _integers(self, shape: tuple[int, ...], dtype: np.dtype[Any], limit: int) -> Array:

@@ -26,6 +26,8 @@ _FOREIGN_TYPES = {
         "uint4": TensorProto.UINT4,
         "int4": TensorProto.INT4,
         "float4e2m1": TensorProto.FLOAT4E2M1,
+        "uint2": 25,  # by number, because older releases of onnx do not name them
+        "int2": 26,
     }.items()
 }
 _FATAL = 4
@@ -129,6 +131,10 @@ def _sentence(error: Exception) -> str:
     """What ONNX Runtime says, without its codes, its source locations and its line breaks."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"\S*\w+\.(?:cc|h|cpp):\d+ ", "", text)
-    text = re.sub(r"(?:[\w:&*<>,~ ]+ )?(?:\w+::)+~?\w+\((?:[^()]|\([^()]*\))*\)(?: const)? ", "", text)
+    text = re.sub(
+        r"(?:[\w:&*<>,~ ]+ )?(?:\w+::)+~?\w+\((?:[^()]|\([^()]*\))*\)(?: const)?(?:::<lambda\(.*?\)>)?(?:::)? ",
+        "",
+        text,
+    )
     text = " ".join(text.split()).rstrip(". ")
     return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"

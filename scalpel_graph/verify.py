@@ -151,7 +151,7 @@ class _Generator:
         if proven is not None:
             sizes = [(batch, proven.size)]
         integers: tuple[Any, ...] = ("indices", "bits", "ones", "zeros")
-        floats: tuple[Any, ...] = ("normal", "positive")
+        floats: tuple[Any, ...] = ("normal", "positive", "ones")
         for (batch_size, size), kind, values in product(sizes, integers, floats):
             yield Recipe(batch_size, size, kind, values)
         if proven is not None:
@@ -217,7 +217,7 @@ def _generated_run(
         candidate = candidate or (_Run(inputs, outputs), recipe)
     if candidate is None:
         raise Unverifiable(
-            f"ONNX Runtime cannot run the original on generated inputs ({problem}); give some with --check-inputs"
+            f"ONNX Runtime cannot run the original on generated inputs ({problem}); give --check-inputs"
         )
     return candidate
 
