@@ -92,7 +92,7 @@ class Verifier(Instrument):
             except Exception as error:
                 self._levels.pop(0)
                 self.note = self.note or (
-                    f"the model as it came fails strict checks, so passes are checked less: {_one_line(error)}"
+                    f"the model fails strict checks as it came, so checks are looser: {_one_line(error)}"
                 )
 
     def after(self, step: Pass, graph: ModelGraph, result: PassResult) -> None:
@@ -127,7 +127,9 @@ class Reproducer(Instrument):
         folder = Path(tempfile.mkdtemp(prefix=f"scalpel-{step.name}-", dir=self._folder))
         model = self._model.full()
         large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _PROTO_BYTES
-        onnx.save_model(model, str(folder / "before.onnx"), save_as_external_data=large, location="before.onnx.data")
+        onnx.save_model(
+            model, str(folder / "before.onnx"), save_as_external_data=large, location="before.onnx.data"
+        )
         (folder / "command.txt").write_text(self._command(step, folder, model) + "\n", encoding="utf-8")
         return folder
 
@@ -150,7 +152,9 @@ class Reproducer(Instrument):
         if not any(dim.dim_param in self._context.dimensions for dim in dims):
             return ""
         return ",".join(
-            str(dim.dim_value if dim.HasField("dim_value") else self._context.dimensions.get(dim.dim_param, 1))
+            str(
+                dim.dim_value if dim.HasField("dim_value") else self._context.dimensions.get(dim.dim_param, 1)
+            )
             for dim in dims
         )
 

@@ -6,10 +6,19 @@ Facts that the order rests on:
 - clean-up early, so that an Identity or a Dropout does not stand between a layer and its BatchNormalization;
 - biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
   choice of sparse layers, since it scales weights;
+- only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
 """
 
 from scalpel_graph.passes.base import Pass
+from scalpel_graph.passes.clean_up import CleanUp
+from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
+from scalpel_graph.passes.fold_constants import FoldConstants
+from scalpel_graph.passes.fuse_activation import FuseActivation
+from scalpel_graph.passes.fuse_bias import FuseBias
+from scalpel_graph.passes.fuse_residual import FuseResidual
+from scalpel_graph.passes.raise_opset import RaiseOpset
+from scalpel_graph.passes.substitute_group_csr import SubstituteGroupCsr
 from scalpel_graph.target import Target
 
 
@@ -28,7 +37,18 @@ def list_passes() -> list[Pass]:
 
 
 def _cpu() -> list[Pass]:
-    return []
+    return [
+        FoldConstants(),
+        CleanUp(),
+        FuseBias(),
+        FoldBatchNorm(),
+        RaiseOpset(),
+        SubstituteGroupCsr(),
+        FuseBias(),
+        FuseResidual(),
+        FuseActivation(),
+        CleanUp(),
+    ]
 
 
 _PIPELINES = {"cpu": _cpu}

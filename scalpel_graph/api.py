@@ -12,7 +12,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from scalpel_graph import inputs, io, stats
-from scalpel_graph.errors import CheckError, GraphError
+from scalpel_graph.errors import CheckError, GraphError, InputError, Unverifiable
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.passes import pipelines
@@ -20,7 +20,7 @@ from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.report import BeforeAfter, PassRun, Report, SkippedNode
 from scalpel_graph.target import Target, load_target
-from scalpel_graph.verify import ATOL, RTOL, RUNS, Unverifiable, Verification, verify
+from scalpel_graph.verify import ATOL, RTOL, RUNS, Verification, verify
 from scalpel_graph.version import __version__
 
 
@@ -72,6 +72,8 @@ def optimize(
         InputError: the model, the target or an option is unusable.
         CheckError: a pass failed, or the optimized model gives other answers.
     """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
     tell = progress or (lambda step: None)
     source = _loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
@@ -80,7 +82,7 @@ def optimize(
     context = PassContext(
         target=profile,
         threads=profile.cores if threads is None else threads,
-        dimensions=_dimensions(source.proto, shapes),
+        dimensions=inputs.symbol_sizes(source.proto, shapes),
     )
 
     def tell_pass(name: str, number: int, total: int) -> None:
@@ -104,7 +106,7 @@ def optimize(
                 rtol=rtol,
                 atol=atol,
                 threads=context.threads,
-                library=custom_op_library(),
+                library=Path(custom_op_library()),
             )
         else:
             outcome = dataclasses.replace(_unchanged("the check was turned off"), ok=False)
@@ -117,7 +119,7 @@ def optimize(
 
     before = stats.measure(source.proto, context.dimensions)
     after = before if optimized is None else stats.measure(optimized, context.dimensions)
-    size = source.size_bytes if optimized is None else io.from_proto(optimized).size_bytes
+    size = source.size_bytes if optimized is None else io.encoded_bytes(optimized)
     report = Report(
         version=__version__,
         input=None if source.path is None else str(source.path),
@@ -172,14 +174,3 @@ def _unchanged(reason: str) -> Verification:
 def _shape_options(shapes: Mapping[str, Sequence[int]]) -> list[str]:
     """As the command line spells them, so that both ways in are checked alike."""
     return [f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items()]
-
-
-def _dimensions(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The sizes of symbols that follow from the shapes given for inputs."""
-    sizes: dict[str, int] = {}
-    for value in proto.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        for dim, size in zip(dims, shapes.get(value.name, ()), strict=False):
-            if dim.dim_param:
-                sizes[dim.dim_param] = size
-    return sizes

@@ -12,14 +12,25 @@ Rules for passes:
 - `gs.Graph.cleanup`, `fold_constants` and `toposort` are not used: they do not know what subgraphs read.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper
-from onnx import numpy_helper, shape_inference
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from scalpel_graph import ops
@@ -42,6 +53,32 @@ _SIMPLE_ATTRIBUTES = {
 _SUBGRAPH_ATTRIBUTES = {AttributeProto.GRAPH, AttributeProto.GRAPHS}
 
 
+@dataclass(frozen=True)
+class LightModel:
+    """A model whose large initializers stand outside: what checks, shape inference and converters work on.
+
+    Attributes:
+        model: the model; each initializer left out is declared as a graph input.
+        weights: what was left out, by name: as it came or as a pass made it. Referred to, not copied.
+        declared: names of those that are no graph inputs of the whole model.
+    """
+
+    model: ModelProto
+    weights: Mapping[str, TensorProto | Array]
+    declared: frozenset[str]
+
+    def full(self, model: ModelProto | None = None) -> ModelProto:
+        """Puts the weights back, into a copy of `model` or into one that was made from it (in place)."""
+        if model is None:
+            model = ModelProto()
+            model.CopyFrom(self.model)
+        inputs = [value for value in model.graph.input if value.name not in self.declared]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.graph.initializer.extend(_tensor_proto(name, value) for name, value in self.weights.items())
+        return model
+
+
 class ModelGraph:
     """A model's main graph as graphsurgeon nodes, and everything else of the model beside it.
 
@@ -50,18 +87,26 @@ class ModelGraph:
     """
 
     def __init__(self, proto: ModelProto) -> None:
+        self.reset(proto)
+
+    def reset(self, proto: ModelProto) -> None:
+        """Starts again from another model, for a pass that rewrites the model as a whole."""
         self._proto = proto
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._kept: list[gs.Constant] = []
         self._origin: dict[int, tuple[gs.Node, NodeProto, dict[str, Any]]] = {}
         self._types: dict[str, TypeProto] = {}
         for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
             self._types[value.name] = value.type
         self._names = {name for name in _all_names(proto.graph) if name}
-        self._pinned = set(_names_read_by_subgraphs(proto.graph.node)) | {v.name for v in proto.graph.output}
-        # From IR version 4 on, an initializer that is also a graph input is a default that callers may replace.
+        self._outputs = {value.name for value in proto.graph.output}
+        self._read_by_subgraphs = set(_names_read_by_subgraphs(proto.graph.node))
+        # From IR version 4 on, an initializer that is also a graph input is a default: callers may replace it.
         inputs = {value.name for value in proto.graph.input}
         self._overridable = inputs & set(self._initializers) if proto.ir_version >= 4 else set()
         self.gs = self._import()
+        read = {name for node in proto.graph.node for name in node.input}
+        self._unused = set(self._initializers) - read - self._outputs - self._read_by_subgraphs
 
     # -- looking --------------------------------------------------------------------------------------------
 
@@ -69,6 +114,11 @@ class ModelGraph:
     def nodes(self) -> list[gs.Node]:
         """The nodes of the main graph, in topological order."""
         return self.gs.nodes  # type: ignore[no-any-return]
+
+    @property
+    def name(self) -> str:
+        """The name of the main graph, for messages."""
+        return self._proto.graph.name or "the graph"
 
     @property
     def opset(self) -> int:
@@ -112,16 +162,49 @@ class ModelGraph:
         if isinstance(tensor, gs.Constant):
             return tuple(int(d) for d in tensor._values.shape)
         proto = self._types.get(tensor.name)
-        if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
-            return None
-        return tuple(
-            dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
-            for dim in proto.tensor_type.shape.dim
-        )
+        return None if proto is None else _shape(proto)
+
+    def assumed_shapes(self, dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """The shapes of all tensors that are known once sizes are assumed for symbolic input dimensions.
+
+        Args:
+            dimensions: a size for each symbol; 1 for those missing and for dimensions without a name.
+        """
+        model = self.to_proto(weights=False)
+        for value in model.graph.input:
+            for dim in value.type.tensor_type.shape.dim:
+                if not dim.HasField("dim_value"):
+                    dim.dim_value = dimensions.get(dim.dim_param, 1)
+        # What the model states of other tensors is symbolic; inference must not keep it in the way.
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")
+        try:
+            model = shape_inference.infer_shapes(model, data_prop=True)
+        except Exception:
+            return {}
+        shapes = {}
+        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+            shape = _shape(value.type)
+            if shape is not None and all(isinstance(dim, int) for dim in shape):
+                shapes[value.name] = tuple(int(dim) for dim in shape)  # type: ignore[arg-type]
+        return shapes
+
+    def is_output(self, tensor: gs.Tensor) -> bool:
+        """Whether a tensor is an output of the model."""
+        return tensor.name in self._outputs
 
     def is_pinned(self, tensor: gs.Tensor) -> bool:
         """Whether a tensor's name must go on existing: it is a graph output or a subgraph reads it."""
-        return tensor.name in self._pinned
+        return tensor.name in self._outputs or tensor.name in self._read_by_subgraphs
+
+    def is_overridable(self, tensor: gs.Tensor) -> bool:
+        """Whether a tensor is an initializer that callers may replace: it is a graph input as well."""
+        return tensor.name in self._overridable
+
+    def has_subgraph(self, node: gs.Node) -> bool:
+        """Whether a node holds a graph (If, Loop, Scan and their like)."""
+        return id(node) in self._origin and _has_subgraph(self._origin[id(node)][1])
 
     def sole_consumer(self, tensor: gs.Tensor) -> gs.Node | None:
         """The only node that reads ``tensor`` (once), if nothing else in or outside the graph sees it."""
@@ -143,6 +226,20 @@ class ModelGraph:
         """A new initializer named after ``hint``."""
         return gs.Constant(self.unique_name(hint), np.ascontiguousarray(values).reshape(np.shape(values)))
 
+    def set_constant(self, node: gs.Node, index: int, values: Array) -> None:
+        """Makes input ``index`` of ``node``, now a constant, read ``values`` instead.
+
+        The name stays where nothing else reads the constant; where something does, that goes on as it was.
+        """
+        old = node.inputs[index]
+        alone = len(old.outputs) == 1 and not self.is_pinned(old)
+        name = old.name if alone else self.unique_name(f"{old.name}_of_{node_label(node)}")
+        node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values).reshape(np.shape(values)))
+
+    def keep(self, constant: gs.Constant) -> None:
+        """Has a new constant written even if only subgraphs read it."""
+        self._kept.append(constant)
+
     def add_variable(self, hint: str, like: gs.Tensor | None = None) -> gs.Variable:
         """A new tensor named after ``hint``, of the type and shape of ``like`` if given."""
         tensor = gs.Variable(self.unique_name(hint))
@@ -163,11 +260,25 @@ class ModelGraph:
         new.outputs.extend(outputs)
         self.nodes[place] = new
 
-    def remove(self, node: gs.Node) -> None:
-        """Takes out a node whose outputs nobody reads."""
-        del self.nodes[self.index(node)]
-        node.outputs.clear()
-        node.inputs.clear()
+    def remove(self, *nodes: gs.Node) -> None:
+        """Takes out nodes whose outputs nobody reads."""
+        gone = {id(node) for node in nodes}
+        self.nodes[:] = [node for node in self.nodes if id(node) not in gone]
+        for node in nodes:
+            node.outputs.clear()
+            node.inputs.clear()
+        if any(self.has_subgraph(node) for node in nodes):
+            kept = (self._origin[id(node)][1] for node in self.nodes if id(node) in self._origin)
+            self._read_by_subgraphs = set(_names_read_by_subgraphs(kept))
+
+    def remove_unused_initializers(self) -> list[str]:
+        """Drops the initializers that nothing read when the model came; returns their names.
+
+        Those that passes leave without a reader are never written in the first place.
+        """
+        names = sorted(self._unused - self._overridable)
+        self._unused -= set(names)
+        return names
 
     def index(self, node: gs.Node) -> int:
         """The place of ``node`` in `nodes` (by identity: graphsurgeon compares nodes by content)."""
@@ -207,6 +318,22 @@ class ModelGraph:
             weights: False leaves large initializers out and declares them as graph inputs instead: enough for
                 checks and shape inference, and quick however large the model.
         """
+        return self._export(weights).model
+
+    def to_light(self) -> LightModel:
+        """The model as it is now, with large initializers beside it."""
+        return self._export(weights=False)
+
+    def model_of(self, nodes: Iterable[gs.Node], outputs: Iterable[str]) -> ModelProto:
+        """A model of some of the nodes, for another runtime to compute; it has no inputs or types yet."""
+        model = ModelProto(ir_version=max(self._proto.ir_version, 4))
+        model.opset_import.extend(self._proto.opset_import)
+        model.graph.name = "part"
+        model.graph.node.extend(self._export_node(node) for node in nodes)
+        model.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+        return model
+
+    def _export(self, weights: bool) -> LightModel:
         model = ModelProto()
         _copy_fields(self._proto, model, skip={"graph", "opset_import"})
         model.opset_import.extend(self._proto.opset_import)
@@ -223,20 +350,15 @@ class ModelGraph:
         )  # fmt: skip
         graph.node.extend(self._export_node(node) for node in self.nodes)
         graph.output.extend(self._proto.graph.output)
-        dropped = self._export_initializers(graph, weights)
-        dropped_names = {value.name for value in dropped}
-        constants = {tensor.name for tensor in graph.initializer} | dropped_names
-        for value in self._proto.graph.input:
-            if value.name in self._initializers and value.name not in self._overridable:
-                # IR version 3 lists every initializer as an input; later ones would read that as a default.
-                if model.ir_version < 4 and value.name in constants:
-                    graph.input.append(value)
-            elif value.name not in dropped_names:
-                graph.input.append(value)
-        present = {value.name for value in graph.input}
-        graph.input.extend(value for value in dropped if value.name not in present)
+        left_out: dict[str, TensorProto | Array] = {}
+        for name, value in self._live_initializers():
+            if weights or _nbytes(value) <= _WEIGHT_BYTES:
+                graph.initializer.append(_tensor_proto(name, value))
+            else:
+                left_out[name] = value
+        declared = self._export_inputs(model, left_out)
         self._export_types(graph)
-        return model
+        return LightModel(model, left_out, frozenset(declared))
 
     def _import(self) -> gs.Graph:
         graph = self._proto.graph
@@ -294,59 +416,64 @@ class ModelGraph:
                 proto.attribute.append(_make_attribute(name, value))
         return proto
 
-    def _export_initializers(self, graph: GraphProto, weights: bool) -> list[ValueInfoProto]:
-        """Adds what is still read; returns the types of the large ones that were left out."""
+    def _live_initializers(self) -> Iterator[tuple[str, TensorProto | Array]]:
+        """Name and value of every initializer to write: those that came first, in their order."""
         live: dict[str, gs.Tensor] = {}
         for tensor in (*(t for node in self.nodes for t in node.inputs), *self.gs.outputs):
             live[tensor.name] = tensor
-        dropped: list[ValueInfoProto] = []
-
-        def add(proto: TensorProto) -> None:
-            if weights or _nbytes(proto) <= _WEIGHT_BYTES:
-                graph.initializer.append(proto)
-            else:
-                dropped.append(helper.make_tensor_value_info(proto.name, proto.data_type, list(proto.dims)))
-
+        for constant in self._kept:
+            if constant.name in self._read_by_subgraphs:
+                live.setdefault(constant.name, constant)
+        kept_for_others = self._read_by_subgraphs | self._overridable | self._unused
         for name, proto in self._initializers.items():
-            kept = live.pop(name, None)
-            if isinstance(kept, gs.Constant) and not isinstance(kept._values, LazyValues):
-                add(numpy_helper.from_array(kept._values, name))
-            elif kept is not None or name in self._pinned or name in self._overridable:
-                add(proto)
+            tensor = live.pop(name, None)
+            if isinstance(tensor, gs.Constant):
+                yield name, _constant_value(tensor)
+            elif tensor is not None or name in kept_for_others:
+                yield name, proto
         for name, tensor in live.items():
             if isinstance(tensor, gs.Constant):
-                add(numpy_helper.from_array(np.asarray(tensor._values), name))
-        for sparse in self._proto.graph.sparse_initializer:
-            if sparse.values.name in live or sparse.values.name in self._pinned:
-                graph.sparse_initializer.append(sparse)
-        return dropped
+                yield name, _constant_value(tensor)
+
+    def _export_inputs(self, model: ModelProto, left_out: Mapping[str, TensorProto | Array]) -> set[str]:
+        """Writes the graph inputs; returns the names of those that stand for initializers left out."""
+        graph = model.graph
+        constants = {tensor.name for tensor in graph.initializer} | set(left_out)
+        for value in self._proto.graph.input:
+            # IR version 3 lists every initializer as an input; later ones would read that as a default.
+            is_listed = value.name in self._initializers and value.name not in self._overridable
+            if not is_listed or (model.ir_version < 4 and value.name in constants):
+                graph.input.append(value)
+        present = {value.name for value in graph.input}
+        declared = set(left_out) - present
+        if model.ir_version < 4:
+            graph.input.extend(_type_of(t.name, t) for t in graph.initializer if t.name not in present)
+            declared = set()
+        graph.input.extend(_type_of(name, value) for name, value in left_out.items() if name not in present)
+        return declared
 
     def _export_types(self, graph: GraphProto) -> None:
         """Keeps the types the model came with, and states those of our operators' outputs."""
-        stated = {value.name: value for value in self._proto.graph.value_info}
-        interface = {value.name for value in (*graph.input, *graph.output)}
         there = {tensor.name for tensor in graph.initializer}
+        there |= {value.name for value in (*graph.input, *graph.output)}
+        there |= {tensor.name for node in self.nodes for tensor in node.outputs}
+        was = {name for node in self._proto.graph.node for name in node.output} | set(self._initializers)
+        gone = was - there
+        graph.value_info.extend(v for v in self._proto.graph.value_info if v.name not in gone)
+        stated = {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
         for node in self.nodes:
-            for tensor in node.outputs:
-                if tensor.name in interface or not tensor.name:
-                    continue
-                there.add(tensor.name)
-                if tensor.name in stated:
-                    graph.value_info.append(stated[tensor.name])
-                elif node.domain == ops.DOMAIN and tensor.name in self._types:
+            for tensor in node.outputs if node.domain == ops.DOMAIN else ():
+                if tensor.name not in stated and tensor.name in self._types:
                     graph.value_info.append(ValueInfoProto(name=tensor.name, type=self._types[tensor.name]))
-        graph.value_info.extend(
-            stated[tensor.name] for tensor in graph.initializer if tensor.name in stated
-        )
-        there |= interface
         graph.quantization_annotation.extend(
-            annotation for annotation in self._proto.graph.quantization_annotation if annotation.tensor_name in there
+            a for a in self._proto.graph.quantization_annotation if a.tensor_name not in gone
         )
+        graph.sparse_initializer.extend(self._proto.graph.sparse_initializer)
 
 
 def node_label(node: gs.Node) -> str:
     """What to call a node to a person: its name, else its first named output, else its operator."""
-    return node.name or next((t.name for t in node.outputs if t.name), None) or node.op
+    return str(node.name or next((t.name for t in node.outputs if t.name), None) or node.op)
 
 
 def _attribute_value(attribute: AttributeProto) -> Any:
@@ -364,8 +491,42 @@ def _make_attribute(name: str, value: Any) -> AttributeProto:
     return helper.make_attribute(name, value)
 
 
-def _nbytes(tensor: TensorProto) -> int:
-    return len(tensor.raw_data) or tensor.ByteSize()
+def _constant_value(constant: gs.Constant) -> TensorProto | Array:
+    """The tensor as it came, or the array that a pass made."""
+    values = constant._values
+    return values.tensor if isinstance(values, LazyValues) else np.asarray(values)
+
+
+def _tensor_proto(name: str, value: TensorProto | Array) -> TensorProto:
+    if isinstance(value, TensorProto):
+        if value.name == name:
+            return value
+        renamed = TensorProto()
+        renamed.CopyFrom(value)
+        renamed.name = name
+        return renamed
+    return numpy_helper.from_array(value, name)
+
+
+def _type_of(name: str, value: TensorProto | Array) -> ValueInfoProto:
+    if isinstance(value, TensorProto):
+        return helper.make_tensor_value_info(name, value.data_type, list(value.dims))
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+def _nbytes(value: TensorProto | Array) -> int:
+    if isinstance(value, TensorProto):
+        return len(value.raw_data) or value.ByteSize()
+    return int(value.nbytes)
+
+
+def _shape(proto: TypeProto) -> Shape | None:
+    if not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
+        for dim in proto.tensor_type.shape.dim
+    )
 
 
 def _copy_fields(source: Any, target: Any, skip: set[str]) -> None:
@@ -384,6 +545,10 @@ def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield attribute.g
         elif attribute.type == AttributeProto.GRAPHS:
             yield from attribute.graphs
+
+
+def _has_subgraph(node: NodeProto) -> bool:
+    return any(attribute.type in _SUBGRAPH_ATTRIBUTES for attribute in node.attribute)
 
 
 def _names_read_by_subgraphs(nodes: Iterable[NodeProto]) -> Iterator[str]:

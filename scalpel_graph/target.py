@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ class Target:
         description: one line for a person.
         isa: instruction set of the sparse kernels that the numbers are for.
         cores: cores of the machine the numbers are for.
-        margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the dense
-            time.
+        margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
+            dense time.
         memory, dense, sparse: rates and costs.
         kernels: one entry for each group shape to consider, in the order that breaks ties.
     """
@@ -285,7 +286,7 @@ class _Reader:
         if not value or any(not isinstance(point, list) or len(point) != 2 for point in value):
             raise self.error(key, f"must be a number or a list of [columns, rate] pairs, got {value!r}")
         points = tuple((self._positive(key, x), self._positive(key, y)) for x, y in value)
-        if any(a[0] >= b[0] for a, b in zip(points, points[1:], strict=False)):
+        if any(a[0] >= b[0] for a, b in pairwise(points)):
             raise self.error(key, "must list its columns in increasing order")
         return points
 

@@ -17,9 +17,10 @@ from rich.text import Text
 from scalpel_graph import formatting as show
 from scalpel_graph import inputs, io
 from scalpel_graph.cli import console as cli
+from scalpel_graph.compare import compare
 from scalpel_graph.errors import InputError
 from scalpel_graph.library import custom_op_library
-from scalpel_graph.session import session
+from scalpel_graph.session import SessionError, session
 from scalpel_graph.timing import MIN_ROUNDS, InterleavedTimes, Ratio, time_interleaved
 from scalpel_graph.version import __version__
 
@@ -44,8 +45,9 @@ class Measurement:
         median_us: median time of a run, microseconds.
         low_us, high_us: first and third quartile.
         speed_up: times faster than the first model, with its confidence interval; 1 for the first.
-        max_abs_diff: largest difference of any output element from the first model's; None where the outputs
-            cannot be compared (other shapes, or no numbers).
+        max_abs_diff: largest difference of any floating-point output element from the first model's; None
+            where the outputs differ in another way.
+        incomparable: that way, as a clause; else empty.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Measurement:
     high_us: float
     speed_up: Ratio
     max_abs_diff: float | None
+    incomparable: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,14 +73,10 @@ def _main(arguments: Sequence[str]) -> int:
         step("loading")
         models = [io.load(path) for path in options.models]
         feed = _shared_inputs(models, options)
-        sessions = [
-            session(path, library=custom_op_library(), threads=options.threads) for path in options.models
-        ]
+        runs = [_Run(path, options.threads, feed) for path in options.models]
+        answers = [run.first_answer() for run in runs]
         step(f"timing for {options.seconds:g} s")
-        answers = [one.run(None, feed) for one in sessions]
-        times = time_interleaved(
-            [lambda one=one: one.run(None, feed) for one in sessions], budget_s=options.seconds
-        )
+        times = time_interleaved(runs, budget_s=options.seconds)
     measurements = [_measurement(model, times, number, answers) for number, model in enumerate(models)]
     if options.json:
         cli.write_file(options.json, json.dumps(_as_json(measurements, times, options), indent=2) + "\n")
@@ -121,22 +120,49 @@ def _parser() -> cli.Parser:
     return parser
 
 
+class _Run:
+    """Runs one model on the same inputs each time it is called, with nothing around it that takes time."""
+
+    def __init__(self, path: Path, threads: int, feed: dict[str, Any]) -> None:
+        self._path = path
+        try:
+            self._session = session(path, library=Path(custom_op_library()), threads=threads)
+        except SessionError as error:
+            raise InputError(f"{path}: ONNX Runtime cannot load it ({error})") from error
+        self._feed = feed
+
+    def __call__(self) -> list[Any]:
+        return self._session.run(None, self._feed)  # type: ignore[no-any-return]
+
+    def first_answer(self) -> list[Any]:
+        """Runs it where ONNX Runtime may still refuse the inputs."""
+        try:
+            return self()
+        except Exception as error:
+            raise InputError(
+                f"{self._path}: ONNX Runtime cannot run it on random inputs ({error})"
+            ) from error
+
+
 def _shared_inputs(models: Sequence[io.LoadedModel], options: argparse.Namespace) -> dict[str, Any]:
-    """Inputs that all models take."""
+    """Inputs that all models take: those of the model that leaves least open."""
     first = models[0]
     for other in models[1:]:
-        if _signature(other) != _signature(first):
+        if not _compatible(_signature(first), _signature(other)):
             raise InputError(
                 f"{other.path}: its inputs are {_described(other)}, but those of {first.path} are "
                 f"{_described(first)}; only models with the same inputs can be compared"
             )
-    shapes = inputs.parse_input_shapes(options.input_shape, first.proto)
-    return inputs.make_inputs(first.proto, seed=options.seed, shapes=shapes)
+    strictest = max(models, key=lambda model: _sizes_fixed(_signature(model)))
+    shapes = inputs.parse_input_shapes(options.input_shape, strictest.proto)
+    return inputs.make_inputs(strictest.proto, seed=options.seed, shapes=shapes)
 
 
-def _signature(model: io.LoadedModel) -> dict[str, tuple[int, list[int | None]]]:
-    """Name, element type and rank of each input; a size only where the model fixes it."""
-    weights = {tensor.name for tensor in model.proto.graph.initializer}
+_Signature = dict[str, tuple[int, list[int | None]]]
+
+
+def _signature(model: io.LoadedModel) -> _Signature:
+    """Element type and sizes of each input; None for a size that the model leaves open."""
     return {
         value.name: (
             value.type.tensor_type.elem_type,
@@ -145,15 +171,27 @@ def _signature(model: io.LoadedModel) -> dict[str, tuple[int, list[int | None]]]
                 for dim in value.type.tensor_type.shape.dim
             ],
         )
-        for value in model.proto.graph.input
-        if value.name not in weights
+        for value in inputs.required_inputs(model.proto)
     }
+
+
+def _compatible(one: _Signature, other: _Signature) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name][0] == other[name][0]
+        and len(one[name][1]) == len(other[name][1])
+        and all(a is None or b is None or a == b for a, b in zip(one[name][1], other[name][1], strict=True))
+        for name in one
+    )
+
+
+def _sizes_fixed(signature: _Signature) -> int:
+    return sum(dim is not None for _, dims in signature.values() for dim in dims)
 
 
 def _described(model: io.LoadedModel) -> str:
     def described(name: str, element: int, dims: Sequence[int | None]) -> str:
-        type_name = TensorProto.DataType.Name(element).lower()
-        return f"{name} {type_name}[{','.join('?' if dim is None else str(dim) for dim in dims)}]"
+        sizes = ", ".join("?" if dim is None else str(dim) for dim in dims)
+        return f"{name} {TensorProto.DataType.Name(element).lower()}[{sizes}]"
 
     return ", ".join(described(name, *rest) for name, rest in _signature(model).items()) or "none"
 
@@ -161,6 +199,8 @@ def _described(model: io.LoadedModel) -> str:
 def _measurement(
     model: io.LoadedModel, times: InterleavedTimes, number: int, answers: Sequence[Sequence[Any]]
 ) -> Measurement:
+    # No tolerance is asked for here: what is left to object to is another shape or type, or other integers.
+    difference = compare(answers[0], answers[number], rtol=0, atol=np.inf)
     low, high = np.quantile(times.seconds[:, :, number], (0.25, 0.75))
     return Measurement(
         model=str(model.path),
@@ -169,25 +209,9 @@ def _measurement(
         low_us=float(low) * 1e6,
         high_us=float(high) * 1e6,
         speed_up=times.ratio(number),
-        max_abs_diff=_difference(answers[0], answers[number]),
+        max_abs_diff=None if difference.reason else difference.max_abs,
+        incomparable=difference.reason,
     )
-
-
-def _difference(expected: Sequence[Any], actual: Sequence[Any]) -> float | None:
-    """Largest difference of any element of any output; None where there is no such number."""
-    if len(expected) != len(actual):
-        return None
-    largest = 0.0
-    for one, other in zip(expected, actual, strict=True):
-        if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray) or one.shape != other.shape:
-            return None
-        if one.dtype.kind not in "fiub" or other.dtype.kind not in "fiub":
-            return None
-        # Equal infinities differ by nothing; a NaN differs from everything but a NaN.
-        same = np.isclose(one, other, rtol=0, atol=0, equal_nan=True)
-        gap = np.abs(one.astype(np.float64) - other.astype(np.float64))[~same]
-        largest = max(largest, float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0)))
-    return largest
 
 
 def _as_json(
@@ -216,7 +240,7 @@ def _show(measurements: Sequence[Measurement], times: InterleavedTimes, options:
             f"{show.microseconds(one.low_us)} – {show.microseconds(one.high_us)}",
             Text(f"{ratio.median:.2f}×", "green" if ratio.low > 1 and number else "") if number else "",
             f"{ratio.low:.2f} – {ratio.high:.2f}" if number else "",
-            ("not comparable" if one.max_abs_diff is None else f"{one.max_abs_diff:.2g}") if number else "",
+            (one.incomparable or f"{one.max_abs_diff:.2g}") if number else "",
         )
     out = cli.output_console(options.quiet)
     out.print()

@@ -158,6 +158,12 @@ def _check_options(options: argparse.Namespace) -> None:
                 f"--report {options.report}: its name must end in {' or '.join(_REPORT_SUFFIXES)}"
             )
         cli.check_folder(options.report)
+        if any(model and _is_same(options.report, model) for model in (options.input, options.output)):
+            raise InputError(f"--report {options.report}: is one of the models; give another name")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
 
 
 def _write(result: OptimizeResult, source: io.LoadedModel, path: Path) -> Report:

@@ -143,4 +143,4 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _indented(what: Table | Text) -> Padding:
-    return Padding(what, (0, 0, 0, 2))
+    return Padding(what, (0, 0, 0, 2), expand=False)

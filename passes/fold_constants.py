@@ -1,0 +1,197 @@
+"""Computes once what does not depend on any input.
+
+``Constant`` nodes become initializers, and every other node whose inputs are all constants is replaced by its
+value: ``f(c) = v``, where ONNX Runtime itself computes ``v``, with its graph optimizations off.
+
+Left alone, so that nothing changes but the time it takes:
+
+- operators that may give another result next time (random ones), or that hold subgraphs;
+- QuantizeLinear and its kin: they carry the form that integer runtimes look for;
+- other domains and model-local functions;
+- results much larger than what they come from (``ConstantOfShape``, ``Expand``): the file would grow;
+- outputs of the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from onnx import TensorProto, helper
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.group_csr import Array
+from scalpel_graph.passes.base import Pass, PassContext, PassResult
+from scalpel_graph.passes.matching import is_standard
+
+#: A result may be this many bytes larger than the constants it is computed from.
+_MAX_GROWTH = 4096
+
+_NOT_REPEATABLE = {
+    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+}  # fmt: skip
+_QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+_CONSTANT_ARRAYS = {
+    "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
+}  # fmt: skip
+
+
+class FoldConstants(Pass):
+    """Replaces nodes with constant inputs by their values."""
+
+    name = "fold-constants"
+    summary = "compute what does not depend on any input"
+
+    def run(self, graph: ModelGraph, context: PassContext) -> PassResult:
+        """See the module's docstring."""
+        result = PassResult()
+        constants_to_initializers(graph, result)
+        foldable = _foldable(graph, result)
+        for node, values in _evaluate(graph, foldable, result):
+            label = node_label(node)
+            _replace(graph, node, {name: gs.Constant(name, array) for name, array in values.items()})
+            result.rewritten.append(label)
+        return result
+
+
+def constants_to_initializers(graph: ModelGraph, result: PassResult) -> None:
+    """Turns Constant nodes into initializers of the same name."""
+    nodes = [node for node in graph.nodes if is_standard(node, "Constant")]
+    for node in nodes:
+        constant = _value_of(node)
+        if constant is None:
+            result.skip(node_label(node), "holds a sparse or a text value, which stays as it is written")
+        elif not graph.is_output(node.outputs[0]):
+            result.rewritten.append(node_label(node))
+            _replace(graph, node, {node.outputs[0].name: constant})
+
+
+@dataclass(frozen=True)
+class _Foldable:
+    node: gs.Node
+    outputs: list[gs.Tensor]
+
+
+def _value_of(node: gs.Node) -> gs.Constant | None:
+    name = node.outputs[0].name
+    value = node.attrs.get("value")
+    if isinstance(value, TensorProto):
+        return gs.Constant(name, LazyValues(value))
+    for attribute, dtype in _CONSTANT_ARRAYS.items():
+        if attribute in node.attrs:
+            return gs.Constant(name, np.array(node.attrs[attribute], dtype=dtype))
+    return None
+
+
+def _replace(graph: ModelGraph, node: gs.Node, constants: dict[str, gs.Constant]) -> None:
+    """Takes ``node`` out and gives its readers ``constants``, which have the names of its outputs."""
+    for tensor in list(node.outputs):
+        if tensor.name in constants:
+            graph.redirect(tensor, constants[tensor.name])
+            graph.keep(constants[tensor.name])
+    graph.remove(node)
+
+
+def _foldable(graph: ModelGraph, result: PassResult) -> list[_Foldable]:
+    """Nodes that depend on constants alone and may be computed, in topological order."""
+    known: set[int] = set()
+    nodes = []
+    for node in graph.nodes:
+        inputs = [tensor for tensor in node.inputs if tensor.name]
+        if not inputs or not all(id(t) in known or isinstance(t, gs.Constant) for t in inputs):
+            continue
+        outputs = [tensor for tensor in node.outputs if tensor.name]
+        reason = _refusal(graph, node, inputs, outputs)
+        if reason:
+            result.skip(node_label(node), reason)
+            continue
+        known.update(id(tensor) for tensor in outputs)
+        nodes.append(_Foldable(node, outputs))
+    return nodes
+
+
+def _refusal(graph: ModelGraph, node: gs.Node, inputs: list[gs.Tensor], outputs: list[gs.Tensor]) -> str:
+    """Why a node with constant inputs is not computed; empty if it is."""
+    if (node.domain or "") not in ("", "ai.onnx"):
+        return f"{node.op} is not a standard operator"
+    if node.op in _NOT_REPEATABLE:
+        return f"{node.op} need not give the same result twice"
+    if node.op in _QUANTIZED:
+        return f"{node.op} is part of the quantized form"
+    if graph.has_subgraph(node):
+        return f"{node.op} holds a subgraph"
+    if any(graph.is_output(tensor) for tensor in outputs):
+        return "its result is an output of the model"
+    size = _bytes(graph, outputs)
+    if size is None:
+        return "the size of its result is not known before it is computed"
+    growth = size - sum(_bytes(graph, [tensor]) or 0 for tensor in inputs if len(tensor.outputs) == 1)
+    if growth > _MAX_GROWTH:
+        return f"its result would make the file {growth:,} bytes larger"
+    return ""
+
+
+def _bytes(graph: ModelGraph, tensors: list[gs.Tensor]) -> int | None:
+    total = 0
+    for tensor in tensors:
+        shape, kind = graph.shape(tensor), graph.type(tensor)
+        if kind is None or shape is None or kind == TensorProto.STRING:
+            return None
+        sizes = [dim for dim in shape if isinstance(dim, int)]
+        if len(sizes) != len(shape):
+            return None
+        total += int(np.prod(sizes, dtype=np.int64)) * helper.tensor_dtype_to_np_dtype(kind).itemsize
+    return total
+
+
+def _evaluate(
+    graph: ModelGraph, foldable: Sequence[_Foldable], result: PassResult
+) -> list[tuple[gs.Node, dict[str, Array]]]:
+    """Computes nodes in one session; one by one where that session cannot run."""
+    if not foldable:
+        return []
+    try:
+        values = _run(graph, foldable, {})
+        return [(item.node, {t.name: values[t.name] for t in item.outputs}) for item in foldable]
+    except Exception:
+        computed: dict[str, Array] = {}
+        done = []
+        for item in foldable:
+            try:
+                values = _run(graph, [item], computed)
+            except Exception as error:
+                reason = " ".join(str(error).split())
+                result.skip(node_label(item.node), f"ONNX Runtime cannot compute it: {reason[:200]}")
+                continue
+            computed.update(values)
+            done.append((item.node, values))
+        return done
+
+
+def _run(graph: ModelGraph, items: Sequence[_Foldable], computed: dict[str, Array]) -> dict[str, Array]:
+    """The outputs of ``items`` by name. ``computed`` holds values of tensors that earlier nodes made."""
+    outputs = [tensor.name for item in items for tensor in item.outputs]
+    inside = set(outputs)
+    model = graph.model_of([item.node for item in items], outputs)
+    feeds: dict[str, Array] = {}
+    for item in items:
+        for tensor in item.node.inputs:
+            if not tensor.name or tensor.name in inside or tensor.name in feeds:
+                continue
+            value = graph.constant(tensor)
+            feeds[tensor.name] = computed[tensor.name] if value is None else value
+    for name, value in feeds.items():
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+    for name, value in values.items():
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"{name} is not a tensor")
+    return values

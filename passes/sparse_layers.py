@@ -1,0 +1,312 @@
+"""What of a graph could become sparse, and which of it should: shared by the passes that ask.
+
+`find` describes every Conv, Gemm and MatMul as a matrix ``W[M, K]`` with its bias, or says why it has to stay;
+`decide` asks the cost model about all of them together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from scalpel_graph import cost, layout
+from scalpel_graph.cost import LayerWork
+from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.group_csr import Array
+from scalpel_graph.passes.base import PassContext, Skip
+from scalpel_graph.passes.matching import (
+    attribute,
+    is_standard,
+    optional_input,
+    per_channel,
+    why_not_constant,
+)
+from scalpel_graph.report import Candidate, LayerDecision
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with constant float32 weights.
+
+    Attributes:
+        node: it.
+        work: what it has to compute.
+        weights: ``[M, K]``, a view of the initializer where that is possible.
+        key: equal for two layers whose ``weights`` are the same numbers in the same order.
+        bias: ``[M]``; None for none.
+        residual: a tensor of the output's shape that is added; None for none.
+        attributes: what the sparse operator needs beside the activation.
+    """
+
+    node: gs.Node
+    work: LayerWork
+    weights: Array
+    key: tuple[Any, ...]
+    bias: Array | None
+    residual: gs.Tensor | None
+    attributes: Mapping[str, Any]
+
+
+@dataclass
+class Decisions:
+    """What the cost model says of all layers of a graph.
+
+    Attributes:
+        sparse: the layers to substitute, each with the candidate to take, in graph order.
+        layers: an entry of the report for each layer that a choice was made about.
+        skipped: layers that stay dense, and why.
+    """
+
+    sparse: list[tuple[Layer, Candidate]] = field(default_factory=list)
+    layers: list[LayerDecision] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+    """Why a layer has to stay dense whatever it costs."""
+
+
+def decide(graph: ModelGraph, context: PassContext) -> Decisions:
+    """Chooses dense or a group shape for every layer of the graph."""
+    decisions = Decisions()
+    target, threads = context.target, context.threads
+    nodes = [node for node in graph.nodes if is_standard(node, "Conv", "Gemm", "MatMul")]
+    shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
+    layers: list[tuple[Layer, list[Candidate]]] = []
+    conv_times: dict[int, layout.ConvTimes] = {}
+    ways_of: dict[tuple[Any, ...], list[Candidate]] = {}
+    for node in nodes:
+        try:
+            layer = _describe(graph, node, shapes)
+        except Refusal as refusal:
+            decisions.skipped.append(Skip(node_label(node), str(refusal)))
+            continue
+        known = (layer.key, layer.work)
+        if known not in ways_of:
+            ways_of[known] = cost.candidates(layer.work, layer.weights, target, threads)
+        ways = ways_of[known]
+        layers.append((layer, ways))
+        if layer.work.is_conv:
+            best = cost.fastest_sparse(ways)
+            dense_us = (1 - target.margin) * ways[0].predicted_us
+            conv_times[id(node)] = layout.ConvTimes(dense_us, None if best is None else best.predicted_us)
+    copy_us = partial(cost.reorder_us, target=target, threads=threads)
+    sparse_convs = layout.choose_sparse(graph, conv_times, target.dense.block, shapes, copy_us)
+    for layer, ways in layers:
+        alone = cost.choose(ways, target.margin)
+        chosen = alone
+        if layer.work.is_conv:
+            best = cost.fastest_sparse(ways)
+            chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
+        reason = _reason(layer, ways, alone, chosen)
+        density = float(np.count_nonzero(layer.weights)) / layer.weights.size
+        label = node_label(layer.node)
+        decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason))
+        if chosen.decision == "dense":
+            decisions.skipped.append(Skip(label, reason))
+        else:
+            decisions.sparse.append((layer, chosen))
+    return decisions
+
+
+def _reason(layer: Layer, ways: list[Candidate], alone: Candidate, chosen: Candidate) -> str:
+    dense = ways[0].predicted_us
+    best = cost.fastest_sparse(ways)
+    if chosen.decision == "group_csr":
+        r, c = chosen.group_shape or (1, 1)
+        ratio = dense / chosen.predicted_us
+        if ratio >= 1:
+            return f"{r}×{c} groups, {chosen.density:.0%} stored, predicted {ratio:.1f}× faster than dense"
+        return f"{r}×{c} groups, {chosen.density:.0%} stored: saves layout changes between sparse neighbours"
+    nonzero = np.count_nonzero(layer.weights) / layer.weights.size
+    if best is None:
+        if layer.work.is_depthwise:
+            return "kept dense: a depthwise Conv has one input channel a group, nothing to skip"
+        return f"kept dense: {layer.work.K} multiply-adds per output are too few to skip any"
+    if alone.decision == "group_csr":
+        return "kept dense: sparse would be faster by itself, but not with the layout changes at its borders"
+    ratio = best.predicted_us / dense
+    if ratio >= 1.05:
+        return f"kept dense: {nonzero:.0%} of weights are non-zero, dense is predicted {ratio:.1f}× faster"
+    return f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not predicted to be clearly faster"
+
+
+def _describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+    tensor = node.inputs[1]
+    kind = graph.type(tensor) or graph.type(node.inputs[0])
+    if kind is not None and kind != TensorProto.FLOAT:
+        raise Refusal(f"weight is {TensorProto.DataType.Name(kind).lower()}, not float32")
+    weight = graph.constant(tensor)
+    if weight is None:
+        raise Refusal(why_not_constant(graph, "weight", tensor))
+    if weight.size == 0:
+        raise Refusal("weight has no elements")
+    if not weight.any():
+        raise Refusal("all its weights are zero")
+    describe = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}[node.op]
+    return describe(graph, node, weight, shapes)
+
+
+def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+    spatial = weight.ndim - 2
+    if spatial not in (1, 2):
+        raise Refusal(f"it is a {spatial}-D convolution; 1-D and 2-D ones can be sparse")
+    kernel = weight.shape[2:]
+    group = int(attribute(node, "group", 1))
+    M, C = weight.shape[0], weight.shape[1] * group
+    if M % group or tuple(attribute(node, "kernel_shape", kernel)) != kernel:
+        raise Refusal("its attributes contradict the shape of its weight")
+    strides = [int(n) for n in attribute(node, "strides", [1] * spatial)]
+    dilations = [int(n) for n in attribute(node, "dilations", [1] * spatial)]
+    pads = _pads(graph, node, kernel, strides, dilations)
+    x, y = shapes.get(node.inputs[0].name), shapes.get(node.outputs[0].name)
+    if x is None or y is None:
+        raise Refusal("the size of its output is not known; --input-shape may help")
+    N = y[0] * prod(y[2:])
+    _check_sizes(prod(x), N)
+    plain = all(n == 1 for n in (*kernel, *strides)) and not any(pads)
+    work = LayerWork(
+        op=node.op, M=M, K=weight.size // M, N=N, group=group, kernel=kernel, needs_copy=not plain,
+        input_bytes=_FLOAT_BYTES * prod(x), output_bytes=_FLOAT_BYTES * prod(y),
+    )  # fmt: skip
+    if x[1] != C:
+        raise Refusal(f"it reads {x[1]} channels, its weight has {C}")
+    bias = optional_input(node, 2)
+    attributes = {
+        "weight_shape": list(weight.shape), "strides": strides, "pads": pads, "dilations": dilations, "group": group,
+    }  # fmt: skip
+    return Layer(
+        node, work, weight.reshape(M, -1), (node.inputs[1].name,), _vector(graph, bias, M), None, attributes
+    )
+
+
+def _pads(
+    graph: ModelGraph, node: gs.Node, kernel: tuple[int, ...], strides: list[int], dilations: list[int]
+) -> list[int]:
+    """Explicit padding, begins then ends."""
+    spatial = len(kernel)
+    mode = attribute(node, "auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        pads = [int(n) for n in attribute(node, "pads", [0] * 2 * spatial)]
+        if min(pads) < 0:
+            raise Refusal("it pads by a negative number")
+        return pads
+    if mode == "VALID":
+        return [0] * 2 * spatial
+    if any(n != 1 for n in dilations):
+        raise Refusal(f"auto_pad {mode} with dilations is not defined alike everywhere")
+    shape = graph.shape(node.inputs[0])
+    begins, ends = [], []
+    for axis, (k, stride) in enumerate(zip(kernel, strides, strict=True)):
+        size = None if shape is None or len(shape) != spatial + 2 else shape[2 + axis]
+        if stride == 1:
+            total = k - 1
+        elif isinstance(size, int):
+            total = max((-(-size // stride) - 1) * stride + k - size, 0)
+        else:
+            raise Refusal(
+                f"auto_pad {mode} with strides depends on the size of the input, which is not fixed"
+            )
+        less = total // 2
+        begins.append(less if mode == "SAME_UPPER" else total - less)
+        ends.append(total - less if mode == "SAME_UPPER" else less)
+    return begins + ends
+
+
+def _gemm(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+    if graph.opset < 7:
+        raise Refusal("Gemm broadcasts differently before opset 7")
+    if attribute(node, "transA", 0):
+        raise Refusal("it transposes its input (transA)")
+    transposed = bool(attribute(node, "transB", 0))
+    matrix = weight if transposed else weight.T
+    alpha, beta = float(attribute(node, "alpha", 1.0)), float(attribute(node, "beta", 1.0))
+    if alpha != 1.0:
+        matrix = (matrix * np.float64(alpha)).astype(np.float32)
+        if not matrix.any():
+            raise Refusal("all its weights are zero")
+    M = matrix.shape[0]
+    bias, residual = _gemm_bias(graph, node, M, beta)
+    work = _matrix_work(node, matrix, shapes)
+    attributes = {"weight_shape": list(matrix.shape)}
+    return Layer(node, work, matrix, (node.inputs[1].name, transposed, alpha), bias, residual, attributes)
+
+
+def _gemm_bias(
+    graph: ModelGraph, node: gs.Node, M: int, beta: float
+) -> tuple[Array | None, gs.Tensor | None]:
+    """C as a bias for each column, or as a residual of the output's shape."""
+    tensor = optional_input(node, 2)
+    if tensor is None or beta == 0.0:
+        return None, None
+    values = graph.constant(tensor)
+    if values is not None:
+        vector = per_channel(values, M, 2, -1)
+        if vector is not None:
+            return (vector * np.float64(beta)).astype(np.float32), None
+    if beta == 1.0 and same_shape(graph, tensor, node.outputs[0]):
+        return None, tensor
+    if values is None:
+        raise Refusal(why_not_constant(graph, "C", tensor))
+    raise Refusal(
+        f"C {tensor.name!r} of shape {list(values.shape)} is neither one number a column nor a whole matrix"
+    )
+
+
+def _matmul(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+    if weight.ndim != 2:
+        raise Refusal(f"its weight has rank {weight.ndim}; only matrices can be sparse")
+    x = graph.shape(node.inputs[0])
+    if x is None or len(x) < 2:
+        raise Refusal("the rank of its input is not known" if x is None else "its input is a vector")
+    work = _matrix_work(node, weight.T, shapes)
+    return Layer(
+        node,
+        work,
+        weight.T,
+        (node.inputs[1].name, False, 1.0),
+        None,
+        None,
+        {"weight_shape": list(weight.T.shape)},
+    )
+
+
+def _matrix_work(node: gs.Node, matrix: Array, shapes: Mapping[str, tuple[int, ...]]) -> LayerWork:
+    x = shapes.get(node.inputs[0].name)
+    if x is None:
+        raise Refusal("the size of its input is not known; --input-shape may help")
+    M, K = matrix.shape
+    N = prod(x[:-1])
+    _check_sizes(prod(x), N)
+    return LayerWork(
+        op=node.op, M=M, K=K, N=N, input_bytes=_FLOAT_BYTES * prod(x), output_bytes=_FLOAT_BYTES * M * N
+    )
+
+
+def _check_sizes(elements: int, columns: int) -> None:
+    if elements < 1 or columns < 1:
+        raise Refusal("its input or output has no elements")
+
+
+def _vector(graph: ModelGraph, tensor: gs.Tensor | None, M: int) -> Array | None:
+    if tensor is None:
+        return None
+    values = graph.constant(tensor)
+    if values is None:
+        raise Refusal(why_not_constant(graph, "bias", tensor))
+    if values.shape != (M,):
+        raise Refusal(f"bias {tensor.name!r} has shape {list(values.shape)}, not [{M}]")
+    return values
+
+
+def same_shape(graph: ModelGraph, a: gs.Tensor, b: gs.Tensor) -> bool:
+    """Whether two tensors provably have the same shape: equal numbers, or the same symbol, in each place."""
+    left, right = graph.shape(a), graph.shape(b)
+    return left is not None and left == right and None not in left
