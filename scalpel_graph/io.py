@@ -94,7 +94,7 @@ def encoded_bytes(proto: ModelProto) -> int:
 
     Above `PROTOBUF_LIMIT`, where there is no such file, it is the bytes of the weights alone.
     """
-    weights = sum(payload_bytes(tensor) or 0 for tensor in tensors(proto))
+    weights = _weight_bytes(proto)
     return weights if weights > PROTOBUF_LIMIT else _Encoding(proto).size
 
 
@@ -150,9 +150,10 @@ def save(
     try:
         _check_target(path, protected)
         with contextlib.ExitStack() as cleanup:
-            if external_data or encoded_bytes(proto) > PROTOBUF_LIMIT:
+            encoding = None if external_data else _encode(proto)
+            if encoding is None:
                 return _save_external(proto, path, protected, cleanup)
-            return _save_inline(proto, path, protected, cleanup)
+            return _save_inline(encoding, path, protected, cleanup)
     except OSError as error:
         raise _write_error(path, error) from error
     except (EncodeError, ValueError) as error:
@@ -330,9 +331,11 @@ def _folder_to_disk(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _save_inline(proto: ModelProto, path: Path, protected: set[Path], cleanup: contextlib.ExitStack) -> int:
+def _save_inline(
+    encoding: "_Encoding", path: Path, protected: set[Path], cleanup: contextlib.ExitStack
+) -> int:
     file, temporary = _open_temporary(path, cleanup)
-    for chunk in _Encoding(proto).chunks():
+    for chunk in encoding.chunks():
         file.write(chunk)
     _to_disk(file)
     size = file.tell()
@@ -357,7 +360,9 @@ def _save_external(proto: ModelProto, path: Path, protected: set[Path], cleanup:
         for piece in (padding, payload):
             data.write(piece)
             content.update(piece)
-        target.name, target.doc_string, target.data_type = tensor.name, tensor.doc_string, tensor.data_type
+        for name in ("name", "doc_string", "data_type"):
+            if tensor.HasField(name):
+                setattr(target, name, getattr(tensor, name))
         target.dims.extend(tensor.dims)
         target.metadata_props.extend(tensor.metadata_props)
         target.data_location = TensorProto.EXTERNAL
@@ -369,7 +374,7 @@ def _save_external(proto: ModelProto, path: Path, protected: set[Path], cleanup:
     _copy(proto, light, move)
     if not references:
         temporary_data.unlink()
-        return _save_inline(proto, path, protected, cleanup)
+        return _save_inline(_Encoding(proto), path, protected, cleanup)
     data_path = path.with_name(f"{path.name}.{content.hexdigest()}.data")
     for reference in references:
         reference.value = data_path.name
@@ -472,6 +477,18 @@ def _copy_field(name: str, value: Any, target: Message) -> None:
         setattr(target, name, value)
     else:
         getattr(target, name).MergeFrom(value)
+
+
+def _weight_bytes(proto: ModelProto) -> int:
+    return sum(payload_bytes(tensor) or 0 for tensor in tensors(proto))
+
+
+def _encode(proto: ModelProto) -> "_Encoding | None":
+    """The encoding as one file; None if it would be too large for one."""
+    if _weight_bytes(proto) > PROTOBUF_LIMIT:
+        return None
+    encoding = _Encoding(proto)
+    return encoding if encoding.size <= PROTOBUF_LIMIT else None
 
 
 class _Encoding:
