@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "bindings/thread_pool.h"
+#include "dispatch/kernel_sets.h"
 #include "kernels/interface.h"
 
 namespace py = pybind11;
@@ -262,6 +263,41 @@ std::vector<std::string> isa_names() {
   return names;
 }
 
+py::list kernel_table() {
+  py::list table;
+  for (Isa isa : available_isas()) {
+    const KernelSet* set = kernel_set(isa);
+    for (size_t i = 0; set != nullptr && i < set->n_spmm; ++i) {
+      table.append(py::dict(py::arg("name") = set->spmm[i].name, py::arg("isa") = isa_name(isa),
+                            py::arg("operation") = "spmm"));
+    }
+    for (size_t i = 0; set != nullptr && i < set->n_gemv; ++i) {
+      table.append(py::dict(py::arg("name") = set->gemv[i].name, py::arg("isa") = isa_name(isa),
+                            py::arg("operation") = "gemv"));
+    }
+  }
+  return table;
+}
+
+py::dict selected_kernels(const std::string& isa, int64_t r, int64_t c) {
+  const KernelSet* set = kernel_set(isa_from_name(isa));
+  if (set == nullptr || r < 1 || c < 1) throw py::value_error("no vector kernels for this");
+  return py::dict(py::arg("spmm") = spmm_kernel(*set, r).name, py::arg("gemv") = gemv_kernel(*set, r, c).name);
+}
+
+// The best of a few tries of about `seconds` together.
+double peak_flops(const std::string& isa, double seconds) {
+  const KernelSet* set = kernel_set(isa_from_name(isa));
+  if (set == nullptr) throw py::value_error("no vector kernels for this");
+  constexpr int64_t kRounds = 200000;
+  float result = 1.0f;
+  double best = 0, multiply_adds = 0;
+  for (double time : time_calls([&] { multiply_adds = set->multiply_add(kRounds, &result); }, 1, seconds)) {
+    best = std::max(best, 2 * multiply_adds / time);
+  }
+  return best;
+}
+
 template <typename Class>
 void define_calls(py::class_<Class>& type) {
   const float infinity = std::numeric_limits<float>::infinity();
@@ -283,6 +319,12 @@ PYBIND11_MODULE(_kernels, module) {
   module.def(
       "chosen_isa", [] { return isa_name(isa_from_name("")); },
       "The instruction set the operators use: the best one, or SCALPEL_ISA.");
+  module.def("kernels", &kernel_table,
+             "The table of vector kernels this machine can run: name, isa and operation (spmm or gemv) of each.");
+  module.def("selected_kernels", &selected_kernels, py::arg("isa"), py::arg("r"), py::arg("c"),
+             "Names of the kernels that run a matrix of r × c groups: spmm (Conv, Gemm of many rows) and gemv.");
+  module.def("peak_flops", &peak_flops, py::arg("isa"), py::arg("seconds") = 0.1,
+             "Multiply-adds of one thread that touch no memory, in floating-point operations per second.");
   module.def(
       "validate",
       [](const py::array& values, const py::array& row_offsets, const py::array& column_indices,

@@ -1,7 +1,7 @@
 // Which instruction sets this machine can run, and which of them to use.
 #include <cstdlib>
 
-#include "kernels/interface.h"
+#include "dispatch/kernel_sets.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -62,7 +62,7 @@ bool has_avx2_and_fma() { return false; }
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas{Isa::kScalar};
-  if (has_avx2_and_fma()) isas.push_back(Isa::kAvx2);
+  if (has_avx2_and_fma() && kernel_set(Isa::kAvx2) != nullptr) isas.push_back(Isa::kAvx2);
   return isas;
 }
 

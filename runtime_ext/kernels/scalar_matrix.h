@@ -1,4 +1,4 @@
-// The portable arrays as they are in the file: what the scalar reference runs on.
+// The portable arrays as they are in the file: what the scalar reference runs on, and every repacking reads.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,11 @@
 #include "kernels/interface.h"
 
 namespace scalpel {
+
+// Column, counted in groups, of group i.
+inline int64_t column_of(const GroupCsrView& matrix, int64_t i) {
+  return matrix.columns_u16 != nullptr ? int64_t{matrix.columns_u16[i]} : int64_t{matrix.columns_i32[i]};
+}
 
 struct ScalarMatrix {
   explicit ScalarMatrix(const GroupCsrView& matrix);  // a validated one
