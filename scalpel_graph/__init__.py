@@ -1,0 +1,51 @@
+"""Makes pruned ONNX networks small and fast on the hardware they run on.
+
+>>> import scalpel_graph as sg
+>>> result = sg.optimize("in.onnx", target="cpu")      # .model (onnx.ModelProto), .report
+>>> options = onnxruntime.SessionOptions()
+>>> options.register_custom_ops_library(str(sg.custom_op_library()))
+
+What is exported here is imported when it is first used: importing the package alone is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scalpel_graph.errors import CheckError, GraphError, GroupCsrError, InputError, ScalpelError
+
+if TYPE_CHECKING:
+    from scalpel_graph.api import OptimizeResult, optimize
+    from scalpel_graph.library import custom_op_library
+
+    __version__: str
+
+__all__ = [
+    "CheckError",
+    "GraphError",
+    "GroupCsrError",
+    "InputError",
+    "OptimizeResult",
+    "ScalpelError",
+    "__version__",
+    "custom_op_library",
+    "optimize",
+]
+
+_HOMES = {
+    "OptimizeResult": "scalpel_graph.api",
+    "optimize": "scalpel_graph.api",
+    "custom_op_library": "scalpel_graph.library",
+    "__version__": "scalpel_graph.version",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,3 +23,7 @@ class GroupCsrError(ScalpelError, ValueError):
 
 class GraphError(ScalpelError):
     """A model that the graph layer cannot represent without losing something; it is left as it is."""
+
+
+class Unverifiable(ScalpelError):  # noqa: N818 - it is no error of the model's
+    """ONNX Runtime cannot say what the original computes, so nothing can be checked against it."""

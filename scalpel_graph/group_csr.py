@@ -29,7 +29,8 @@ class GroupCsr:
     """A group-CSR matrix.
 
     Attributes:
-        values: ``[n_groups, r, c]``, any numeric dtype: the kept groups, row block by row block, left to right.
+        values: ``[n_groups, r, c]``, any numeric dtype: the kept groups, row block by row block, left to
+            right.
         row_offsets: ``[ceil(M / r) + 1]``, int32: first group of each row block, and the end.
         column_indices: ``[n_groups]``, uint16 or int32: column of each group, counted in groups.
         shape: ``(M, K)`` of the dense matrix.
@@ -95,7 +96,9 @@ def decode(matrix: GroupCsr) -> Array:
     blocks = np.zeros((row_blocks, column_groups, r, c), dtype=matrix.values.dtype)
     rows = np.repeat(np.arange(row_blocks), np.diff(matrix.row_offsets))
     blocks[rows, matrix.column_indices.astype(np.int64)] = matrix.values
-    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3).reshape(row_blocks * r, column_groups * c)[:M, :K])
+    return np.ascontiguousarray(
+        blocks.transpose(0, 2, 1, 3).reshape(row_blocks * r, column_groups * c)[:M, :K]
+    )
 
 
 def validate(matrix: GroupCsr) -> None:
@@ -109,7 +112,9 @@ def validate(matrix: GroupCsr) -> None:
     if M < 0 or K < 0:
         raise GroupCsrError(f"shape [{M}, {K}] has a negative dimension")
     if values.ndim != 3 or values.shape[1] < 1 or values.shape[2] < 1:
-        raise GroupCsrError(f"values must have shape [n_groups, r, c] with r, c >= 1, got {list(values.shape)}")
+        raise GroupCsrError(
+            f"values must have shape [n_groups, r, c] with r, c >= 1, got {list(values.shape)}"
+        )
     r, c = matrix.group_shape
     row_blocks, column_groups = -(-M // r), -(-K // c)
     if offsets.dtype != np.int32 or offsets.shape != (row_blocks + 1,):
@@ -119,7 +124,8 @@ def validate(matrix: GroupCsr) -> None:
         )
     if columns.dtype not in (np.uint16, np.int32) or columns.shape != (matrix.n_groups,):
         raise GroupCsrError(
-            f"column_indices must be uint16 or int32 [{matrix.n_groups}], got {columns.dtype} {list(columns.shape)}"
+            f"column_indices must be uint16 or int32 [{matrix.n_groups}], "
+            f"got {columns.dtype} {list(columns.shape)}"
         )
     if offsets[0] != 0 or offsets[-1] != matrix.n_groups:
         raise GroupCsrError(
@@ -133,7 +139,8 @@ def validate(matrix: GroupCsr) -> None:
     if outside.any():
         group = int(np.argmax(outside))
         raise GroupCsrError(
-            f"column_indices[{group}] = {int(wide[group])} is outside the {column_groups} column groups of K={K}"
+            f"column_indices[{group}] = {int(wide[group])} is outside the {column_groups} column groups "
+            f"of K={K}"
         )
     same_row = np.ones(max(matrix.n_groups - 1, 0), dtype=bool)
     starts = offsets[1:-1].astype(np.int64)
@@ -141,12 +148,13 @@ def validate(matrix: GroupCsr) -> None:
     unordered = same_row & (np.diff(wide) <= 0)
     if unordered.any():
         raise GroupCsrError(
-            f"column_indices must increase within a row block, but do not after group {int(np.argmax(unordered))}"
+            "column_indices must increase within a row block, "
+            f"but do not after group {int(np.argmax(unordered))}"
         )
 
 
 def density(weights: Array, group_shape: GroupShape) -> float:
-    """Fraction of the groups of ``weights`` (``[M, K]``) that hold a non-zero: what the format would store."""
+    """Fraction of the groups of ``weights`` (``[M, K]``) with a non-zero: what the format would store."""
     blocks = _blocks(weights, group_shape)
     kept = (blocks != 0).any(axis=(2, 3))
     return float(kept.mean()) if kept.size else 0.0
@@ -173,6 +181,6 @@ def _blocks(weights: Array, group_shape: GroupShape) -> Array:
         raise GroupCsrError(f"group shape must be positive, got {r}×{c}")
     M, K = weights.shape
     row_blocks, column_groups = -(-M // r), -(-K // c)
-    if (M, K) != (row_blocks * r, column_groups * c):
+    if (row_blocks * r, column_groups * c) != (M, K):
         weights = np.pad(weights, ((0, row_blocks * r - M), (0, column_groups * c - K)))
     return weights.reshape(row_blocks, r, column_groups, c).transpose(0, 2, 1, 3)

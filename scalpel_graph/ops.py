@@ -64,13 +64,13 @@ def function(op_type: str, opset: int) -> FunctionProto:
     if opset < MIN_OPSET:
         raise ValueError(f"{DOMAIN} functions need opset {MIN_OPSET}, not {opset}")
     body = _Body()
-    weight = _dense_matrix(body)
+    # Shape inference has the weight's shape from here: only an attribute's value does it see at every opset.
+    weight = body("Reshape", [_dense_matrix(body), "weight_shape"], "weight")
     if op_type == CONV:
-        weight = body("Reshape", [weight, "weight_shape"], "weight")
         bias = body("Expand", ["bias", "M"], "bias_of_each_row")
         product = body("Conv", ["X", weight, bias], "product", refs=_CONV_ATTRIBUTES)
     else:
-        weight = body("Transpose", [weight], "weight", perm=[1, 0])
+        weight = body("Transpose", [weight], "weight_transposed", perm=[1, 0])
         product = body("Add", [body("MatMul", ["X", weight], "matmul"), "bias"], "product")
     _activation(body, body("Add", [product, "residual"], "sum"))
     return helper.make_function(
@@ -144,9 +144,8 @@ def _dense_matrix(body: _Body) -> str:
     zero, one, two, three = (body.ints(f"ints_{i}", [i]) for i in range(4))
     body.from_attribute("weight_shape", "value_ints")
     M = body("Slice", ["weight_shape", zero, one], "M")
-    K = body(
-        "ReduceProd", [body("Slice", ["weight_shape", one, body.ints("end", [2**31])], "K_dims")], "K", keepdims=1
-    )
+    K_dims = body("Slice", ["weight_shape", one, body.ints("end", [2**31])], "K_dims")
+    K = body("ReduceProd", [K_dims], "K", keepdims=1)
     values_shape = body("Shape", ["values"], "values_shape")
     n_groups = body("Slice", [values_shape, zero, one], "n_groups")
     r = body("Slice", [values_shape, one, two], "r")
@@ -161,39 +160,55 @@ def _dense_matrix(body: _Body) -> str:
     offsets = body("Cast", ["row_offsets"], "offsets", to=TensorProto.INT64)
     starts = body("Slice", [offsets, one, row_blocks], "starts")
     body.nodes.append(
-        helper.make_node("Unique", [starts], ["begins", "begins_first", "begins_inverse", "begins_count"], sorted=1)
+        helper.make_node(
+            "Unique", [starts], ["begins", "begins_first", "begins_inverse", "begins_count"], sorted=1
+        )
     )
     n_groups_and_end = body("Add", [n_groups, one], "n_groups_and_end")
     no_begins = body(
-        "ConstantOfShape", [n_groups_and_end], "no_begins", value=helper.make_tensor("", TensorProto.INT64, [1], [0])
+        "ConstantOfShape",
+        [n_groups_and_end],
+        "no_begins",
+        value=helper.make_tensor("", TensorProto.INT64, [1], [0]),
     )
     begins_at = body("ScatterElements", [no_begins, "begins", "begins_count"], "begins_at", axis=0)
     axis = body("Constant", [], "axis", value_int=0)
     row_block_or_end = body("CumSum", [begins_at, axis], "row_block_or_end")
     row_block = body("Slice", [row_block_or_end, zero, n_groups], "row_block")
 
-    # Scatter whole groups into a zero [row blocks × column groups, r, c], then bring rows together.
+    # Scatter whole groups into zeros, then bring the rows together. Every step from here on writes the whole
+    # matrix: loading a model without the operators spends its time here.
     columns = body("Cast", ["column_indices"], "columns", to=TensorProto.INT64)
-    first_of_row = body("Mul", [row_block, column_groups], "first_of_row")
-    place = body("Add", [first_of_row, columns], "place")
-    place_column = body("Reshape", [place, body.ints("as_column", [-1, 1])], "place_column")
-    all_groups = body("Mul", [row_blocks, column_groups], "all_groups")
+    minus_one = body.ints("minus_one", [-1])
+    place = body(
+        "Concat",
+        [
+            body("Unsqueeze", [row_block, minus_one], "place_row"),
+            body("Unsqueeze", [columns, minus_one], "place_column"),
+        ],
+        "place",
+        axis=-1,
+    )
     zeros = body(
         "ConstantOfShape",
-        [body("Concat", [all_groups, r, c], "scattered_shape", axis=0)],
+        [body("Concat", [row_blocks, column_groups, r, c], "blocks_shape", axis=0)],
         "zeros",
         value=helper.make_tensor("", TensorProto.FLOAT, [1], [0.0]),
     )
-    scattered = body("ScatterND", [zeros, place_column, "values"], "scattered")
-    blocks_shape = body("Concat", [row_blocks, column_groups, r, c], "blocks_shape", axis=0)
-    blocks = body("Reshape", [scattered, blocks_shape], "blocks")
-    rows = body("Transpose", [blocks], "rows", perm=[0, 2, 1, 3])
+    blocks = body("ScatterND", [zeros, place, "values"], "blocks")
     M_padded = body("Mul", [row_blocks, r], "M_padded")
     K_padded = body("Mul", [column_groups, c], "K_padded")
-    padded = body("Reshape", [rows, body("Concat", [M_padded, K_padded], "padded_shape", axis=0)], "padded")
-    shape = body("Concat", [M, K], "shape", axis=0)
+    joined = body("Transpose", [blocks], "joined", perm=[0, 2, 1, 3])
+    padded = body("Reshape", [joined, body("Concat", [M_padded, K_padded], "padded_shape", axis=0)], "padded")
     return body(
-        "Slice", [padded, body.ints("origin", [0, 0]), shape, body.ints("both_axes", [0, 1])], "dense_matrix"
+        "Slice",
+        [
+            padded,
+            body.ints("origin", [0, 0]),
+            body("Concat", [M, K], "shape", axis=0),
+            body.ints("both_axes", [0, 1]),
+        ],
+        "dense_matrix",
     )
 
 

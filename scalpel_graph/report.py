@@ -1,9 +1,13 @@
 """What a run did, as data: the JSON report is an interface that other tools read."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from scalpel_graph.group_csr import GroupShape
+
+if TYPE_CHECKING:
+    from scalpel_graph.verify import Verification
 
 Decision = Literal["dense", "group_csr"]
 
@@ -44,3 +48,158 @@ class LayerDecision:
     weight_density: float
     candidates: list[Candidate] = field(default_factory=list)
     reason: str = ""
+
+    @property
+    def dense_us(self) -> float | None:
+        """Predicted microseconds of the layer left as it is; None if that was no candidate."""
+        return next((c.predicted_us for c in self.candidates if c.decision == "dense"), None)
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """One figure of the model that came in and of the one that goes out."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class SkippedNode:
+    """A node that a pass could have rewritten but left alone, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PassRun:
+    """One run of one pass: whether it changed the graph, its wall-clock time, what it refused."""
+
+    name: str
+    modified: bool
+    seconds: float
+    skipped: list[SkippedNode] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RemovedNodes:
+    """A layer that lost output channels (or neurons), with their number before and after."""
+
+    name: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run of the tool did to one model.
+
+    Attributes:
+        version: of this package.
+        input: path of the model; None if it was given in memory.
+        output: path it was written to; None if it was not written.
+        target: name of the hardware profile.
+        verified: outcome of running the model before and after on the same inputs.
+        size_bytes: of the file, external data included.
+        parameters: floating-point weights stored in the model.
+        macs: multiply-accumulate operations of one run, a stored group counted whole.
+        layers: the layers that a choice was made about.
+        removed_nodes: the layers that got narrower.
+        passes: in the order they ran.
+    """
+
+    version: str
+    input: str | None
+    output: str | None
+    target: str
+    verified: "Verification"
+    size_bytes: BeforeAfter
+    parameters: BeforeAfter
+    macs: BeforeAfter
+    layers: list[LayerDecision] = field(default_factory=list)
+    removed_nodes: list[RemovedNodes] = field(default_factory=list)
+    passes: list[PassRun] = field(default_factory=list)
+
+    @property
+    def modified(self) -> bool:
+        """Whether the model that goes out differs from the one that came in."""
+        return any(run.modified for run in self.passes)
+
+    @property
+    def predicted_us(self) -> tuple[float, float] | None:
+        """Predicted microseconds of all `layers` together, before and after; None where there are none."""
+        compared = [(layer.dense_us, layer.chosen.predicted_us) for layer in self.layers]
+        pairs = [(before, after) for before, after in compared if before is not None]
+        if not pairs:
+            return None
+        return math.fsum(before for before, _ in pairs), math.fsum(after for _, after in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON types, keys in the documented order; a number that is not finite is None."""
+        verified = self.verified
+        return {
+            "scalpel_graph": self.version,
+            "input": self.input,
+            "output": self.output,
+            "target": self.target,
+            "verified": {
+                "ok": verified.ok,
+                "max_abs_diff": _finite(verified.max_abs_diff),
+                "max_rel_diff": _finite(verified.max_rel_diff),
+                "runs": verified.runs,
+                "custom_ops": verified.custom_ops,
+                "fallback": verified.fallback,
+                "reason": verified.reason,
+            },
+            "size_bytes": _before_after(self.size_bytes),
+            "parameters": _before_after(self.parameters),
+            "macs": _before_after(self.macs),
+            "layers": [_layer(layer) for layer in self.layers],
+            "removed_nodes": [
+                {"name": node.name, "before": node.before, "after": node.after} for node in self.removed_nodes
+            ],
+            "passes": [
+                {
+                    "name": run.name,
+                    "modified": run.modified,
+                    "seconds": round(run.seconds, 6),
+                    "skipped": [{"node": skip.node, "reason": skip.reason} for skip in run.skipped],
+                }
+                for run in self.passes
+            ],
+        }
+
+
+def _before_after(figure: BeforeAfter) -> dict[str, int]:
+    return {"before": figure.before, "after": figure.after}
+
+
+def _layer(layer: LayerDecision) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "decision": layer.chosen.decision,
+        "group_shape": _group_shape(layer.chosen),
+        "density": _finite(layer.chosen.density),
+        "weight_density": _finite(layer.weight_density),
+        "candidates": [
+            {
+                "decision": candidate.decision,
+                "group_shape": _group_shape(candidate),
+                "density": _finite(candidate.density),
+                "predicted_us": _finite(candidate.predicted_us),
+            }
+            for candidate in layer.candidates
+        ],
+        "predicted_us": _finite(layer.chosen.predicted_us),
+        "reason": layer.reason,
+    }
+
+
+def _group_shape(candidate: Candidate) -> list[int] | None:
+    return None if candidate.group_shape is None else [int(n) for n in candidate.group_shape]
+
+
+def _finite(number: float | None) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return float(number) if number is not None and math.isfinite(number) else None

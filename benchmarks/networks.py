@@ -1,0 +1,308 @@
+"""Whole networks, pruned, before and after optimization: size against prediction, and speed.
+
+``python -m benchmarks.networks`` builds each network, prunes it by magnitude, optimizes it for the CPU
+(checked both ways), and times the pruned model in plain ONNX Runtime against the optimized one, in turns in
+one process. What it prints and writes:
+
+- layers that became sparse, of all that a choice was made about;
+- the size of the optimized file, against the size that the weights' density and the format predict;
+- the speed-up with the 95 % confidence interval of its median.
+"""
+
+import argparse
+import json
+import math
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+from rich.table import Table
+from rich.text import Text
+
+import scalpel_graph
+from models import NETWORKS
+from scalpel_graph import formatting, group_csr, ops
+from scalpel_graph.cli import console
+from scalpel_graph.errors import InputError
+from scalpel_graph.group_csr import GroupShape
+from scalpel_graph.pruning import WeightLayer, parse_group_shape, prune_magnitude, weight_layers
+from scalpel_graph.report import LayerDecision
+from scalpel_graph.session import session
+from scalpel_graph.timing import Ratio, time_interleaved
+
+_PROG = "python -m benchmarks.networks"
+
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
+GROUP_SHAPES: tuple[GroupShape, ...] = ((1, 8), (8, 1), (4, 1), (1, 1))
+THREADS = (1, 2)
+_QUICK_SPARSITIES = (0.5, 0.9)
+_QUICK_GROUP_SHAPES: tuple[GroupShape, ...] = ((1, 8), (4, 1))
+
+#: The pass that brings group-CSR in: without it, a model is what it would be if nothing were substituted.
+_SUBSTITUTION = "substitute-group-csr"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table.
+
+    Attributes:
+        network: name in `models.NETWORKS`.
+        sparsity: fraction of groups set to zero in each pruned layer.
+        group_shape: ``(r, c)`` that it was pruned in.
+        threads: of ONNX Runtime.
+        sparse_layers: layers that became group-CSR operators.
+        layers: layers that a choice was made about.
+        dense_bytes: size of the pruned model's file.
+        optimized_bytes: size of the optimized model's file.
+        predicted_bytes: size that density and format predict for it.
+        dense_ms: median time of the pruned model in plain ONNX Runtime.
+        optimized_ms: median time of the optimized model with our operators.
+        speed_up: times faster.
+        rounds: of the measurement.
+    """
+
+    network: str
+    sparsity: float
+    group_shape: GroupShape
+    threads: int
+    sparse_layers: int
+    layers: int
+    dense_bytes: int
+    optimized_bytes: int
+    predicted_bytes: int
+    dense_ms: float
+    optimized_ms: float
+    speed_up: Ratio
+    rounds: int
+
+    @property
+    def size_error(self) -> float:
+        """Size of the file over its prediction, less 1."""
+        return self.optimized_bytes / self.predicted_bytes - 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark and returns its exit code."""
+    return console.run(_main, _PROG, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    console.check_folder(options.json)
+    results: list[Result] = []
+    out = console.output_console()
+    with console.progress(False) as step:
+        for result in _measure_all(options, step):
+            results.append(result)
+            console.write_file(options.json, json.dumps(_as_json(results), indent=2) + "\n")
+    out.print(_table(results))
+    slowest = min(results, key=lambda result: result.speed_up.median)
+    worst = max(results, key=lambda result: abs(result.size_error))
+    out.print(f"\nslowest: {_name(slowest)} at {slowest.speed_up.median:.2f}×")
+    out.print(f"furthest from its predicted size: {_name(worst)}, {worst.size_error:+.1%}")
+    out.print(f"written to {options.json}")
+    return 0
+
+
+def _parser() -> console.Parser:
+    parser = console.Parser(prog=_PROG, description="Whole networks before and after optimization.")
+    parser.add_argument("--network", action="append", type=_network, help="repeatable; default: all")
+    parser.add_argument(
+        "--sparsity", action="append", type=_sparsity, help="repeatable; default: 0.5 to 0.95"
+    )
+    parser.add_argument(
+        "--group-shape", action="append", type=_group_shape, help="repeatable; default: 1x8 8x1 4x1 1x1"
+    )
+    parser.add_argument("--threads", action="append", type=console.positive, help="repeatable; default: 1 2")
+    parser.add_argument("--seconds", type=_seconds, default=3.0, help="time for each comparison (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="fewer sparsities and shapes, one second each")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        default=Path("build/benchmarks/networks.json"),
+        help="%(default)s",
+    )
+    return parser
+
+
+def _network(text: str) -> str:
+    if text not in NETWORKS:
+        raise argparse.ArgumentTypeError(f"no network is called {text!r}: choose from {', '.join(NETWORKS)}")
+    return text
+
+
+def _sparsity(text: str) -> float:
+    try:
+        sparsity = float(text)
+    except ValueError:
+        sparsity = -1.0
+    if not 0 <= sparsity <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1")
+    return sparsity
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
+def _group_shape(text: str) -> GroupShape:
+    try:
+        return parse_group_shape(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _measure_all(options: argparse.Namespace, step: Any) -> Iterator[Result]:
+    networks = options.network or list(NETWORKS)
+    sparsities = options.sparsity or (_QUICK_SPARSITIES if options.quick else SPARSITIES)
+    group_shapes = options.group_shape or (_QUICK_GROUP_SHAPES if options.quick else GROUP_SHAPES)
+    seconds = 1.0 if options.quick else options.seconds
+    for name in networks:
+        step(f"building {name}")
+        model = NETWORKS[name].build()
+        for sparsity, group_shape in product(sparsities, group_shapes):
+            layers = NETWORKS[name].pruned_layers
+            pruned = prune_magnitude(model, sparsity, group_shape, layers=layers).model
+            for threads in options.threads or THREADS:
+                step(f"{name}, {sparsity:.0%} of {_shape(group_shape)} groups zero, {threads} threads")
+                yield _measure(name, pruned, sparsity, group_shape, threads=threads, seconds=seconds)
+
+
+def _measure(
+    name: str,
+    pruned: onnx.ModelProto,
+    sparsity: float,
+    group_shape: GroupShape,
+    *,
+    threads: int,
+    seconds: float,
+) -> Result:
+    result = scalpel_graph.optimize(pruned, target="cpu", threads=threads)
+    unsubstituted = scalpel_graph.optimize(
+        pruned, target="cpu", threads=threads, check=False, skip_passes=[_SUBSTITUTION]
+    )
+    decisions = result.report.layers
+    sparse = [layer for layer in decisions if layer.chosen.decision == "group_csr"]
+    sessions = [
+        session(pruned, threads=threads),
+        session(result.model, library=scalpel_graph.custom_op_library(), threads=threads),
+    ]
+    feed = {pruned.graph.input[0].name: NETWORKS[name].sample_input()}
+    times = time_interleaved([lambda one=one: one.run(None, feed) for one in sessions], budget_s=seconds)
+    return Result(
+        network=name,
+        sparsity=sparsity,
+        group_shape=group_shape,
+        threads=threads,
+        sparse_layers=len(sparse),
+        layers=len(decisions),
+        dense_bytes=result.report.size_bytes.before,
+        optimized_bytes=result.report.size_bytes.after,
+        predicted_bytes=predicted_bytes(pruned, sparse, unsubstituted.report.size_bytes.after),
+        dense_ms=times.median(0) * 1e3,
+        optimized_ms=times.median(1) * 1e3,
+        speed_up=times.ratio(1),
+        rounds=times.rounds,
+    )
+
+
+def predicted_bytes(
+    pruned: onnx.ModelProto, sparse: Sequence[LayerDecision], unsubstituted_bytes: int
+) -> int:
+    """Size of the optimized file by density and format: what optimization should have written.
+
+    Everything that is not substituted, the weights of each substituted layer as group-CSR at the density they
+    have in ``pruned``, and one function for each operator that is used.
+
+    Args:
+        pruned: the model before optimization.
+        sparse: the layers that were substituted, with the group shape chosen for each.
+        unsubstituted_bytes: size of the model after all other rewrites.
+    """
+    tensors = {tensor.name: tensor for tensor in pruned.graph.initializer}
+    layers = {layer.name: layer for layer in weight_layers(pruned) if isinstance(layer, WeightLayer)}
+    total = unsubstituted_bytes
+    for decision in sparse:
+        layer = layers[decision.name]
+        tensor = numpy_helper.to_array(tensors[layer.weight])
+        group_shape = decision.chosen.group_shape
+        assert group_shape is not None, "a group-CSR layer has a group shape"
+        n_groups = group_csr.encode(layer.matrix(tensor), group_shape).n_groups
+        total += group_csr.encoded_bytes(layer.shape, group_shape, n_groups) - tensor.nbytes
+    opset = pruned.opset_import[0].version
+    used = {ops.CONV if decision.op == "Conv" else ops.GEMM for decision in sparse}
+    return total + sum(ops.function(operator, opset).ByteSize() for operator in used)
+
+
+def _as_json(results: Sequence[Result]) -> dict[str, Any]:
+    return {
+        "scalpel_graph": scalpel_graph.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "results": [asdict(result) | {"size_error": result.size_error} for result in results],
+    }
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("network")
+    for heading in (
+        "sparsity",
+        "groups",
+        "threads",
+        "sparse layers",
+        "file",
+        "of predicted",
+        "dense",
+        "optimized",
+        "speed-up",
+        "95 % interval",
+    ):
+        table.add_column(heading, justify="right")
+    for result in results:
+        ratio = result.speed_up
+        table.add_row(
+            result.network,
+            f"{result.sparsity:.0%}",
+            _shape(result.group_shape),
+            str(result.threads),
+            f"{result.sparse_layers}/{result.layers}",
+            formatting.size(result.optimized_bytes),
+            Text(f"{1 + result.size_error:.1%}", "red" if abs(result.size_error) > 0.03 else ""),
+            formatting.microseconds(result.dense_ms * 1e3),
+            formatting.microseconds(result.optimized_ms * 1e3),
+            Text(f"{ratio.median:.2f}×", "red" if ratio.median < 0.97 else "green" if ratio.low > 1 else ""),
+            f"{ratio.low:.2f} – {ratio.high:.2f}",
+        )
+    return table
+
+
+def _name(result: Result) -> str:
+    return (
+        f"{result.network} at {result.sparsity:.0%} in {_shape(result.group_shape)}, {result.threads} threads"
+    )
+
+
+def _shape(group_shape: GroupShape) -> str:
+    return "×".join(map(str, group_shape))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

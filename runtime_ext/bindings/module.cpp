@@ -1,0 +1,356 @@
+// scalpel_graph._kernels: direct access to the kernels for tests and benchmarks.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+
+#include "bindings/thread_pool.h"
+#include "dispatch/kernel_sets.h"
+#include "kernels/interface.h"
+
+namespace py = pybind11;
+
+namespace scalpel {
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style>;
+using Int32s = py::array_t<int32_t, py::array::c_style>;
+using Uint16s = py::array_t<uint16_t, py::array::c_style>;
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+using Workspace = std::unique_ptr<void, Free>;
+
+Workspace allocate(size_t bytes) {
+  constexpr size_t kAlignment = 64;
+  if (bytes > PTRDIFF_MAX - kAlignment) throw std::bad_alloc();
+  void* memory = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return Workspace(memory);
+}
+
+// The arrays must outlive the view. A wrong dtype is an error, never a silent copy.
+GroupCsrView view(const py::array& values, const py::array& row_offsets, const py::array& column_indices, int64_t M,
+                  int64_t K) {
+  if (!py::isinstance<Floats>(values) || values.ndim() != 3) {
+    throw py::value_error("values must be a contiguous float32 array [n_groups, r, c]");
+  }
+  if (!py::isinstance<Int32s>(row_offsets) || row_offsets.ndim() != 1) {
+    throw py::value_error("row_offsets must be a contiguous int32 vector");
+  }
+  const bool narrow = py::isinstance<Uint16s>(column_indices);
+  if ((!narrow && !py::isinstance<Int32s>(column_indices)) || column_indices.ndim() != 1 ||
+      column_indices.shape(0) != values.shape(0)) {
+    throw py::value_error("column_indices must be a contiguous uint16 or int32 vector [n_groups]");
+  }
+  GroupCsrView matrix;
+  matrix.M = M;
+  matrix.K = K;
+  matrix.r = values.shape(1);
+  matrix.c = values.shape(2);
+  matrix.n_groups = values.shape(0);
+  matrix.values = static_cast<const float*>(values.data());
+  matrix.row_offsets = static_cast<const int32_t*>(row_offsets.data());
+  matrix.n_row_offsets = row_offsets.shape(0);
+  if (narrow) {
+    matrix.columns_u16 = static_cast<const uint16_t*>(column_indices.data());
+  } else {
+    matrix.columns_i32 = static_cast<const int32_t*>(column_indices.data());
+  }
+  return matrix;
+}
+
+Isa isa_from_name(const std::string& name) {
+  if (name.empty()) {
+    Isa isa;
+    std::string error;
+    if (!choose_isa(&isa, &error)) throw py::value_error(error);
+    return isa;
+  }
+  for (Isa isa : available_isas()) {
+    if (name == isa_name(isa)) return isa;
+  }
+  throw py::value_error("no such instruction set on this machine: " + name);
+}
+
+std::array<int64_t, 2> as_2d(const std::vector<int64_t>& values, int64_t height, const char* what) {
+  if (values.size() == 1) return {height, values[0]};
+  if (values.size() == 2) return {values[0], values[1]};
+  throw py::value_error(std::string(what) + " must have one or two spatial dimensions");
+}
+
+void require_shape(const Floats& array, const std::vector<py::ssize_t>& shape, const char* what) {
+  if (std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()) != shape) {
+    throw py::value_error(std::string(what) + " has the wrong shape");
+  }
+}
+
+Epilogue make_epilogue(const std::optional<Floats>& bias, const std::optional<Floats>& residual, float min, float max,
+                       int64_t M, const std::vector<py::ssize_t>& output_shape) {
+  Epilogue epilogue;
+  epilogue.min = min;
+  epilogue.max = max;
+  if (bias) {
+    require_shape(*bias, {M}, "bias");
+    epilogue.bias = bias->data();
+  }
+  if (residual) {
+    require_shape(*residual, output_shape, "residual");
+    epilogue.residual = residual->data();
+  }
+  return epilogue;
+}
+
+// Calls run() once, then until both `runs` and `seconds` are reached; gives back the seconds of each later call.
+template <typename Run>
+std::vector<double> time_calls(const Run& run, size_t runs, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> times;
+  run();
+  for (double total = 0; times.size() < runs || total < seconds; total += times.back()) {
+    const auto start = Clock::now();
+    run();
+    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return times;
+}
+
+// A plan of either operation with the shape arithmetic around it; `Call` is one shape's ready-to-run call.
+template <typename Plan>
+class Runner {
+ public:
+  virtual ~Runner() = default;
+
+  Floats run(const Floats& X, const std::optional<Floats>& bias, const std::optional<Floats>& residual, float min,
+             float max, size_t threads) const {
+    Floats Y(output_shape(X));
+    const Epilogue epilogue = make_epilogue(bias, residual, min, max, M_, output_shape(X));
+    const Workspace workspace = allocate(workspace_bytes(X));
+    call(X, Y, epilogue, workspace.get(), threads, [](const auto& once) { once(); });
+    return Y;
+  }
+
+  std::vector<double> time(const Floats& X, const std::optional<Floats>& bias, const std::optional<Floats>& residual,
+                           float min, float max, size_t threads, size_t runs, double seconds) const {
+    Floats Y(output_shape(X));
+    const Epilogue epilogue = make_epilogue(bias, residual, min, max, M_, output_shape(X));
+    const Workspace workspace = allocate(workspace_bytes(X));
+    std::vector<double> times;
+    call(X, Y, epilogue, workspace.get(), threads,
+         [&](const auto& once) { times = time_calls(once, runs, seconds); });
+    return times;
+  }
+
+ protected:
+  virtual std::vector<py::ssize_t> output_shape(const Floats& X) const = 0;
+  virtual size_t workspace_bytes(const Floats& X) const = 0;
+  virtual void run_plan(const float* X, const std::vector<py::ssize_t>& shape, float* Y, const Epilogue& epilogue,
+                        void* workspace, const Parallel& parallel) const = 0;
+
+  std::unique_ptr<Plan> plan_;
+  int64_t M_ = 0;
+
+ private:
+  template <typename Repeat>
+  void call(const Floats& X, Floats& Y, const Epilogue& epilogue, void* workspace, size_t threads,
+            const Repeat& repeat) const {
+    const std::vector<py::ssize_t> shape(X.shape(), X.shape() + X.ndim());
+    const float* x = X.data();
+    float* y = Y.mutable_data();
+    const py::gil_scoped_release release;
+    ThreadPool pool(threads);
+    const Parallel parallel = pool.parallel();
+    repeat([&] { run_plan(x, shape, y, epilogue, workspace, parallel); });
+  }
+};
+
+class Gemm final : public Runner<GemmPlan> {
+ public:
+  Gemm(const py::array& values, const py::array& row_offsets, const py::array& column_indices,
+       std::pair<int64_t, int64_t> shape, const std::string& isa) {
+    std::string error;
+    plan_ = make_gemm_plan(view(values, row_offsets, column_indices, shape.first, shape.second), isa_from_name(isa),
+                           &error);
+    if (plan_ == nullptr) throw py::value_error(error);
+    M_ = shape.first;
+    K_ = shape.second;
+  }
+
+ protected:
+  std::vector<py::ssize_t> output_shape(const Floats& X) const override {
+    if (X.ndim() != 2 || X.shape(1) != K_) throw py::value_error("X must be [N, " + std::to_string(K_) + "]");
+    return {X.shape(0), M_};
+  }
+  size_t workspace_bytes(const Floats& X) const override { return plan_->workspace_bytes(X.shape(0)); }
+  void run_plan(const float* X, const std::vector<py::ssize_t>& shape, float* Y, const Epilogue& epilogue,
+                void* workspace, const Parallel& parallel) const override {
+    plan_->run(X, shape[0], Y, epilogue, workspace, parallel);
+  }
+
+ private:
+  int64_t K_;
+};
+
+class Conv final : public Runner<ConvPlan> {
+ public:
+  Conv(const py::array& values, const py::array& row_offsets, const py::array& column_indices,
+       const std::vector<int64_t>& weight_shape, const std::vector<int64_t>& strides,
+       const std::vector<int64_t>& dilations, const std::vector<int64_t>& pads, int64_t group,
+       const std::string& isa) {
+    if (weight_shape.size() < 3) throw py::value_error("weight_shape must be [M, C / group, kernel...]");
+    spatial_ = weight_shape.size() - 2;
+    const auto kernel = as_2d({weight_shape.begin() + 2, weight_shape.end()}, 1, "the kernel");
+    const auto stride = as_2d(strides, 1, "strides"), dilation = as_2d(dilations, 1, "dilations");
+    if (pads.size() != 2 * spatial_) throw py::value_error("pads must have a begin and an end for each dimension");
+    const auto begins = as_2d({pads.begin(), pads.begin() + static_cast<ptrdiff_t>(spatial_)}, 0, "pads");
+    const auto ends = as_2d({pads.begin() + static_cast<ptrdiff_t>(spatial_), pads.end()}, 0, "pads");
+    channels_ = weight_shape[1] * group;
+    const ConvGeometry geometry{channels_,
+                                group,
+                                {kernel[0], kernel[1]},
+                                {stride[0], stride[1]},
+                                {dilation[0], dilation[1]},
+                                {begins[0], begins[1], ends[0], ends[1]}};
+    M_ = weight_shape[0];
+    std::string error;
+    plan_ = make_conv_plan(view(values, row_offsets, column_indices, M_, weight_shape[1] * kernel[0] * kernel[1]),
+                           geometry, isa_from_name(isa), &error);
+    if (plan_ == nullptr) throw py::value_error(error);
+  }
+
+ protected:
+  std::vector<py::ssize_t> output_shape(const Floats& X) const override {
+    if (static_cast<size_t>(X.ndim()) != spatial_ + 2 || X.shape(1) != channels_) {
+      throw py::value_error("X must be [N, " + std::to_string(channels_) + ", spatial...]");
+    }
+    const std::array<int64_t, 2> in = spatial_extent(X);
+    int64_t out_h, out_w;
+    if (!plan_->output_size(in[0], in[1], &out_h, &out_w)) {
+      throw py::value_error("the padded input is smaller than the kernel");
+    }
+    std::vector<py::ssize_t> shape{X.shape(0), M_};
+    if (spatial_ == 2) shape.push_back(out_h);
+    shape.push_back(out_w);
+    return shape;
+  }
+  size_t workspace_bytes(const Floats& X) const override {
+    const std::array<int64_t, 2> in = spatial_extent(X);
+    return plan_->workspace_bytes(X.shape(0), in[0], in[1]);
+  }
+  void run_plan(const float* X, const std::vector<py::ssize_t>& shape, float* Y, const Epilogue& epilogue,
+                void* workspace, const Parallel& parallel) const override {
+    plan_->run(X, shape[0], spatial_ == 2 ? shape[2] : 1, shape.back(), Y, epilogue, workspace, parallel);
+  }
+
+ private:
+  std::array<int64_t, 2> spatial_extent(const Floats& X) const {
+    return {spatial_ == 2 ? X.shape(2) : 1, X.shape(X.ndim() - 1)};
+  }
+
+  size_t spatial_;
+  int64_t channels_;
+};
+
+std::vector<std::string> isa_names() {
+  std::vector<std::string> names;
+  for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));
+  return names;
+}
+
+py::list kernel_table() {
+  py::list table;
+  for (Isa isa : available_isas()) {
+    const KernelSet* set = kernel_set(isa);
+    for (size_t i = 0; set != nullptr && i < set->n_spmm; ++i) {
+      table.append(py::dict(py::arg("name") = set->spmm[i].name, py::arg("isa") = isa_name(isa),
+                            py::arg("operation") = "spmm"));
+    }
+    for (size_t i = 0; set != nullptr && i < set->n_gemv; ++i) {
+      table.append(py::dict(py::arg("name") = set->gemv[i].name, py::arg("isa") = isa_name(isa),
+                            py::arg("operation") = "gemv"));
+    }
+  }
+  return table;
+}
+
+py::dict selected_kernels(const std::string& isa, int64_t r, int64_t c) {
+  const KernelSet* set = kernel_set(isa_from_name(isa));
+  if (set == nullptr || r < 1 || c < 1) throw py::value_error("no vector kernels for this");
+  return py::dict(py::arg("spmm") = spmm_kernel(*set, r).name, py::arg("gemv") = gemv_kernel(*set, r, c).name);
+}
+
+// The best of a few tries of about `seconds` together.
+double peak_flops(const std::string& isa, double seconds) {
+  const KernelSet* set = kernel_set(isa_from_name(isa));
+  if (set == nullptr) throw py::value_error("no vector kernels for this");
+  constexpr int64_t kRounds = 200000;
+  float result = 1.0f;
+  double best = 0, multiply_adds = 0;
+  for (double time : time_calls([&] { multiply_adds = set->multiply_add(kRounds, &result); }, 1, seconds)) {
+    best = std::max(best, 2 * multiply_adds / time);
+  }
+  return best;
+}
+
+template <typename Class>
+void define_calls(py::class_<Class>& type) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  type.def("run", &Class::run, py::arg("X").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
+           py::arg("residual") = py::none(), py::arg("activation_min") = -infinity,
+           py::arg("activation_max") = infinity, py::arg("threads") = 1,
+           "clip(product + bias + residual, activation_min, activation_max), on its own threads.");
+  type.def("time", &Class::time, py::arg("X").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
+           py::arg("residual") = py::none(), py::arg("activation_min") = -infinity,
+           py::arg("activation_max") = infinity, py::arg("threads") = 1, py::arg("runs") = 1,
+           py::arg("seconds") = 0.0,
+           "Seconds of each of at least `runs` calls that take at least `seconds` together, after one that does "
+           "not count.");
+}
+
+PYBIND11_MODULE(_kernels, module) {
+  module.doc() = "The kernels of the group-CSR operators, for tests and benchmarks.";
+  module.def("isas", &isa_names, "Names of the instruction sets this machine can run, best last.");
+  module.def(
+      "chosen_isa", [] { return isa_name(isa_from_name("")); },
+      "The instruction set the operators use: the best one, or SCALPEL_ISA.");
+  module.def("kernels", &kernel_table,
+             "The table of vector kernels this machine can run: name, isa and operation (spmm or gemv) of each.");
+  module.def("selected_kernels", &selected_kernels, py::arg("isa"), py::arg("r"), py::arg("c"),
+             "Names of the kernels that run a matrix of r × c groups: spmm (Conv, Gemm of many rows) and gemv.");
+  module.def("peak_flops", &peak_flops, py::arg("isa"), py::arg("seconds") = 0.1,
+             "Multiply-adds of one thread that touch no memory, in floating-point operations per second.");
+  module.def(
+      "validate",
+      [](const py::array& values, const py::array& row_offsets, const py::array& column_indices,
+         std::pair<int64_t, int64_t> shape) {
+        const std::string problem = validate(view(values, row_offsets, column_indices, shape.first, shape.second));
+        if (!problem.empty()) throw py::value_error(problem);
+      },
+      py::arg("values"), py::arg("row_offsets"), py::arg("column_indices"), py::arg("shape"),
+      "Raises ValueError if the arrays do not encode a matrix of this shape (M, K).");
+
+  py::class_<Gemm> gemm(module, "Gemm", "Y[N, M] = X[N, K] · Wᵀ with W in group-CSR.");
+  gemm.def(py::init<const py::array&, const py::array&, const py::array&, std::pair<int64_t, int64_t>,
+                    const std::string&>(),
+           py::arg("values"), py::arg("row_offsets"), py::arg("column_indices"), py::arg("shape"),
+           py::arg("isa") = "", "Raises ValueError if the arrays are inconsistent or the machine lacks the ISA.");
+  define_calls(gemm);
+
+  py::class_<Conv> conv(module, "Conv", "A 1-D or 2-D convolution with W in group-CSR.");
+  conv.def(py::init<const py::array&, const py::array&, const py::array&, const std::vector<int64_t>&,
+                    const std::vector<int64_t>&, const std::vector<int64_t>&, const std::vector<int64_t>&, int64_t,
+                    const std::string&>(),
+           py::arg("values"), py::arg("row_offsets"), py::arg("column_indices"), py::arg("weight_shape"),
+           py::arg("strides"), py::arg("dilations"), py::arg("pads"), py::arg("group") = 1, py::arg("isa") = "",
+           "Raises ValueError if the arrays or the geometry are inconsistent or the machine lacks the ISA.");
+  define_calls(conv);
+}
+
+}  // namespace
+}  // namespace scalpel

@@ -1,0 +1,98 @@
+// Which instruction sets this machine can run, and which of them to use.
+#include <cstdlib>
+
+#include "dispatch/kernel_sets.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#define SCALPEL_X86 1
+#elif defined(_M_X64)
+#include <immintrin.h>
+#include <intrin.h>
+#define SCALPEL_X86 1
+#endif
+
+namespace scalpel {
+namespace {
+
+#ifdef SCALPEL_X86
+struct Registers {
+  uint32_t eax, ebx, ecx, edx;
+};
+
+// All zero where the processor does not know the leaf.
+Registers cpuid(uint32_t leaf) {
+#ifdef _MSC_VER
+  int values[4];
+  __cpuid(values, 0);
+  if (static_cast<uint32_t>(values[0]) < leaf) return {};
+  __cpuidex(values, static_cast<int>(leaf), 0);
+  return {static_cast<uint32_t>(values[0]), static_cast<uint32_t>(values[1]), static_cast<uint32_t>(values[2]),
+          static_cast<uint32_t>(values[3])};
+#else
+  Registers registers{};
+  __get_cpuid_count(leaf, 0, &registers.eax, &registers.ebx, &registers.ecx, &registers.edx);
+  return registers;
+#endif
+}
+
+// The register state that the operating system saves (XCR0).
+uint64_t saved_state() {
+#ifdef _MSC_VER
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<uint64_t>(high) << 32) | low;
+#endif
+}
+
+bool has_avx2_and_fma() {
+  constexpr uint32_t kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28, kAvx2 = 1u << 5;
+  constexpr uint32_t kLeaf1 = kFma | kOsXsave | kAvx;
+  constexpr uint64_t kSseAndAvxState = 0x6;
+  return (cpuid(1).ecx & kLeaf1) == kLeaf1 && (cpuid(7).ebx & kAvx2) != 0 &&
+         (saved_state() & kSseAndAvxState) == kSseAndAvxState;
+}
+#else
+bool has_avx2_and_fma() { return false; }
+#endif
+
+}  // namespace
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> isas{Isa::kScalar};
+  if (has_avx2_and_fma() && kernel_set(Isa::kAvx2) != nullptr) isas.push_back(Isa::kAvx2);
+  return isas;
+}
+
+bool choose_isa(Isa* isa, std::string* error) {
+  const std::vector<Isa> isas = available_isas();
+  const char* wanted = std::getenv("SCALPEL_ISA");
+  if (wanted == nullptr || *wanted == '\0') {
+    *isa = isas.back();
+    return true;
+  }
+  std::string names;
+  for (Isa candidate : isas) {
+    if (std::string(wanted) == isa_name(candidate)) {
+      *isa = candidate;
+      return true;
+    }
+    names += names.empty() ? isa_name(candidate) : std::string(", ") + isa_name(candidate);
+  }
+  *error = "SCALPEL_ISA=" + std::string(wanted) + " cannot run here; this machine has: " + names;
+  return false;
+}
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kAvx2:
+      return "avx2";
+  }
+  return "unknown";
+}
+
+}  // namespace scalpel

@@ -1,0 +1,48 @@
+#include <exception>
+
+#include "dispatch/kernel_sets.h"
+#include "kernels/conv_geometry.h"
+#include "kernels/plans.h"
+
+namespace scalpel {
+namespace {
+
+template <typename Plan, typename Make>
+std::unique_ptr<Plan> make(std::string problem, std::string* error, const Make& make_checked) {
+  if (problem.empty()) {
+    try {
+      return make_checked();
+    } catch (const std::exception& exception) {  // out of memory
+      problem = exception.what();
+    }
+  }
+  *error = std::move(problem);
+  return nullptr;
+}
+
+// Null where the scalar kernels must do.
+const KernelSet* vector_kernels(const GroupCsrView& matrix, Isa isa) {
+  return matrix.K <= kMaxVectorK ? kernel_set(isa) : nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<GemmPlan> make_gemm_plan(const GroupCsrView& matrix, Isa isa, std::string* error) {
+  return make<GemmPlan>(validate(matrix), error, [&] {
+    const KernelSet* kernels = vector_kernels(matrix, isa);
+    return kernels != nullptr ? make_vector_gemm_plan(matrix, *kernels) : make_scalar_gemm_plan(matrix);
+  });
+}
+
+std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry, Isa isa,
+                                         std::string* error) {
+  std::string problem = validate(matrix);
+  if (problem.empty()) problem = check_geometry(matrix, geometry);
+  return make<ConvPlan>(std::move(problem), error, [&] {
+    const KernelSet* kernels = vector_kernels(matrix, isa);
+    return kernels != nullptr ? make_vector_conv_plan(matrix, geometry, *kernels)
+                              : make_scalar_conv_plan(matrix, geometry);
+  });
+}
+
+}  // namespace scalpel

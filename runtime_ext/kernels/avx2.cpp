@@ -1,0 +1,37 @@
+// The AVX2 + FMA kernels. Compiled with those instructions enabled: nothing here may be called, and no inline
+// function of another header instantiated, without checking that the machine has them.
+#include "kernels/avx2.h"
+
+#include "kernels/generic_gemv.h"
+#include "kernels/generic_peak.h"
+#include "kernels/generic_spmm.h"
+#include "kernels/generic_transpose.h"
+#include "kernels/simd_avx2.h"
+
+namespace scalpel {
+namespace {
+
+constexpr SpmmKernel kSpmm[] = {
+    {"spmm_8x3_avx2", 8, 3, spmm<Avx2, 8, 3>},
+    {"spmm_4x3_avx2", 4, 3, spmm<Avx2, 4, 3>},
+    {"spmm_2x5_avx2", 2, 5, spmm<Avx2, 2, 5>},
+    {"spmm_1x7_avx2", 1, 7, spmm<Avx2, 1, 7>},
+};
+
+constexpr GemvKernel kGemv[] = {
+    {"gemv_1x8_avx2", GemvLayout::kRowVectors, 8, gemv_row_vectors<Avx2, uint16_t>, gemv_row_vectors<Avx2, uint32_t>},
+    {"gemv_8x1_avx2", GemvLayout::kColumnVectors, 8, gemv_column_vectors<Avx2, uint16_t>,
+     gemv_column_vectors<Avx2, uint32_t>},
+    {"gemv_4x1_avx2", GemvLayout::kColumnVectors, 4, gemv_column_vectors<Avx2Half, uint16_t>,
+     gemv_column_vectors<Avx2Half, uint32_t>},
+    {"gemv_1x1_avx2", GemvLayout::kElements, 1, gemv_elements<Avx2, uint16_t>, gemv_elements<Avx2, uint32_t>},
+};
+
+constexpr KernelSet kSet = {Isa::kAvx2, Avx2::kLanes,    kSpmm, sizeof(kSpmm) / sizeof(*kSpmm),
+                            kGemv,      sizeof(kGemv) / sizeof(*kGemv), transpose<Avx2>, multiply_add<Avx2>};
+
+}  // namespace
+
+const KernelSet& avx2_kernels() { return kSet; }
+
+}  // namespace scalpel

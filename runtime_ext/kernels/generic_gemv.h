@@ -1,0 +1,165 @@
+// GEMV for every instruction set: the streams of a slice (gemv_streams.h) side by side, one accumulator each, so
+// that neither the latency of an addition nor the end of a row is waited for.
+//
+// Included by the translation unit of an instruction set only; all of it has internal linkage.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/kernel_set.h"
+
+namespace scalpel {
+namespace {
+
+inline void store_row(const GemvCall& call, int64_t row, float sum) {
+  if (call.bias != nullptr) sum += call.bias[row];
+  if (call.residual != nullptr) sum += call.residual[row];
+  sum = sum < call.min ? call.min : sum;
+  call.y[row] = sum > call.max ? call.max : sum;
+}
+
+// A slice as the kernels read it; `next` moves past what was consumed.
+template <typename Index>
+struct Slice {
+  Slice(const GemvCall& call, int64_t slice, int width)
+      : first(slice * kSliceStreams),
+        streams(call.n_streams - first < kSliceStreams ? static_cast<int>(call.n_streams - first) : kSliceStreams),
+        common(streams == kSliceStreams ? call.lengths[first + kSliceStreams - 1] : 0),
+        values(call.values + call.slice_begin[slice] * width),
+        indices(static_cast<const Index*>(call.indices) + call.slice_begin[slice]) {}
+
+  int64_t first;
+  int streams;
+  uint32_t common;
+  const float* values;
+  const Index* indices;
+
+  uint32_t left(const GemvCall& call, int stream) const { return call.lengths[first + stream] - common; }
+};
+
+template <typename Vectors, typename Index>
+void gemv_row_vectors(const GemvCall& call) {
+  using Vector = typename Vectors::Vector;
+  constexpr int kWidth = Vectors::kLanes;
+  for (int64_t i = call.first_slice; i < call.last_slice; ++i) {
+    Slice<Index> slice(call, i, kWidth);
+    Vector sums[kSliceStreams];
+#pragma GCC unroll 8
+    for (Vector& sum : sums) sum = Vectors::zero();
+    for (uint32_t item = 0; item < slice.common; ++item) {
+#pragma GCC unroll 8
+      for (int s = 0; s < kSliceStreams; ++s) {
+        const Vector x = Vectors::load(call.x + size_t{slice.indices[s]} * kWidth);
+        sums[s] = Vectors::multiply_add(Vectors::load(slice.values + s * kWidth), x, sums[s]);
+      }
+      slice.values += kSliceStreams * kWidth;
+      slice.indices += kSliceStreams;
+    }
+    for (int s = 0; s < slice.streams; ++s) {
+      Vector more[4] = {sums[s], Vectors::zero(), Vectors::zero(), Vectors::zero()};
+      uint32_t left = slice.left(call, s);
+      for (; left >= 4; left -= 4) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          const Vector x = Vectors::load(call.x + size_t{slice.indices[j]} * kWidth);
+          more[j] = Vectors::multiply_add(Vectors::load(slice.values + j * kWidth), x, more[j]);
+        }
+        slice.values += 4 * kWidth;
+        slice.indices += 4;
+      }
+      for (; left > 0; --left) {
+        const Vector x = Vectors::load(call.x + size_t{*slice.indices++} * kWidth);
+        more[0] = Vectors::multiply_add(Vectors::load(slice.values), x, more[0]);
+        slice.values += kWidth;
+      }
+      sums[s] = Vectors::add(Vectors::add(more[0], more[1]), Vectors::add(more[2], more[3]));
+    }
+    float totals[kSliceStreams];
+    Vectors::sum_each(sums, totals);
+    for (int s = 0; s < slice.streams; ++s) store_row(call, call.stream_row[slice.first + s], totals[s]);
+  }
+}
+
+template <typename Vectors, typename Index>
+void gemv_column_vectors(const GemvCall& call) {
+  using Vector = typename Vectors::Vector;
+  constexpr int kWidth = Vectors::kLanes;
+  for (int64_t i = call.first_slice; i < call.last_slice; ++i) {
+    Slice<Index> slice(call, i, kWidth);
+    Vector sums[kSliceStreams];
+#pragma GCC unroll 8
+    for (Vector& sum : sums) sum = Vectors::zero();
+    for (uint32_t item = 0; item < slice.common; ++item) {
+#pragma GCC unroll 8
+      for (int s = 0; s < kSliceStreams; ++s) {
+        const Vector x = Vectors::broadcast(call.x + slice.indices[s]);
+        sums[s] = Vectors::multiply_add(Vectors::load(slice.values + s * kWidth), x, sums[s]);
+      }
+      slice.values += kSliceStreams * kWidth;
+      slice.indices += kSliceStreams;
+    }
+    for (int s = 0; s < slice.streams; ++s) {
+      Vector more[4] = {sums[s], Vectors::zero(), Vectors::zero(), Vectors::zero()};
+      uint32_t left = slice.left(call, s);
+      for (; left >= 4; left -= 4) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          const Vector x = Vectors::broadcast(call.x + slice.indices[j]);
+          more[j] = Vectors::multiply_add(Vectors::load(slice.values + j * kWidth), x, more[j]);
+        }
+        slice.values += 4 * kWidth;
+        slice.indices += 4;
+      }
+      for (; left > 0; --left) {
+        const Vector x = Vectors::broadcast(call.x + *slice.indices++);
+        more[0] = Vectors::multiply_add(Vectors::load(slice.values), x, more[0]);
+        slice.values += kWidth;
+      }
+      float totals[kWidth];
+      Vectors::store(totals, Vectors::add(Vectors::add(more[0], more[1]), Vectors::add(more[2], more[3])));
+      const int64_t row = call.stream_row[slice.first + s];
+      for (int64_t j = 0; j < kWidth && row + j < call.M; ++j) store_row(call, row + j, totals[j]);
+    }
+  }
+}
+
+// One stream to a lane: needs as many lanes as a slice has streams.
+template <typename Vectors, typename Index>
+void gemv_elements(const GemvCall& call) {
+  using Vector = typename Vectors::Vector;
+  static_assert(Vectors::kLanes == kSliceStreams, "a lane for each stream of a slice");
+  constexpr int kUnroll = 4;
+  for (int64_t i = call.first_slice; i < call.last_slice; ++i) {
+    Slice<Index> slice(call, i, 1);
+    Vector sums[kUnroll];
+#pragma GCC unroll 4
+    for (Vector& sum : sums) sum = Vectors::zero();
+    const auto take = [&](Vector sum, int item) {
+      const Vector x = Vectors::gather(call.x, slice.indices + item * kSliceStreams);
+      return Vectors::multiply_add(Vectors::load(slice.values + item * kSliceStreams), x, sum);
+    };
+    uint32_t items = slice.common;
+    for (; items >= kUnroll; items -= kUnroll) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kUnroll; ++j) sums[j] = take(sums[j], j);
+      slice.values += kUnroll * kSliceStreams;
+      slice.indices += kUnroll * kSliceStreams;
+    }
+    for (; items > 0; --items) {
+      sums[0] = take(sums[0], 0);
+      slice.values += kSliceStreams;
+      slice.indices += kSliceStreams;
+    }
+    float totals[kSliceStreams];
+    Vectors::store(totals, Vectors::add(Vectors::add(sums[0], sums[1]), Vectors::add(sums[2], sums[3])));
+    for (int s = 0; s < slice.streams; ++s) {
+      for (uint32_t left = slice.left(call, s); left > 0; --left) {
+        totals[s] += *slice.values++ * call.x[*slice.indices++];
+      }
+      store_row(call, call.stream_row[slice.first + s], totals[s]);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace scalpel

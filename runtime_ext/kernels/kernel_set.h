@@ -1,0 +1,109 @@
+// The vector kernels of one instruction set, as data: what dispatch, tests and benchmarks go by.
+//
+// A kernel does one contiguous piece of the work on one thread; the plans (gemm_plan.cpp, conv_plan.cpp) cut the
+// work, lay out its operands and know nothing of the instruction set but the number of lanes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/interface.h"
+
+namespace scalpel {
+
+// `lanes` consecutive pixels of the (flattened) input, and where those of them that are wanted go: the lanes in
+// `mask` are `count` consecutive pixels of the output.
+struct PixelVector {
+  uint32_t source;       // first pixel, from the start of the image
+  uint32_t destination;  // first pixel, from the start of the output channel
+  uint16_t mask;
+  uint16_t count;
+};
+
+// A range of row blocks times a panel of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
+// steps s of row m. Layout of the weights: see row_blocks.h.
+struct SpmmCall {
+  const int64_t* group_begin;  // first step of each row group, and the end
+  const float* weights;
+  const uint32_t* offsets;  // [steps] in floats
+  int64_t r;                // rows of a row group
+  int64_t block_begin, block_end;
+  int64_t rows;  // what there is of rows from the first block to the end of the matrix
+  const float* X;
+  const PixelVector* vectors;  // [n_vectors]
+  int64_t n_vectors;           // at least 1
+  float* Y;                    // first row; `ldy` floats from row to row
+  int64_t ldy;
+  const float* bias;      // first row, or null
+  const float* residual;  // like Y, or null
+  float min, max;
+};
+
+struct SpmmKernel {
+  const char* name;
+  int rows;         // of a row block
+  int max_vectors;  // of pixels in a register tile
+  void (*run)(const SpmmCall& call);
+};
+
+// What an item of a GEMV stream is; see gemv_streams.h.
+enum class GemvLayout {
+  kRowVectors,     // `lanes` weights of one row
+  kColumnVectors,  // `width` rows' weights of one column
+  kElements,       // one weight
+};
+
+struct GemvCall {
+  const float* values;
+  const void* indices;  // uint16 or uint32
+  const int64_t* slice_begin;
+  const uint32_t* lengths;
+  const int64_t* stream_row;
+  int64_t n_streams;
+  int64_t first_slice, last_slice;
+  int64_t M;
+  const float* x;
+  float* y;               // [M]
+  const float* bias;      // [M] or null
+  const float* residual;  // [M] or null
+  float min, max;
+};
+
+struct GemvKernel {
+  const char* name;
+  GemvLayout layout;
+  int width;  // floats of an item
+  void (*run_u16)(const GemvCall& call);
+  void (*run_u32)(const GemvCall& call);
+};
+
+// to[j * ld_to + i] = clamp(from[i * ld_from + j] + residual[j * ld_to + i]) for i < rows, j < columns.
+struct TransposeCall {
+  const float* from;
+  int64_t rows, columns, ld_from;
+  float* to;
+  int64_t ld_to;
+  const float* residual;  // like `to`, or null
+  float min, max;
+};
+
+struct KernelSet {
+  Isa isa;
+  int lanes;
+  const SpmmKernel* spmm;  // most rows first; the last has one row
+  size_t n_spmm;
+  const GemvKernel* gemv;  // most specific first; the last takes any group shape
+  size_t n_gemv;
+  void (*transpose)(const TransposeCall& call);
+  // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.
+  double (*multiply_add)(int64_t rounds, float* result);
+};
+
+// The first kernel of the set that handles groups of r × c.
+const SpmmKernel& spmm_kernel(const KernelSet& set, int64_t r);
+const GemvKernel& gemv_kernel(const KernelSet& set, int64_t r, int64_t c);
+
+// The streams of one slice; all kernels interleave this many.
+constexpr int kSliceStreams = 8;
+
+}  // namespace scalpel

@@ -1,0 +1,21 @@
+// How each implementation makes its plans, from a matrix and a geometry that were already checked.
+#pragma once
+
+#include <memory>
+
+#include "kernels/interface.h"
+#include "kernels/kernel_set.h"
+
+namespace scalpel {
+
+std::unique_ptr<GemmPlan> make_scalar_gemm_plan(const GroupCsrView& matrix);
+std::unique_ptr<ConvPlan> make_scalar_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry);
+
+// The widest matrix a vector plan can address: its offsets are 32 bits.
+constexpr int64_t kMaxVectorK = int64_t{1} << 26;
+
+std::unique_ptr<GemmPlan> make_vector_gemm_plan(const GroupCsrView& matrix, const KernelSet& kernels);
+std::unique_ptr<ConvPlan> make_vector_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
+                                                const KernelSet& kernels);
+
+}  // namespace scalpel

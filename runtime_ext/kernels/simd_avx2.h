@@ -1,0 +1,129 @@
+// AVX2 + FMA under the names that the generic kernels use.
+//
+// Included by avx2.cpp only; all of it has internal linkage.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace scalpel {
+namespace {
+
+// For each mask of 8 lanes, the lanes that are set, then the others.
+struct CompressTable {
+  uint32_t lanes[256][8];
+  constexpr CompressTable() : lanes{} {
+    for (uint32_t mask = 0; mask < 256; ++mask) {
+      int at = 0;
+      for (uint32_t lane = 0; lane < 8; ++lane) {
+        if ((mask >> lane & 1) != 0) lanes[mask][at++] = lane;
+      }
+      for (uint32_t lane = 0; lane < 8; ++lane) {
+        if ((mask >> lane & 1) == 0) lanes[mask][at++] = lane;
+      }
+    }
+  }
+};
+alignas(32) constexpr CompressTable kCompress;
+alignas(32) constexpr int32_t kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+
+struct Avx2 {
+  using Vector = __m256;
+  static constexpr int kLanes = 8;
+
+  // Rows of a register tile: 16 registers hold rows × vectors sums, the vectors of activations and one weight, and
+  // it takes 8 sums to hide the latency of a multiply-add.
+  static constexpr int tile_rows(int block_rows, int vectors) {
+    return block_rows == 8 && vectors > 1 ? 4 : block_rows;
+  }
+
+  static Vector zero() { return _mm256_setzero_ps(); }
+  static Vector set(float value) { return _mm256_set1_ps(value); }
+  static Vector broadcast(const float* from) { return _mm256_broadcast_ss(from); }
+  static Vector load(const float* from) { return _mm256_loadu_ps(from); }
+  static void store(float* to, Vector v) { _mm256_storeu_ps(to, v); }
+  static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+
+  // The second operand of max and min is the result where either is NaN.
+  static Vector clamp(Vector v, Vector min, Vector max) { return _mm256_min_ps(max, _mm256_max_ps(min, v)); }
+
+  // The lanes in `mask`, moved together.
+  static Vector compress(Vector v, uint32_t mask) {
+    return _mm256_permutevar8x32_ps(v, _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompress.lanes[mask])));
+  }
+
+  static Vector load_first(const float* from, int count) {
+    return _mm256_maskload_ps(from, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 8 - count)));
+  }
+
+  // In pieces: a masked store takes tens of cycles on AMD's processors.
+  static void store_first(float* to, Vector v, int count) {
+    if (count == kLanes) return store(to, v);
+    __m128 rest = _mm256_castps256_ps128(v);
+    if ((count & 4) != 0) {
+      _mm_storeu_ps(to, rest);
+      rest = _mm256_extractf128_ps(v, 1);
+      to += 4;
+    }
+    if ((count & 2) != 0) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(to), rest);
+      rest = _mm_movehl_ps(rest, rest);
+      to += 2;
+    }
+    if ((count & 1) != 0) _mm_store_ss(to, rest);
+  }
+
+  // The sum of each of 8 vectors.
+  static void sum_each(const Vector* v, float* sums) {
+    const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+    _mm_storeu_ps(sums + 4, _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1)));
+  }
+
+  static Vector gather(const float* x, const uint16_t* indices) {
+    return _mm256_setr_ps(x[indices[0]], x[indices[1]], x[indices[2]], x[indices[3]], x[indices[4]], x[indices[5]],
+                          x[indices[6]], x[indices[7]]);
+  }
+  static Vector gather(const float* x, const uint32_t* indices) {
+    return _mm256_setr_ps(x[indices[0]], x[indices[1]], x[indices[2]], x[indices[3]], x[indices[4]], x[indices[5]],
+                          x[indices[6]], x[indices[7]]);
+  }
+
+  static void transpose(Vector* v) {
+    const __m256 a0 = _mm256_unpacklo_ps(v[0], v[1]), a1 = _mm256_unpackhi_ps(v[0], v[1]);
+    const __m256 a2 = _mm256_unpacklo_ps(v[2], v[3]), a3 = _mm256_unpackhi_ps(v[2], v[3]);
+    const __m256 a4 = _mm256_unpacklo_ps(v[4], v[5]), a5 = _mm256_unpackhi_ps(v[4], v[5]);
+    const __m256 a6 = _mm256_unpacklo_ps(v[6], v[7]), a7 = _mm256_unpackhi_ps(v[6], v[7]);
+    const __m256 b0 = _mm256_shuffle_ps(a0, a2, 0x44), b1 = _mm256_shuffle_ps(a0, a2, 0xee);
+    const __m256 b2 = _mm256_shuffle_ps(a1, a3, 0x44), b3 = _mm256_shuffle_ps(a1, a3, 0xee);
+    const __m256 b4 = _mm256_shuffle_ps(a4, a6, 0x44), b5 = _mm256_shuffle_ps(a4, a6, 0xee);
+    const __m256 b6 = _mm256_shuffle_ps(a5, a7, 0x44), b7 = _mm256_shuffle_ps(a5, a7, 0xee);
+    v[0] = _mm256_permute2f128_ps(b0, b4, 0x20);
+    v[1] = _mm256_permute2f128_ps(b1, b5, 0x20);
+    v[2] = _mm256_permute2f128_ps(b2, b6, 0x20);
+    v[3] = _mm256_permute2f128_ps(b3, b7, 0x20);
+    v[4] = _mm256_permute2f128_ps(b0, b4, 0x31);
+    v[5] = _mm256_permute2f128_ps(b1, b5, 0x31);
+    v[6] = _mm256_permute2f128_ps(b2, b6, 0x31);
+    v[7] = _mm256_permute2f128_ps(b3, b7, 0x31);
+  }
+};
+
+// Half a register: the four rows of a column vector.
+struct Avx2Half {
+  using Vector = __m128;
+  static constexpr int kLanes = 4;
+
+  static Vector zero() { return _mm_setzero_ps(); }
+  static Vector broadcast(const float* from) { return _mm_broadcast_ss(from); }
+  static Vector load(const float* from) { return _mm_loadu_ps(from); }
+  static void store(float* to, Vector v) { _mm_storeu_ps(to, v); }
+  static Vector add(Vector a, Vector b) { return _mm_add_ps(a, b); }
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm_fmadd_ps(a, b, c); }
+};
+
+}  // namespace
+}  // namespace scalpel

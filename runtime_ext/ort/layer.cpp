@@ -1,0 +1,188 @@
+#include "layer.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "error.h"
+#include "tensor_info.h"
+
+namespace scalpel {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+std::string describe(const Tensor& tensor) {
+  // In the order of ONNX's element types.
+  static constexpr const char* kNames[] = {"undefined", "float32", "uint8",   "int8",   "uint16",  "int16",
+                                           "int32",     "int64",   "string",  "bool",   "float16", "float64",
+                                           "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
+  const size_t type = tensor.type;
+  return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
+}
+
+bool is_zero_scalar(const Tensor& tensor) {
+  return tensor.type == kOrtFloat && tensor.dims.empty() && *static_cast<const float*>(tensor.data) == 0;
+}
+
+}  // namespace
+
+bool multiply(int64_t a, int64_t b, int64_t* product) { return !__builtin_mul_overflow(a, b, product); }
+
+Layer::Layer(const Node& node) : api_(node.api()), label_(node.label()) {
+  weight_shape_ = node.ints_attribute("weight_shape");
+  read_matrix(node);
+  read_bias(node);
+  read_residual(node);
+  read_activation(node);
+  check(api_, api_.CreateCpuMemoryInfo(kOrtArenaAllocator, kOrtMemoryDefault, &cpu_memory_));
+}
+
+Layer::~Layer() { api_.ReleaseMemoryInfo(cpu_memory_); }
+
+void Layer::fail(const std::string& what) const { throw Error(label_ + ": " + what); }
+
+void Layer::read_matrix(const Node& node) {
+  const std::string shape = "weight_shape " + to_string(weight_shape_);
+  if (weight_shape_.size() < 2) fail(shape + " has fewer than two dimensions");
+  matrix_.M = weight_shape_[0];
+  matrix_.K = 1;
+  int64_t size = 0;
+  for (size_t i = 0; i < weight_shape_.size(); ++i) {
+    if (weight_shape_[i] < 1) fail(shape + " has a dimension below 1");
+    if (i > 0 && !multiply(matrix_.K, weight_shape_[i], &matrix_.K)) fail(shape + " is too large");
+  }
+  if (!multiply(matrix_.M, matrix_.K, &size)) fail(shape + " is too large");
+
+  const Tensor values = node.constant(kValues, "values");
+  if (values.type != kOrtFloat || values.dims.size() != 3 || values.dims[1] < 1 || values.dims[2] < 1) {
+    fail("values must be float32 [n_groups, r, c] with r, c >= 1, got " + describe(values));
+  }
+  matrix_.values = static_cast<const float*>(values.data);
+  matrix_.n_groups = values.dims[0];
+  matrix_.r = values.dims[1];
+  matrix_.c = values.dims[2];
+
+  const Tensor row_offsets = node.constant(kRowOffsets, "row_offsets");
+  if (row_offsets.type != kOrtInt32 || row_offsets.dims.size() != 1) {
+    fail("row_offsets must be int32 [ceil(M / r) + 1], got " + describe(row_offsets));
+  }
+  matrix_.row_offsets = static_cast<const int32_t*>(row_offsets.data);
+  matrix_.n_row_offsets = row_offsets.dims[0];
+
+  const Tensor columns = node.constant(kColumnIndices, "column_indices");
+  const bool known_type = columns.type == kOrtUint16 || columns.type == kOrtInt32;
+  if (!known_type || columns.dims.size() != 1 || columns.dims[0] != matrix_.n_groups) {
+    fail("column_indices must be uint16 or int32 [" + std::to_string(matrix_.n_groups) + "], got " +
+         describe(columns));
+  }
+  if (columns.type == kOrtUint16) {
+    matrix_.columns_u16 = static_cast<const uint16_t*>(columns.data);
+  } else {
+    matrix_.columns_i32 = static_cast<const int32_t*>(columns.data);
+  }
+}
+
+void Layer::read_bias(const Node& node) {
+  const Tensor bias = node.constant(kBias, "bias");
+  if (is_zero_scalar(bias)) return;
+  if (bias.type != kOrtFloat || bias.dims.size() != 1 || bias.dims[0] != matrix_.M) {
+    fail("bias must be float32 [" + std::to_string(matrix_.M) + "], or a scalar 0 for none, got " + describe(bias));
+  }
+  const float* data = static_cast<const float*>(bias.data);
+  bias_.assign(data, data + matrix_.M);
+  epilogue_.bias = bias_.data();
+}
+
+void Layer::read_residual(const Node& node) {
+  Tensor residual;
+  if (!node.find_constant(kResidual, &residual)) return;
+  has_residual_ = !is_zero_scalar(residual);
+  if (has_residual_ && residual.dims.empty()) {
+    fail("residual must be float32 of the output's shape, or a scalar 0 for none, got another scalar");
+  }
+}
+
+void Layer::read_activation(const Node& node) {
+  epilogue_.min = node.float_attribute("activation_min");
+  epilogue_.max = node.float_attribute("activation_max");
+  if (!(epilogue_.min <= epilogue_.max)) {
+    fail("activation_min " + std::to_string(epilogue_.min) + " is not at most activation_max " +
+         std::to_string(epilogue_.max));
+  }
+}
+
+Layer::Call::Call(const Layer& layer, OrtKernelContext& context)
+    : layer_(layer), api_(layer.api_), context_(context) {
+  x_ = input(kX, &x_shape_);
+}
+
+Layer::Call::~Call() {
+  // Nothing can be done about a failure to free.
+  if (memory_ != nullptr) {
+    if (OrtStatus* status = api_.AllocatorFree(allocator_, memory_)) api_.ReleaseStatus(status);
+  }
+  if (allocator_ != nullptr) api_.ReleaseAllocator(allocator_);
+  if (failure_ != nullptr) api_.ReleaseStatus(failure_);
+}
+
+const float* Layer::Call::input(size_t index, Shape* shape) const {
+  const OrtValue* value = nullptr;
+  check(api_, api_.KernelContext_GetInput(&context_, index, &value));
+  if (value == nullptr) layer_.fail("input " + std::to_string(index) + " is missing");
+  const TensorInfo info(api_, value);
+  shape->rank = info.rank();
+  if (shape->rank > kMaxRank) layer_.fail("input " + std::to_string(index) + " has more than 64 dimensions");
+  info.dims(shape->dims);
+  void* data = nullptr;
+  check(api_, api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+  return static_cast<const float*>(data);
+}
+
+float* Layer::Call::output(const Shape& shape) {
+  OrtValue* value = nullptr;
+  check(api_, api_.KernelContext_GetOutput(&context_, 0, shape.dims, shape.rank, &value));
+  void* data = nullptr;
+  check(api_, api_.GetTensorMutableData(value, &data));
+  return static_cast<float*>(data);
+}
+
+Epilogue Layer::Call::epilogue(const Shape& output) const {
+  Epilogue epilogue = layer_.epilogue_;
+  if (!layer_.has_residual_) return epilogue;
+  Shape shape;
+  epilogue.residual = input(kResidual, &shape);
+  if (shape.rank != output.rank || !std::equal(shape.dims, shape.dims + shape.rank, output.dims)) {
+    layer_.fail("residual " + to_string(shape.dims, shape.rank) + " must have the output's shape, " +
+                to_string(output.dims, output.rank) +
+                ": expand it, or give a constant scalar 0 for none (a residual is not broadcast)");
+  }
+  return epilogue;
+}
+
+void* Layer::Call::workspace(size_t bytes) {
+  if (bytes == 0) return nullptr;
+  check(api_, api_.KernelContext_GetAllocator(&context_, layer_.cpu_memory_, &allocator_));
+  check(api_, api_.AllocatorAlloc(allocator_, bytes + kAlignment - 1, &memory_));
+  if (memory_ == nullptr) layer_.fail("no memory for " + std::to_string(bytes) + " bytes of workspace");
+  const uintptr_t address = reinterpret_cast<uintptr_t>(memory_);
+  return reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+Parallel Layer::Call::threads() { return {&Call::run, this}; }
+
+void Layer::Call::run(void* self, void (*body)(void* user, size_t i), size_t count, void* user) {
+  Call& call = *static_cast<Call*>(self);
+  if (call.failure_ != nullptr || count == 0) return;
+  if (count == 1) return body(user, 0);
+  // As many portions as there is work: threads that finish early take from those that are late.
+  call.failure_ = call.api_.KernelContext_ParallelFor(&call.context_, body, count, count, user);
+}
+
+void Layer::Call::finish() {
+  if (failure_ == nullptr) return;
+  OrtStatus* failure = failure_;
+  failure_ = nullptr;
+  check(api_, failure);
+}
+
+}  // namespace scalpel

@@ -1,0 +1,15 @@
+// The kernels behind the operators of domain ai.scalpel. Each throws Error if the node is unusable.
+#pragma once
+
+#include <memory>
+
+#include "kernels/interface.h"
+#include "layer.h"
+#include "node.h"
+
+namespace scalpel {
+
+std::unique_ptr<Kernel> make_gemm(const Node& node, Isa isa);
+std::unique_ptr<Kernel> make_conv(const Node& node, Isa isa);
+
+}  // namespace scalpel

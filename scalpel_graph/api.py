@@ -1,0 +1,176 @@
+"""The way a model flows: file, graph, passes in the target's order, check.
+
+The only module that knows the passes.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from scalpel_graph import inputs, io, stats
+from scalpel_graph.errors import CheckError, GraphError, InputError, Unverifiable
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.library import custom_op_library
+from scalpel_graph.passes import pipelines
+from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.manager import PassManager
+from scalpel_graph.report import BeforeAfter, PassRun, Report, SkippedNode
+from scalpel_graph.target import Target, load_target
+from scalpel_graph.verify import ATOL, RTOL, RUNS, Verification, verify
+from scalpel_graph.version import __version__
+
+
+@dataclass(frozen=True)
+class OptimizeResult:
+    """What `optimize` gives back.
+
+    Attributes:
+        model: the optimized model; the one that was given (the same object) if there was nothing to change.
+        report: what was done and why.
+    """
+
+    model: ModelProto
+    report: Report
+
+
+def optimize(
+    model: str | os.PathLike[str] | ModelProto | io.LoadedModel,
+    target: str | Target = "cpu",
+    *,
+    threads: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    check: bool = True,
+    check_inputs: str | os.PathLike[str] | None = None,
+    rtol: float = RTOL,
+    atol: float = ATOL,
+    runs: int = RUNS,
+    seed: int = 0,
+    skip_passes: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> OptimizeResult:
+    """Makes the zeros of a pruned model pay on one kind of hardware, checking that its answers stay.
+
+    Args:
+        model: a file, or a model in memory. It is never changed.
+        target: name of a hardware profile, or path of a TOML file.
+        threads: intra-op threads the model will run on; None takes the cores of the profile.
+        input_shapes: sizes to assume for inputs with symbolic dimensions, by input name. The model stays
+            symbolic; a symbol that gets no size here counts as 1.
+        check: run the model before and after on the same inputs.
+        check_inputs: an ``.npz`` file with one array for each input; None makes seeded random ones.
+        rtol, atol: relative and absolute tolerance of the check, for each output element.
+        runs: sets of random inputs that are compared.
+        seed: of the random inputs.
+        skip_passes: names of passes to leave out.
+        progress: is told what is being done, in a few words, each time that changes.
+
+    Raises:
+        InputError: the model, the target or an option is unusable.
+        CheckError: a pass failed, or the optimized model gives other answers.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
+    tell = progress or (lambda step: None)
+    source = _loaded(model)
+    profile = load_target(target) if isinstance(target, str) else target
+    shapes = inputs.parse_input_shapes(_shape_options(input_shapes or {}), source.proto)
+    given_inputs = None if check_inputs is None else inputs.load_check_inputs(check_inputs, source.proto)
+    context = PassContext(
+        target=profile,
+        threads=profile.cores if threads is None else threads,
+        dimensions=inputs.symbol_sizes(source.proto, shapes),
+    )
+
+    def tell_pass(name: str, number: int, total: int) -> None:
+        tell(f"pass {number} of {total}: {name}")
+
+    manager = PassManager(pipelines.pipeline_for(profile), skip=skip_passes, on_pass=tell_pass)
+    try:
+        optimized, runs_of_passes = _rewrite(source.proto, manager, context)
+        if optimized is None:
+            outcome = _unchanged("no pass found anything to change")
+        elif check:
+            tell("checking that the answers stay the same")
+            outcome = verify(
+                source,
+                optimized,
+                runs=runs,
+                seed=seed,
+                dimensions=context.dimensions,
+                shapes=shapes,
+                check_inputs=given_inputs,
+                rtol=rtol,
+                atol=atol,
+                threads=context.threads,
+                library=Path(custom_op_library()),
+            )
+        else:
+            outcome = dataclasses.replace(_unchanged("the check was turned off"), ok=False)
+    except (GraphError, Unverifiable) as error:
+        # What cannot be represented or compared is left as it is, and so nothing was decided about it.
+        optimized, runs_of_passes, outcome = None, [], _unchanged(str(error))
+        context.layers.clear()
+    if check and not outcome.ok:
+        raise CheckError(f"{source.path or 'the model'}: {outcome.reason}; nothing was written")
+
+    before = stats.measure(source.proto, context.dimensions)
+    after = before if optimized is None else stats.measure(optimized, context.dimensions)
+    size = source.size_bytes if optimized is None else io.encoded_bytes(optimized)
+    report = Report(
+        version=__version__,
+        input=None if source.path is None else str(source.path),
+        output=None,
+        target=profile.name,
+        verified=outcome,
+        size_bytes=BeforeAfter(source.size_bytes, size),
+        parameters=BeforeAfter(before.parameters, after.parameters),
+        macs=BeforeAfter(before.macs, after.macs),
+        layers=list(context.layers),
+        passes=runs_of_passes,
+    )
+    return OptimizeResult(source.proto if optimized is None else optimized, report)
+
+
+def list_passes() -> list[tuple[str, str]]:
+    """Name and one-line summary of every pass, in the order they run."""
+    return [(step.name, step.summary) for step in pipelines.list_passes()]
+
+
+def _loaded(model: str | os.PathLike[str] | ModelProto | io.LoadedModel) -> io.LoadedModel:
+    if isinstance(model, io.LoadedModel):
+        return model
+    return io.from_proto(model) if isinstance(model, ModelProto) else io.load(Path(model))
+
+
+def _rewrite(
+    proto: ModelProto, manager: PassManager, context: PassContext
+) -> tuple[ModelProto | None, list[PassRun]]:
+    """Runs the passes. The model is None if they changed nothing."""
+    graph = ModelGraph(proto)
+    records = manager.run(graph, context)
+    runs = [
+        PassRun(
+            record.name,
+            record.modified,
+            record.seconds,
+            [SkippedNode(skip.node, skip.reason) for skip in record.skipped],
+        )
+        for record in records
+    ]
+    return (graph.to_proto() if any(record.modified for record in records) else None), runs
+
+
+def _unchanged(reason: str) -> Verification:
+    """The outcome where nothing had to be compared: the model that goes out is the one that came in."""
+    return Verification(
+        ok=True, max_abs_diff=0.0, max_rel_diff=0.0, runs=0, custom_ops=False, fallback=False, reason=reason
+    )
+
+
+def _shape_options(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """As the command line spells them, so that both ways in are checked alike."""
+    return [f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items()]

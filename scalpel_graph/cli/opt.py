@@ -1,0 +1,199 @@
+"""``scalpel-opt``: makes the zeros of a pruned network pay, and proves that its answers stay the same."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from scalpel_graph import inputs, io, report_html
+from scalpel_graph.api import OptimizeResult, list_passes, optimize
+from scalpel_graph.cli import console as cli
+from scalpel_graph.cli import summary
+from scalpel_graph.errors import InputError
+from scalpel_graph.report import BeforeAfter, Report
+from scalpel_graph.target import available_targets
+from scalpel_graph.verify import ATOL, RTOL
+from scalpel_graph.version import __version__
+
+_PROG = "scalpel-opt"
+_EPILOG = """\
+examples:
+  scalpel-opt pruned.onnx fast.onnx --target cpu
+  scalpel-opt pruned.onnx fast.onnx --report report.html --input-shape images:1,3,224,224
+  scalpel-opt pruned.onnx --dry-run
+
+OUT is written only after it gave the same answers as IN, and whole or not at all. Exit code: 0 written
+and verified; 2 the input or an option is unusable; 3 the result failed its check and was not written.
+"""
+_REPORT_SUFFIXES = (".json", ".html")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    return cli.run(_main, _PROG, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.list_passes:
+        _show_passes()
+        return 0
+    _check_options(options)
+    quiet = options.quiet
+    started = time.perf_counter()
+
+    with cli.progress(quiet) as step:
+        source = io.load(options.input)
+        result = optimize(
+            source,
+            options.target,
+            threads=options.threads,
+            input_shapes=inputs.parse_input_shapes(options.input_shape, source.proto),
+            check=not options.no_check,
+            check_inputs=options.check_inputs,
+            rtol=options.rtol,
+            atol=options.atol,
+            skip_passes=options.skip_pass,
+            progress=step,
+        )
+        report = result.report
+        if not options.dry_run:
+            step(f"writing {options.output}")
+            report = _write(result, source, options.output)
+    if options.report:
+        _write_report(report, options.report)
+    out = cli.output_console(quiet)
+    summary.print_summary(out, report, verbose=options.verbose)
+    out.print(f"Took {time.perf_counter() - started:.1f} s.", style="dim")
+    return 0
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog=_PROG,
+        usage=f"{_PROG} IN.onnx OUT.onnx [--target cpu] [options]",
+        description="Rewrites a pruned ONNX network so that its zeros save space and time on one kind of "
+        "hardware. The function it computes does not change, and that is checked before anything is written.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("input", metavar="IN.onnx", nargs="?", type=Path, help="the trained, pruned network")
+    parser.add_argument("output", metavar="OUT.onnx", nargs="?", type=Path, help="where the result goes")
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        default="cpu",
+        help=f"hardware to optimize for: {', '.join(available_targets())}, or a FILE.toml (default: cpu)",
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="write what was done and why: FILE.json or FILE.html"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="write nothing but the report; OUT can be left out"
+    )
+
+    check = parser.add_argument_group("checking the result")
+    check.add_argument(
+        "--check-inputs", metavar="X.npz", type=Path, help="compare on these inputs instead of random ones"
+    )
+    check.add_argument(
+        "--rtol", metavar="F", type=_tolerance, default=RTOL, help="relative tolerance (default: %(default)g)"
+    )
+    check.add_argument(
+        "--atol", metavar="F", type=_tolerance, default=ATOL, help="absolute tolerance (default: %(default)g)"
+    )
+    check.add_argument("--no-check", action="store_true", help="write the result without comparing it")
+
+    model = parser.add_argument_group("the model and its passes")
+    model.add_argument(
+        "--input-shape",
+        metavar="NAME:1,3,224,224",
+        action="append",
+        default=[],
+        help="size of an input with symbolic dimensions, assumed for choosing and for checking; repeatable",
+    )
+    model.add_argument("--threads", metavar="N", type=cli.positive, help="threads the model will run on")
+    model.add_argument(
+        "--skip-pass", metavar="NAME", action="append", default=[], help="leave a pass out; repeatable"
+    )
+    model.add_argument("--list-passes", action="store_true", help="list the passes in their order, and end")
+
+    talk = parser.add_argument_group("what is printed").add_mutually_exclusive_group()
+    talk.add_argument("-v", "--verbose", action="store_true", help="also list every node left alone")
+    talk.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--version", action="version", version=f"Scalpel Graph {__version__}")
+    return parser
+
+
+def _tolerance(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return number
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuses what cannot work before the work begins."""
+    if options.input is None:
+        raise InputError("IN.onnx is missing; give the model to optimize (see scalpel-opt --help)")
+    if options.output is None and not options.dry_run:
+        raise InputError("OUT.onnx is missing; say where the result goes, or use --dry-run")
+    if options.check_inputs and options.no_check:
+        raise InputError("--check-inputs and --no-check contradict each other; leave one out")
+    if options.output is not None and not options.dry_run:
+        io.check_writable(options.output, options.input)
+    if options.report:
+        if options.report.suffix.lower() not in _REPORT_SUFFIXES:
+            raise InputError(
+                f"--report {options.report}: its name must end in {' or '.join(_REPORT_SUFFIXES)}"
+            )
+        cli.check_folder(options.report)
+        if any(model and _is_same(options.report, model) for model in (options.input, options.output)):
+            raise InputError(f"--report {options.report}: is one of the models; give another name")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
+
+
+def _write(result: OptimizeResult, source: io.LoadedModel, path: Path) -> Report:
+    """Writes the model and returns the report that knows where and how large."""
+    if result.report.modified or source.uses_external_data:
+        external = source.uses_external_data
+        written = io.save(result.model, path, external_data=external, source=source.path)
+    else:
+        # The same bytes, which encoding the model again does not promise.
+        assert source.path is not None
+        content = source.path.read_bytes()
+        cli.write_file(path, content)
+        written = len(content)
+    size = BeforeAfter(result.report.size_bytes.before, written)
+    return dataclasses.replace(result.report, output=str(path), size_bytes=size)
+
+
+def _write_report(report: Report, path: Path) -> None:
+    if path.suffix.lower() == ".html":
+        cli.write_file(path, report_html.render(report))
+    else:
+        cli.write_file(path, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+
+
+def _show_passes() -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, what in list_passes():
+        table.add_row(Text(name, "bold"), what)
+    cli.output_console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The summary that ``scalpel-opt`` prints: what changed, what was left and why, and what to do next."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from scalpel_graph import formatting as show
+from scalpel_graph.report import Report
+
+#: Names of layers that one line lists before it only counts the rest.
+_NAMES_SHOWN = 4
+
+
+def print_summary(out: Console, report: Report, *, verbose: bool = False) -> None:
+    """Prints it.
+
+    Args:
+        out: where to.
+        report: what was done.
+        verbose: list the passes and every node they left alone, too.
+    """
+    out.print()
+    heading = Text.assemble((report.input or "model", "bold"), " → ", (report.output or "(dry run)", "bold"))
+    out.print(heading.append(f"  for {report.target}", "dim"))
+    out.print()
+    out.print(_indented(_figures(report)))
+    sparse = [layer for layer in report.layers if layer.chosen.decision == "group_csr"]
+    if sparse:
+        of_all = f": {len(sparse)} of {show.plural(len(report.layers), 'layer')}"
+        out.print(Text.assemble("\n", ("Made sparse", "bold"), of_all))
+        out.print(_indented(_sparse_layers(report)))
+    dense = show.left_dense(report.layers)
+    if dense:
+        out.print("\nLeft dense", style="bold")
+        for reason, names in dense:
+            out.print(_indented(Text.assemble(f"{reason}: ", (_some(names), "dim"))))
+    if not report.layers:
+        out.print("\nNo layer to make sparse: no Conv, Gemm or MatMul with constant weights was considered.")
+    if verbose:
+        out.print("\nPasses", style="bold")
+        out.print(_indented(_passes(report)))
+    out.print()
+    out.print(_verdict(report))
+    _print_next_step(out, report)
+
+
+def _figures(report: Report) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
+    table.add_column("")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right")
+    for name, figure, unit in (
+        ("file", report.size_bytes, show.size),
+        ("parameters", report.parameters, show.count),
+        ("multiply-accumulates", report.macs, show.count),
+    ):
+        table.add_row(name, unit(figure.before), unit(figure.after), show.change(figure.before, figure.after))
+    if report.predicted_us:
+        before, after = report.predicted_us
+        gain = f"{before / after:.1f}×" if after > 0 else ""
+        table.add_row(
+            "predicted time, these layers", show.microseconds(before), show.microseconds(after), gain
+        )
+    return table
+
+
+def _sparse_layers(report: Report) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator")
+    table.add_column("group")
+    table.add_column("stored", justify="right")
+    table.add_column("predicted", justify="right")
+    table.add_column("against dense", justify="right")
+    for layer in report.layers:
+        if layer.chosen.decision == "group_csr":
+            table.add_row(
+                Text(layer.name),
+                layer.op,
+                show.group_shape(layer.chosen),
+                show.fraction(layer.chosen.density),
+                show.microseconds(layer.chosen.predicted_us),
+                Text(show.speed_up(layer), "green"),
+            )
+    return table
+
+
+def _passes(report: Report) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    for run in report.passes:
+        table.add_row(
+            Text(run.name, "bold"),
+            "changed the graph" if run.modified else Text("nothing to do", "dim"),
+            show.microseconds(run.seconds * 1e6),
+        )
+        for skip in run.skipped:
+            table.add_row("", Text(f"{skip.node}: {skip.reason}", "dim", overflow="fold"), "")
+    return table
+
+
+def _verdict(report: Report) -> Text:
+    verified = report.verified
+    if not report.modified:
+        return Text(
+            f"Unchanged: {verified.reason or 'nothing here gets faster by being made sparse'}.", "yellow"
+        )
+    if not verified.ok:
+        return Text(f"Not checked: {verified.reason}.", "yellow")
+    ways = [
+        way
+        for way, done in (("with our operators", verified.custom_ops), ("as plain ONNX", verified.fallback))
+        if done
+    ]
+    runs = show.plural(verified.runs, "run")
+    return Text(
+        f"✓ Same answers in {runs}, {' and '.join(ways)}: largest difference {verified.max_abs_diff:.2g}.",
+        "green",
+    )
+
+
+def _print_next_step(out: Console, report: Report) -> None:
+    if report.output is None:
+        out.print("Nothing was written (--dry-run).")
+    else:
+        out.print(f"Wrote {report.output}, {show.size(report.size_bytes.after)}.")
+    if report.output is None or not any(layer.chosen.group_shape for layer in report.layers):
+        return
+    out.print("\nTo run it on the sparse kernels (without them it runs too, at dense speed):", style="dim")
+    lines = (
+        "options = onnxruntime.SessionOptions()",
+        "options.register_custom_ops_library(scalpel_graph.custom_op_library())",
+        f'session = onnxruntime.InferenceSession("{report.output}", options)',
+    )
+    out.print(_indented(Text("\n".join(lines))))
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _indented(what: Table | Text) -> Padding:
+    return Padding(what, (0, 0, 0, 2), expand=False)

@@ -1,0 +1,155 @@
+"""Comparing running times on a machine that does other things too.
+
+Absolute times drift: clocks change, caches are shared, other programs run. What holds still is the ratio of
+two things timed at nearly the same moment. `time_interleaved` therefore takes turns: in each pass every call
+gets a short turn, and every second pass goes in the opposite order (A B, B A), so that a drift during a pass
+cancels. One forward and one backward pass make a round; ratios are taken within a round, and their median is
+reported with a confidence interval.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Fewest rounds: of six, the lowest and the highest enclose the true median with 97 % confidence.
+MIN_ROUNDS = 6
+
+#: The worker threads of an ONNX Runtime session go on spinning after a run, for some 40 ms. Before a turn,
+#: wait until the process uses less than this fraction of a core; look this often, and wait at most so long.
+_QUIET_LOAD = 0.25
+_QUIET_WINDOW_S = 0.01
+_QUIET_LIMIT_S = 0.2
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than the baseline: above 1 is faster.
+
+    Attributes:
+        median: median over the rounds.
+        low: lower end of the 95 % confidence interval of the median.
+        high: its upper end.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class InterleavedTimes:
+    """What `time_interleaved` measured.
+
+    Attributes:
+        seconds: ``[rounds, 2, calls]`` float64: seconds per call, of each round's forward and backward pass.
+    """
+
+    seconds: npt.NDArray[np.float64]
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds."""
+        return int(self.seconds.shape[0])
+
+    def median(self, call: int) -> float:
+        """Median seconds of the call of that number, over all turns."""
+        return float(np.median(self.seconds[:, :, call]))
+
+    def ratio(self, call: int, baseline: int = 0) -> Ratio:
+        """Time of ``baseline`` over time of ``call``, round by round."""
+        logs = np.log(self.seconds[:, :, baseline]) - np.log(self.seconds[:, :, call])
+        return Ratio(*median_interval(np.exp(logs.mean(axis=1))))
+
+
+def time_interleaved(
+    calls: Sequence[Callable[[], Any]],
+    *,
+    budget_s: float = 3.0,
+    turn_s: float = 0.02,
+    max_rounds: int = 200,
+) -> InterleavedTimes:
+    """Times calls against each other, in turns.
+
+    A turn begins by waiting until the threads of the previous call have stopped spinning, and with a call
+    that is not counted, so that each finds the caches as its own last run left them. Then the call is
+    repeated for ``turn_s``, at least once. The turn counts as the lower quartile of its calls: what
+    interferes only adds time, and the quartile, unlike the minimum, does not fall with the number of calls.
+
+    Args:
+        calls: what to time; each does the same work every time.
+        budget_s: go on until this many seconds are spent. The first `MIN_ROUNDS` rounds are run in any case.
+        turn_s: length of one turn in seconds.
+        max_rounds: stop after this many rounds even if the budget is not spent; at least `MIN_ROUNDS`.
+
+    Raises:
+        ValueError: ``calls`` is empty, or ``max_rounds`` is less than `MIN_ROUNDS`.
+    """
+    if not calls:
+        raise ValueError("there is nothing to time")
+    if max_rounds < MIN_ROUNDS:
+        raise ValueError(f"max_rounds must be at least {MIN_ROUNDS}, got {max_rounds}")
+    for call in calls:
+        call()
+    rounds: list[list[list[float]]] = []
+    start = time.perf_counter()
+    while len(rounds) < MIN_ROUNDS or (len(rounds) < max_rounds and time.perf_counter() - start < budget_s):
+        forward = [_turn(call, turn_s) for call in calls]
+        backward = [_turn(call, turn_s) for call in reversed(calls)]
+        rounds.append([forward, backward[::-1]])
+    return InterleavedTimes(np.array(rounds, dtype=np.float64))
+
+
+def median_interval(samples: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Median, and the narrowest symmetric pair of order statistics that encloses the true median.
+
+    Free of assumptions about the distribution: each sample lies under the true median with probability 1/2,
+    so the number that do is binomial (e.g. Conover, Practical Nonparametric Statistics, 3.2). With too few
+    samples for ``confidence`` the pair is the lowest and the highest.
+
+    Args:
+        samples: ``[n]``, n at least 1.
+        confidence: least probability that the interval holds the true median.
+
+    Returns:
+        ``(median, low, high)``.
+
+    Raises:
+        ValueError: ``samples`` is empty.
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64).ravel())
+    n = ordered.size
+    if n == 0:
+        raise ValueError("the median of no samples is not defined")
+    skip, tail = 0, 0.5**n
+    while skip < (n - 1) // 2:
+        tail += math.comb(n, skip + 1) * 0.5**n
+        if 1 - 2 * tail < confidence:
+            break
+        skip += 1
+    return float(np.median(ordered)), float(ordered[skip]), float(ordered[n - 1 - skip])
+
+
+def _turn(call: Callable[[], Any], turn_s: float) -> float:
+    _wait_until_quiet()
+    call()
+    spent: list[float] = []
+    end = time.perf_counter() + turn_s
+    while not spent or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - start)
+    return float(np.quantile(spent, 0.25))
+
+
+def _wait_until_quiet() -> None:
+    limit = time.perf_counter() + _QUIET_LIMIT_S
+    load = 1.0
+    while load > _QUIET_LOAD and time.perf_counter() < limit:
+        start, used = time.perf_counter(), time.process_time()
+        time.sleep(_QUIET_WINDOW_S)
+        load = (time.process_time() - used) / (time.perf_counter() - start)

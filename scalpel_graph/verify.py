@@ -1,0 +1,312 @@
+"""Checking that a rewritten model computes what the original computes, in ONNX Runtime.
+
+The original runs on seeded inputs (or on given ones), then the result runs on the same, both ways a person
+can meet it: with the custom-op library, and without it through the functions that the file carries. The
+criterion is that of `scalpel_graph.compare`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+from onnx import AttributeProto, ModelProto, NodeProto
+
+from scalpel_graph import io, ops
+from scalpel_graph.compare import Difference, compare, is_float, worst
+from scalpel_graph.errors import Unverifiable
+from scalpel_graph.inputs import Recipe, has_open_dimensions, make_inputs
+from scalpel_graph.session import SessionError, run, session
+
+__all__ = ["Unverifiable", "Verification", "verify"]
+
+#: Operators that draw random numbers. Two runs of a model may agree by luck.
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the check found.
+
+    Attributes:
+        ok: whether every output of every run agreed, every way the result was run.
+        max_abs_diff: largest difference of any floating-point element.
+        max_rel_diff: largest difference over the largest magnitude of its tensor.
+        runs: number of input sets.
+        custom_ops: whether the result was run with the custom-op library, and agreed. False for a result that
+            has none of our operators: there is nothing in it that the library would run.
+        fallback: whether the result was run without the library, and agreed.
+        reason: one sentence that says what disagreed; empty if nothing did.
+    """
+
+    ok: bool
+    max_abs_diff: float
+    max_rel_diff: float
+    runs: int
+    custom_ops: bool
+    fallback: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One set of inputs, and what the original makes of it."""
+
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+
+
+def verify(
+    before: io.LoadedModel,
+    after: ModelProto,
+    *,
+    runs: int = 2,
+    seed: int = 0,
+    dimensions: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    check_inputs: Mapping[str, Any] | None = None,
+    rtol: float = 1e-3,
+    atol: float = 1e-5,
+    threads: int = 1,
+    library: Path | None = None,
+) -> Verification:
+    """Runs the original and the result and compares their outputs.
+
+    Where the batch is open it is 1 and 2 in turn, if the model takes that. If ONNX Runtime refuses the
+    generated values, other sizes and other ranges of values are tried.
+
+    Args:
+        before: the original.
+        after: the result.
+        runs: number of generated input sets, at least 1.
+        seed: seed of the first set; each further set takes the next.
+        dimensions: size of symbolic dimensions.
+        shapes: shape of inputs.
+        check_inputs: inputs of one run, which takes the place of the generated ones.
+        rtol, atol: tolerance for floating-point outputs; see `scalpel_graph.compare`.
+        threads: intra-op threads.
+        library: custom-op library; None checks the result without it only.
+
+    Raises:
+        Unverifiable: ONNX Runtime cannot load or run the original, the original gives other outputs each
+            time, or no inputs can be made.
+        InputError: the library cannot be loaded, or ``shapes`` contradicts the model.
+    """
+    settings = _Settings(rtol, atol, threads)
+    generator = _Generator(before.proto, runs, seed, dimensions, shapes)
+    references = _run_original(before, generator, check_inputs, settings)
+    ours = _uses_our_ops(after)
+    with_library = _check(after, references, settings, library) if ours and library is not None else None
+    without_library = _check(after, references, settings, None)
+    total = worst((with_library or Difference(), without_library))
+    if total.reason:
+        _raise_if_random(before.proto)
+    return Verification(
+        ok=not total.reason,
+        max_abs_diff=total.max_abs,
+        max_rel_diff=total.max_rel,
+        runs=len(references),
+        custom_ops=with_library is not None and not with_library.reason,
+        fallback=not without_library.reason,
+        reason=total.reason,
+    )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How to run and how to compare."""
+
+    rtol: float
+    atol: float
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Generator:
+    """Makes the input sets of a model, each by several recipes."""
+
+    model: ModelProto
+    runs: int
+    seed: int
+    dimensions: Mapping[str, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+
+    def attempts(self, number: int, proven: Recipe | None) -> Iterator[Recipe]:
+        """Recipes to try for a run, best first, ending with one that an earlier run proved to work."""
+        batch = 1 if number % 2 == 0 else 2
+        sizes: list[tuple[int, int | None]] = [(1, 1)]
+        if has_open_dimensions(self.model, self.dimensions, self.shapes):
+            sizes = [(batch, size) for size in (None, 1, 224, 16)]
+        if proven is not None:
+            sizes = [(batch, proven.size)]
+        integers: tuple[Any, ...] = ("indices", "bits", "ones", "zeros")
+        floats: tuple[Any, ...] = ("normal", "positive", "ones")
+        for (batch_size, size), kind, values in product(sizes, integers, floats):
+            yield Recipe(batch_size, size, kind, values)
+        if proven is not None:
+            yield proven
+
+    def make(self, number: int, recipe: Recipe) -> dict[str, Any]:
+        return make_inputs(
+            self.model, seed=self.seed + number, dimensions=self.dimensions, shapes=self.shapes, recipe=recipe
+        )
+
+
+def _run_original(
+    before: io.LoadedModel,
+    generator: _Generator,
+    check_inputs: Mapping[str, Any] | None,
+    settings: _Settings,
+) -> list[_Run]:
+    """Runs the original on every input set, and makes sure that it gives the same twice."""
+    try:
+        original = session(_as_loadable(before), threads=settings.threads)
+    except SessionError as error:
+        raise Unverifiable(f"ONNX Runtime cannot load the original model ({error})") from error
+    references: list[_Run] = []
+    if check_inputs is not None:
+        try:
+            references.append(_Run(check_inputs, run(original, check_inputs)))
+        except SessionError as error:
+            raise Unverifiable(
+                f"ONNX Runtime cannot run the original on the given inputs ({error})"
+            ) from error
+    else:
+        proven = None
+        for number in range(generator.runs):
+            reference, proven = _generated_run(original, generator, number, proven)
+            references.append(reference)
+    again = run(original, references[0].inputs)
+    if _compare_outputs(references[0].outputs, again, settings).reason:
+        raise Unverifiable("the original gives other outputs each time it runs")
+    return references
+
+
+def _generated_run(
+    original: ort.InferenceSession, generator: _Generator, number: int, proven: Recipe | None
+) -> tuple[_Run, Recipe]:
+    """Finds inputs that the original takes, if possible such that no output is NaN or infinite."""
+    candidate: tuple[_Run, Recipe] | None = None
+    problem: SessionError | None = None
+    tried: list[Mapping[str, Any]] = []
+    for recipe in generator.attempts(number, proven):
+        if candidate is not None and recipe.floats == "normal":
+            break  # only other floating-point values could make the outputs finite
+        inputs = generator.make(number, recipe)
+        if any(_same(inputs, other) for other in tried):
+            continue
+        tried.append(inputs)
+        try:
+            outputs = run(original, inputs)
+        except SessionError as error:
+            problem = problem or error
+            continue
+        if _all_finite(outputs):
+            return _Run(inputs, outputs), recipe
+        candidate = candidate or (_Run(inputs, outputs), recipe)
+    if candidate is None:
+        raise Unverifiable(
+            f"ONNX Runtime cannot run the original on generated inputs ({problem}); give --check-inputs"
+        )
+    return candidate
+
+
+def _check(
+    after: ModelProto, references: list[_Run], settings: _Settings, library: Path | None
+) -> Difference:
+    """Runs the result one way on every input set."""
+    way = ""
+    if _uses_our_ops(after):
+        way = f" ({'without' if library is None else 'with'} the operator library)"
+    try:
+        result = session(after, library=library, threads=settings.threads)
+    except SessionError as error:
+        return Difference(reason=f"ONNX Runtime cannot load the result{way}: {error}")
+    differences = []
+    for number, reference in enumerate(references, 1):
+        try:
+            difference = _compare_outputs(reference.outputs, run(result, reference.inputs), settings)
+        except SessionError as error:
+            difference = Difference(reason=f"ONNX Runtime cannot run the result: {error}")
+        if difference.reason:
+            place = f"run {number} of {len(references)}{way}"
+            difference = replace(difference, reason=f"{place}: {difference.reason}")
+        differences.append(difference)
+    return worst(differences)
+
+
+def _compare_outputs(
+    expected: Mapping[str, Any], actual: Mapping[str, Any], settings: _Settings
+) -> Difference:
+    if list(expected) != list(actual):
+        return Difference(reason=f"the result has outputs {list(actual)} instead of {list(expected)}")
+    differences = []
+    for name, value in expected.items():
+        try:
+            difference = compare(value, actual[name], rtol=settings.rtol, atol=settings.atol)
+        except TypeError as error:
+            raise Unverifiable(f"output {name!r} cannot be compared ({error})") from error
+        if difference.reason:
+            difference = replace(difference, reason=f"output {name!r} {difference.reason}")
+        differences.append(difference)
+    return worst(differences)
+
+
+def _as_loadable(model: io.LoadedModel) -> ModelProto | Path:
+    """The model, or its file if it is too large to hand over in memory."""
+    if model.path is not None and model.size_bytes > io.PROTOBUF_LIMIT:
+        return model.path
+    return model.proto
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(np.array_equal(a, b))
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_all_finite, value))
+    if isinstance(value, np.ndarray):
+        return not is_float(value.dtype) or bool(np.isfinite(value).all())
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _uses_our_ops(model: ModelProto) -> bool:
+    return any(node.domain == ops.DOMAIN for node in _nodes(model))
+
+
+def _raise_if_random(model: ModelProto) -> None:
+    for node in _nodes(model):
+        if node.op_type in _RANDOM and node.domain in ("", "ai.onnx"):
+            raise Unverifiable(
+                f"the original draws random numbers ({node.op_type} {node.name or node.output[0]!r})"
+            )
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Every node of a model: main graph, subgraphs and functions that are not our own."""
+    functions = (f for f in model.functions if f.domain != ops.DOMAIN)
+    stack = list(chain(model.graph.node, chain.from_iterable(f.node for f in functions)))
+    while stack:
+        node = stack.pop()
+        yield node
+        for attribute in node.attribute:
+            graphs = (attribute.g,) if attribute.type == AttributeProto.GRAPH else attribute.graphs
+            stack.extend(chain.from_iterable(graph.node for graph in graphs))
