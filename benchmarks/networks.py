@@ -11,6 +11,7 @@ one process. What it prints and writes:
 
 import argparse
 import json
+import math
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -122,7 +123,7 @@ def _parser() -> console.Parser:
         "--group-shape", action="append", type=_group_shape, help="repeatable; default: 1x8 8x1 4x1 1x1"
     )
     parser.add_argument("--threads", action="append", type=console.positive, help="repeatable; default: 1 2")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for each comparison (default: 3)")
+    parser.add_argument("--seconds", type=_seconds, default=3.0, help="time for each comparison (default: 3)")
     parser.add_argument("--quick", action="store_true", help="fewer sparsities and shapes, one second each")
     parser.add_argument(
         "--json",
@@ -148,6 +149,16 @@ def _sparsity(text: str) -> float:
     if not 0 <= sparsity <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1")
     return sparsity
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
 
 
 def _group_shape(text: str) -> GroupShape:

@@ -1,8 +1,8 @@
 """Takes out what does nothing.
 
-- Nodes that hand on their input: ``Identity``; ``Dropout`` in inference; ``Cast`` to the type it has already;
-  ``Transpose`` that keeps the order; ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean`` of one tensor; ``Pad`` by
-  nothing. Whatever read ``f(x) = x`` reads ``x``.
+- Nodes that hand on their input: ``Identity``; ``Dropout`` in inference; ``Cast`` to the type it has
+  already; ``Transpose`` that keeps the order; ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean`` of one tensor;
+  ``Pad`` by nothing. Whatever read ``f(x) = x`` reads ``x``.
 - Nodes whose results nobody reads. Operators of unknown domains stay: they may do something beside.
 - Initializers that nothing reads.
 
@@ -61,7 +61,7 @@ def _hands_on_its_input(graph: ModelGraph, node: gs.Node) -> bool:
     if is_standard(node, "Concat", "Sum", "Max", "Min", "Mean"):
         return len(node.inputs) == 1
     if is_standard(node, "Cast"):
-        return graph.type(node.inputs[0]) == node.attrs.get("to")
+        return bool(graph.type(node.inputs[0]) == node.attrs.get("to"))
     if is_standard(node, "Transpose"):
         order = node.attrs.get("perm")
         return order is not None and list(order) == list(range(len(order)))

@@ -30,7 +30,8 @@ from scalpel_graph.passes.matching import is_standard
 _MAX_GROWTH = 4096
 
 _NOT_REPEATABLE = {
-    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+    "Bernoulli", "Dropout", "Multinomial",
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 }  # fmt: skip
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 _CONSTANT_ARRAYS = {

@@ -1,8 +1,9 @@
 """Adds another tensor inside the sparse operator.
 
-``Add(GroupCsr(x, W, b), z) = GroupCsr(x, W, b, residual=z)`` where ``z`` provably has the shape of the product:
-an Add that broadcasts is no residual. The operator must have no other reader, and neither a residual nor an
-activation yet (an activation comes after the residual). It moves to the place of the Add, where ``z`` is there.
+``Add(GroupCsr(x, W, b), z) = GroupCsr(x, W, b, residual=z)`` where ``z`` provably has the shape of the
+product: an Add that broadcasts is no residual. The operator must have no other reader, and neither a residual
+nor an activation yet (an activation comes after the residual). It moves to the place of the Add, where ``z``
+is there.
 """
 
 from scalpel_graph.graph import ModelGraph, node_label

@@ -1,7 +1,7 @@
 """Brings an older model to the opset that the sparse operators are made of.
 
-Their function bodies need opset 13. A model of an older one is converted by ONNX's version converter, but only
-if the cost model finds a layer that would then become sparse; else it keeps its opset.
+Their function bodies need opset 13. A model of an older one is converted by ONNX's version converter, but
+only if the cost model finds a layer that would then become sparse; else it keeps its opset.
 """
 
 from scalpel_graph import ops

@@ -1,7 +1,7 @@
 """What of a graph could become sparse, and which of it should: shared by the passes that ask.
 
-`find` describes every Conv, Gemm and MatMul as a matrix ``W[M, K]`` with its bias, or says why it has to stay;
-`decide` asks the cost model about all of them together.
+Every Conv, Gemm and MatMul is described as a matrix ``W[M, K]`` with its bias, or refused with the reason why
+it has to stay dense; `decide` then asks the cost model about all of them together.
 """
 
 from collections.abc import Mapping
@@ -105,7 +105,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
         if layer.work.is_conv:
             best = cost.fastest_sparse(ways)
             chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
-        reason = _reason(layer, ways, alone, chosen)
+        reason = _reason(layer, ways, alone, chosen, target.sparse.min_columns)
         density = float(np.count_nonzero(layer.weights)) / layer.weights.size
         label = node_label(layer.node)
         decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason))
@@ -116,7 +116,9 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     return decisions
 
 
-def _reason(layer: Layer, ways: list[Candidate], alone: Candidate, chosen: Candidate) -> str:
+def _reason(
+    layer: Layer, ways: list[Candidate], alone: Candidate, chosen: Candidate, min_columns: int
+) -> str:
     dense = ways[0].predicted_us
     best = cost.fastest_sparse(ways)
     if chosen.decision == "group_csr":
@@ -129,7 +131,9 @@ def _reason(layer: Layer, ways: list[Candidate], alone: Candidate, chosen: Candi
     if best is None:
         if layer.work.is_depthwise:
             return "kept dense: a depthwise Conv has one input channel a group, nothing to skip"
-        return f"kept dense: {layer.work.K} multiply-adds per output are too few to skip any"
+        if layer.work.is_conv and min_columns > layer.work.K:
+            return f"kept dense: {layer.work.K} multiply-adds per output are too few to skip any"
+        return f"kept dense: {nonzero:.0%} of weights are non-zero, no sparse form is smaller"
     if alone.decision == "group_csr":
         return "kept dense: sparse would be faster by itself, but not with the layout changes at its borders"
     ratio = best.predicted_us / dense
@@ -180,7 +184,8 @@ def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, 
         raise Refusal(f"it reads {x[1]} channels, its weight has {C}")
     bias = optional_input(node, 2)
     attributes = {
-        "weight_shape": list(weight.shape), "strides": strides, "pads": pads, "dilations": dilations, "group": group,
+        "weight_shape": list(weight.shape),
+        "strides": strides, "pads": pads, "dilations": dilations, "group": group,
     }  # fmt: skip
     return Layer(
         node, work, weight.reshape(M, -1), (node.inputs[1].name,), _vector(graph, bias, M), None, attributes

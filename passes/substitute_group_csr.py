@@ -80,12 +80,14 @@ def _substitute(
     bias: gs.Tensor = none
     if layer.bias is not None:
         given = node.inputs[2]
-        as_it_is = graph.shape(given) == layer.bias.shape and np.array_equal(
-            graph.constant(given), layer.bias
-        )
-        bias = given if as_it_is else graph.add_constant(f"{node_label(node)}_bias", layer.bias)
+        values = graph.constant(given)
+        unchanged = values is not None and np.array_equal(values, layer.bias)
+        bias = given if unchanged else graph.add_constant(f"{node_label(node)}_bias", layer.bias)
     inputs = {
-        "X": node.inputs[0], **arrays, "bias": bias, "residual": none if layer.residual is None else layer.residual
-    }  # fmt: skip
+        "X": node.inputs[0],
+        **arrays,
+        "bias": bias,
+        "residual": none if layer.residual is None else layer.residual,
+    }
     op_type = ops.CONV if layer.work.is_conv else ops.GEMM
     graph.replace(node, sparse_node.make(op_type, node.name, inputs, layer.attributes))

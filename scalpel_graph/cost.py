@@ -4,7 +4,7 @@ The prediction is a roofline read from the target's profile. With ``t(bytes)`` t
 smallest memory that holds them:
 
 - dense: ``overhead + max(operations / rate, t(weights) + t(input + output))``
-- sparse: ``overhead + operations on stored groups / rate + t(stored groups) + t(input + output) + input copy``
+- sparse: ``overhead + operations on stored groups / rate + t(stored groups) + t(input + output) + copy``
 
 The sum in the sparse line where the dense one has a maximum is on purpose: a static profile should err on the
 side of what ONNX Runtime does already. What a layer's choice does to its neighbours (layout changes) is
@@ -66,6 +66,8 @@ class LayerWork:
 def candidates(work: LayerWork, weights: Array, target: Target, threads: int) -> list[Candidate]:
     """Every way to run a layer, dense first, then each group shape of the profile that fits it.
 
+    A shape that would store as many bytes as the dense weight or more does not fit.
+
     Args:
         work: the layer.
         weights: its dense matrix ``[M, K]``.
@@ -79,6 +81,8 @@ def candidates(work: LayerWork, weights: Array, target: Target, threads: int) ->
         if (work.M // work.group) % kernel.group_shape[0] and work.group > 1:
             continue
         density = group_csr.density(weights, kernel.group_shape)
+        if _stored_bytes(work, kernel, density) >= 4 * work.M * work.K:
+            continue
         time = sparse_us(work, kernel, density, target, threads)
         ways.append(Candidate("group_csr", kernel.group_shape, density, time))
     return ways
@@ -126,15 +130,24 @@ def sparse_us(work: LayerWork, kernel: Kernel, density: float, target: Target, t
         threads: intra-op threads.
     """
     r, c = kernel.group_shape
-    groups = density * -(-work.M // r) * -(-work.K // c)
+    groups = _groups(work, kernel, density)
     table = kernel.conv_gflops if work.is_conv else kernel.gemm_gflops
     speedup = _speedup(target.sparse.thread_efficiency, target, threads)
     compute = 2 * groups * r * c * work.N / _per_us(interpolate(table, work.N)) / speedup
-    stored = group_csr.encoded_bytes((work.M, work.K), kernel.group_shape, round(groups))
-    memory = stream_us(stored, target, threads)
+    memory = stream_us(_stored_bytes(work, kernel, density), target, threads)
     memory += stream_us(work.input_bytes + work.output_bytes, target, threads)
     copy = work.input_bytes / _per_us(target.sparse.copy_gbps) / speedup if work.needs_copy else 0.0
     return target.sparse.overhead_us + compute + memory + copy
+
+
+def _groups(work: LayerWork, kernel: Kernel, density: float) -> int:
+    r, c = kernel.group_shape
+    return round(density * -(-work.M // r) * -(-work.K // c))
+
+
+def _stored_bytes(work: LayerWork, kernel: Kernel, density: float) -> int:
+    groups = _groups(work, kernel, density)
+    return group_csr.encoded_bytes((work.M, work.K), kernel.group_shape, groups)
 
 
 def reorder_us(nbytes: int, target: Target, threads: int) -> float:

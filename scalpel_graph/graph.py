@@ -101,7 +101,7 @@ class ModelGraph:
         self._names = {name for name in _all_names(proto.graph) if name}
         self._outputs = {value.name for value in proto.graph.output}
         self._read_by_subgraphs = set(_names_read_by_subgraphs(proto.graph.node))
-        # From IR version 4 on, an initializer that is also a graph input is a default: callers may replace it.
+        # From IR version 4 on, an initializer that is also a graph input is a default for callers.
         inputs = {value.name for value in proto.graph.input}
         self._overridable = inputs & set(self._initializers) if proto.ir_version >= 4 else set()
         self.gs = self._import()

@@ -5,11 +5,11 @@ blocked and the other plain. Our kernels work on plain NCHW, as does every opera
 blocked form. So a layer that is a little faster sparse can slow the network down, and a few of them in a row
 can pay where one does not.
 
-The choice for all layers together is a minimum cut (the standard construction for two labels and costs between
-neighbours; Greig, Porteous and Seheult, 1989): each node is on the plain or on the blocked side; a Conv costs
-its predicted sparse or dense time there; a tensor costs one copy if its producer and any reader are on different
-sides. Element-wise operators follow: blocked only if all their inputs are. The cut is the exact optimum of that
-model, found by Dinic's algorithm.
+The choice for all layers together is a minimum cut (the standard construction for two labels and costs
+between neighbours; Greig, Porteous and Seheult, 1989): each node is on the plain or on the blocked side; a
+Conv costs its predicted sparse or dense time there; a tensor costs one copy if its producer and any reader
+are on different sides. Element-wise operators follow: blocked only if all their inputs are. The cut is the
+exact optimum of that model, found by Dinic's algorithm.
 """
 
 from collections import deque
@@ -23,8 +23,8 @@ from scalpel_graph.graph import ModelGraph
 #: Operators that ONNX Runtime always blocks, and those it keeps blocked where their inputs are.
 _POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
 _FOLLOWERS = {
-    "Add", "BatchNormalization", "Clip", "Concat", "Elu", "HardSigmoid", "LeakyRelu", "Mul", "Relu", "Sigmoid",
-    "Sum", "Tanh",
+    "Add", "BatchNormalization", "Clip", "Concat", "Elu", "HardSigmoid", "LeakyRelu", "Mul", "Relu",
+    "Sigmoid", "Sum", "Tanh",
 }  # fmt: skip
 #: Those of them whose first input alone is activations.
 _PARAMETERS_BEHIND = {"BatchNormalization", "Clip"}

@@ -8,7 +8,6 @@ reported with a confidence interval.
 """
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,11 @@ import numpy.typing as npt
 #: Fewest rounds: of six, the lowest and the highest enclose the true median with 97 % confidence.
 MIN_ROUNDS = 6
 
-#: How long the worker threads of one ONNX Runtime session may still spin after its last run, seconds.
-_SPIN_S = 0.002
+#: The worker threads of an ONNX Runtime session go on spinning after a run, for some 40 ms. Before a turn,
+#: wait until the process uses less than this fraction of a core; look this often, and wait at most so long.
+_QUIET_LOAD = 0.25
+_QUIET_WINDOW_S = 0.01
+_QUIET_LIMIT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class InterleavedTimes:
         return int(self.seconds.shape[0])
 
     def median(self, call: int) -> float:
-        """Median seconds of the call of that number."""
+        """Median seconds of the call of that number, over all turns."""
         return float(np.median(self.seconds[:, :, call]))
 
     def ratio(self, call: int, baseline: int = 0) -> Ratio:
@@ -68,14 +70,15 @@ def time_interleaved(
     calls: Sequence[Callable[[], Any]],
     *,
     budget_s: float = 3.0,
-    turn_s: float = 0.005,
+    turn_s: float = 0.02,
     max_rounds: int = 200,
 ) -> InterleavedTimes:
     """Times calls against each other, in turns.
 
-    A turn begins with a pause in which the threads of the previous call stop spinning and with a call that is
-    not counted, so that each finds the caches as its own last run left them. Then the call is repeated for
-    ``turn_s``, at least once; the turn counts as the median of its calls.
+    A turn begins by waiting until the threads of the previous call have stopped spinning, and with a call
+    that is not counted, so that each finds the caches as its own last run left them. Then the call is
+    repeated for ``turn_s``, at least once. The turn counts as the lower quartile of its calls: what
+    interferes only adds time, and the quartile, unlike the minimum, does not fall with the number of calls.
 
     Args:
         calls: what to time; each does the same work every time.
@@ -132,7 +135,7 @@ def median_interval(samples: npt.ArrayLike, confidence: float = 0.95) -> tuple[f
 
 
 def _turn(call: Callable[[], Any], turn_s: float) -> float:
-    time.sleep(_SPIN_S)
+    _wait_until_quiet()
     call()
     spent: list[float] = []
     end = time.perf_counter() + turn_s
@@ -140,4 +143,13 @@ def _turn(call: Callable[[], Any], turn_s: float) -> float:
         start = time.perf_counter()
         call()
         spent.append(time.perf_counter() - start)
-    return statistics.median(spent)
+    return float(np.quantile(spent, 0.25))
+
+
+def _wait_until_quiet() -> None:
+    limit = time.perf_counter() + _QUIET_LIMIT_S
+    load = 1.0
+    while load > _QUIET_LOAD and time.perf_counter() < limit:
+        start, used = time.perf_counter(), time.process_time()
+        time.sleep(_QUIET_WINDOW_S)
+        load = (time.process_time() - used) / (time.perf_counter() - start)

@@ -48,7 +48,7 @@ void Layer::read_matrix(const Node& node) {
   matrix_.K = 1;
   int64_t size = 0;
   for (size_t i = 0; i < weight_shape_.size(); ++i) {
-    if (weight_shape_[i] < 0) fail(shape + " has a negative dimension");
+    if (weight_shape_[i] < 1) fail(shape + " has a dimension below 1");
     if (i > 0 && !multiply(matrix_.K, weight_shape_[i], &matrix_.K)) fail(shape + " is too large");
   }
   if (!multiply(matrix_.M, matrix_.K, &size)) fail(shape + " is too large");
@@ -152,7 +152,7 @@ Epilogue Layer::Call::epilogue(const Shape& output) const {
   Shape shape;
   epilogue.residual = input(kResidual, &shape);
   if (shape.rank != output.rank || !std::equal(shape.dims, shape.dims + shape.rank, output.dims)) {
-    layer_.fail("residual " + to_string(shape.dims, shape.rank) + " must have the shape of the output, " +
+    layer_.fail("residual " + to_string(shape.dims, shape.rank) + " must have the output's shape, " +
                 to_string(output.dims, output.rank) +
                 ": expand it, or give a constant scalar 0 for none (a residual is not broadcast)");
   }

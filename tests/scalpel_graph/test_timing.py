@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -7,27 +8,38 @@ from scalpel_graph import timing
 
 
 class Clock:
-    """A clock that only moves when a call says how long it took."""
+    """A clock that only moves when a call or a sleep says how long it took.
+
+    Attributes:
+        spin: seconds for which a call's worker threads go on using a core after it.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.used = 0.0
+        self.spin = 0.0
+        self.spinning = 0.0
         self.log: list[str] = []
 
     def call(self, name: str, seconds: float, drift: float = 0.0):
         def run() -> None:
             self.log.append(name)
             self.now += seconds * (1 + drift * self.now)
+            self.spinning = self.spin
 
         return run
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+        self.used += min(seconds, self.spinning)
+        self.spinning = max(0.0, self.spinning - seconds)
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(timing.time, "process_time", lambda: clock.used)
     monkeypatch.setattr(timing.time, "sleep", clock.sleep)
     return clock
 
@@ -59,7 +71,7 @@ def test_drift_cancels(clock):
 
 def test_budget_and_limit_bound_the_rounds(clock):
     by_budget = timing.time_interleaved([clock.call("a", 0.01)], budget_s=1.0, turn_s=0.0)
-    assert by_budget.rounds == math.ceil(1.0 / (2 * (2 * 0.01 + 0.002)))
+    assert by_budget.rounds == math.ceil(1.0 / (2 * (2 * 0.01 + 0.01)))
     by_limit = timing.time_interleaved([clock.call("a", 0.01)], budget_s=100.0, max_rounds=9)
     assert by_limit.rounds == 9
 
@@ -67,6 +79,39 @@ def test_budget_and_limit_bound_the_rounds(clock):
 def test_short_calls_repeat_within_a_turn(clock):
     timing.time_interleaved([clock.call("a", 0.001)], budget_s=0.0, turn_s=0.0095, max_rounds=6)
     assert len(clock.log) == 1 + 6 * 2 * (1 + 10)
+
+
+def test_waits_until_the_previous_call_has_stopped_spinning(clock):
+    clock.spin = 0.043
+    found_spinning = []
+    call = clock.call("a", 0.001)
+
+    def watched() -> None:
+        found_spinning.append(clock.spinning)
+        call()
+
+    timing.time_interleaved([watched], budget_s=0.0, turn_s=0.0, max_rounds=6)
+    first_of_each_turn = found_spinning[1::2]
+    assert first_of_each_turn == [0.0] * 12
+    assert clock.now == pytest.approx(25 * 0.001 + 12 * 0.06)
+
+
+def test_does_not_wait_forever_for_other_threads(clock):
+    clock.spin = 1e9
+    timing.time_interleaved([clock.call("a", 0.001)], budget_s=0.0, turn_s=0.0, max_rounds=6)
+    assert clock.now == pytest.approx(25 * 0.001 + 12 * 0.2, rel=0.05)
+
+
+def test_a_turn_is_the_lower_quartile_of_its_calls(clock):
+    warm_up, not_counted, counted = [0.5], [0.7], [0.009, 0.001, 0.002, 0.003]
+    seconds = itertools.chain(warm_up, itertools.cycle(not_counted + counted))
+
+    def call() -> None:
+        clock.now += next(seconds)
+
+    times = timing.time_interleaved([call], budget_s=0.0, turn_s=0.0145, max_rounds=6)
+    assert times.seconds.shape == (6, 2, 1)
+    np.testing.assert_allclose(times.seconds, 0.00175)
 
 
 def test_nothing_to_time():
