@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 DEMO := demo
-NETWORK ?= alexnet
+NETWORK ?= alexnet-fc
 SPARSITY ?= 0.9
 
 # An editable install follows every change to Python files; these need a new build.

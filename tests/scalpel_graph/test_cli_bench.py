@@ -27,15 +27,16 @@ def assert_refused(code: int, capfd, *words: object) -> None:
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> list[Path]:
+def models(tmp_path: Path, monkeypatch) -> list[Path]:
     """A network, the same network again, and one whose last bias is larger by 1."""
     other = mlp(sparsity=0.9)
     bias = next(tensor for tensor in other.graph.initializer if tensor.name == "fc2.bias")
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(1), "fc2.bias"))
+    monkeypatch.chdir(tmp_path)
     return [
-        save(mlp(sparsity=0.9), tmp_path / "a.onnx"),
-        save(mlp(sparsity=0.9), tmp_path / "b.onnx"),
-        save(other, tmp_path / "c.onnx"),
+        save(mlp(sparsity=0.9), Path("a.onnx")),
+        save(mlp(sparsity=0.9), Path("b.onnx")),
+        save(other, Path("c.onnx")),
     ]
 
 
