@@ -78,7 +78,7 @@ def optimize(
     source = _loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
     shapes = inputs.parse_input_shapes(_shape_options(input_shapes or {}), source.proto)
-    given_inputs = None if check_inputs is None else inputs.load_check_inputs(check_inputs, source.proto)
+    given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(
         target=profile,
         threads=threads,
@@ -102,11 +102,11 @@ def optimize(
                 seed=seed,
                 dimensions=context.dimensions,
                 shapes=shapes,
-                check_inputs=given_inputs,
+                check_inputs=given,
                 rtol=rtol,
                 atol=atol,
                 threads=context.threads,
-                library=Path(custom_op_library()),
+                library=custom_op_library(),
             )
         else:
             outcome = dataclasses.replace(_unchanged("the check was turned off"), ok=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from scalpel_graph import io
@@ -39,7 +39,7 @@ class SessionError(ScalpelError):
 
 
 def session(
-    model: ModelProto | str | Path, *, library: Path | None = None, threads: int = 1
+    model: ModelProto | str | Path, *, library: str | Path | None = None, threads: int = 1
 ) -> ort.InferenceSession:
     """A session on the CPU that writes nothing to stderr.
 

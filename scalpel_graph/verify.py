@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 from onnx import AttributeProto, ModelProto, NodeProto
 
 from scalpel_graph import io, ops
@@ -84,7 +84,7 @@ def verify(
     rtol: float = RTOL,
     atol: float = ATOL,
     threads: int = 1,
-    library: Path | None = None,
+    library: str | Path | None = None,
 ) -> Verification:
     """Runs the original and the result and compares their outputs.
 
@@ -228,7 +228,7 @@ def _generated_run(
 
 
 def _check(
-    after: ModelProto, references: list[_Run], settings: _Settings, library: Path | None
+    after: ModelProto, references: list[_Run], settings: _Settings, library: str | Path | None
 ) -> Difference:
     """Runs the result one way on every input set."""
     way = ""

@@ -126,7 +126,7 @@ class _Run:
     def __init__(self, path: Path, threads: int, feed: dict[str, Any]) -> None:
         self._path = path
         try:
-            self._session = session(path, library=Path(custom_op_library()), threads=threads)
+            self._session = session(path, library=custom_op_library(), threads=threads)
         except SessionError as error:
             raise InputError(f"{path}: ONNX Runtime cannot load it ({error})") from error
         self._feed = feed
