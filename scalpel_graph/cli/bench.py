@@ -31,7 +31,8 @@ examples:
   scalpel-bench a.onnx b.onnx c.onnx --threads 4 --input-shape images:8,3,224,224 --json times.json
 
 The models take turns, so what else the machine does slows all of them alike: believe the ratio more than the
-times. The interval holds the true ratio with 95 % confidence. At least {MIN_ROUNDS} rounds are run.
+times. The interval holds the true ratio with 95 % confidence; ± is half the range of the middle half of the
+runs. At least {MIN_ROUNDS} rounds are run.
 """
 
 
@@ -75,7 +76,7 @@ def _main(arguments: Sequence[str]) -> int:
         feed = _shared_inputs(models, options)
         runs = [_Run(path, options.threads, feed) for path in options.models]
         answers = [run.first_answer() for run in runs]
-        step(f"timing for {options.seconds:g} s")
+    with cli.still(f"timing for {options.seconds:g} s", options.quiet):
         times = time_interleaved(runs, budget_s=options.seconds)
     measurements = [_measurement(model, times, number, answers) for number, model in enumerate(models)]
     if options.json:
@@ -227,19 +228,19 @@ def _as_json(
 
 
 def _show(measurements: Sequence[Measurement], times: InterleavedTimes, options: argparse.Namespace) -> None:
-    table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("model", overflow="fold")
-    for heading in ("file", "median", "middle half of runs", "speed-up", "95 % interval", "difference"):
+    for heading in ("file", "median time", "speed-up (95 %)", "difference"):
         table.add_column(heading, justify="right")
     for number, one in enumerate(measurements):
         ratio = one.speed_up
+        spread = (one.high_us - one.low_us) / 2 / one.median_us
+        speed_up = f"{ratio.median:.2f}× ({ratio.low:.2f}–{ratio.high:.2f})"
         table.add_row(
             Text(one.model, "bold"),
             show.size(one.size_bytes),
-            show.microseconds(one.median_us),
-            f"{show.microseconds(one.low_us)} – {show.microseconds(one.high_us)}",
-            Text(f"{ratio.median:.2f}×", "green" if ratio.low > 1 and number else "") if number else "",
-            f"{ratio.low:.2f} – {ratio.high:.2f}" if number else "",
+            f"{show.microseconds(one.median_us)} ±{100 * spread:.0f} %",
+            Text(speed_up, "green" if ratio.low > 1 else "") if number else "",
             (one.incomparable or f"{one.max_abs_diff:.2g}") if number else "",
         )
     out = cli.output_console(options.quiet)

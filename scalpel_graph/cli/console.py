@@ -99,8 +99,22 @@ def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     if quiet or not console.is_terminal:
         yield lambda step: None
         return
-    with console.status("") as status:
+    with console.status("reading") as status:
         yield lambda step: status.update(escape(step))
+
+
+@contextlib.contextmanager
+def still(text: str, quiet: bool) -> Iterator[None]:
+    """A line on the terminal that does not move, so that it takes nothing from what is measured meanwhile."""
+    console = Console(stderr=True, highlight=False)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    console.print(text, end="\r", markup=False)
+    try:
+        yield
+    finally:
+        console.print(" " * len(text), end="\r")
 
 
 def positive(text: str) -> int:

@@ -79,7 +79,7 @@ def _parser() -> cli.Parser:
         prog=_PROG,
         usage=f"{_PROG} IN.onnx OUT.onnx [--target cpu] [options]",
         description="Rewrites a pruned ONNX network so that its zeros save space and time on one kind of "
-        "hardware. The function it computes does not change, and that is checked before anything is written.",
+        "hardware. The function it\ncomputes does not change, and that is checked before anything is written.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -128,7 +128,9 @@ def _parser() -> cli.Parser:
     model.add_argument("--list-passes", action="store_true", help="list the passes in their order, and end")
 
     talk = parser.add_argument_group("what is printed").add_mutually_exclusive_group()
-    talk.add_argument("-v", "--verbose", action="store_true", help="also list every node left alone")
+    talk.add_argument(
+        "-v", "--verbose", action="store_true", help="also list the passes and what each left alone"
+    )
     talk.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--version", action="version", version=f"Scalpel Graph {__version__}")
     return parser
