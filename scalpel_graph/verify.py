@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 from onnx import AttributeProto, ModelProto, NodeProto
 
 from scalpel_graph import io, ops
@@ -23,6 +23,11 @@ from scalpel_graph.inputs import Recipe, has_open_dimensions, make_inputs
 from scalpel_graph.session import SessionError, run, session
 
 __all__ = ["Unverifiable", "Verification", "verify"]
+
+#: Sets of generated inputs, and tolerances that allow for rounding alone.
+RUNS = 2
+RTOL = 1e-3
+ATOL = 1e-5
 
 #: Operators that draw random numbers. Two runs of a model may agree by luck.
 _RANDOM = {
@@ -71,13 +76,13 @@ def verify(
     before: io.LoadedModel,
     after: ModelProto,
     *,
-    runs: int = 2,
+    runs: int = RUNS,
     seed: int = 0,
     dimensions: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     check_inputs: Mapping[str, Any] | None = None,
-    rtol: float = 1e-3,
-    atol: float = 1e-5,
+    rtol: float = RTOL,
+    atol: float = ATOL,
     threads: int = 1,
     library: Path | None = None,
 ) -> Verification:
