@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from scalpel_graph.errors import InputError

@@ -31,6 +31,10 @@ _FOREIGN_TYPES = {
     }.items()
 }
 _FATAL = 4
+#: A C++ function, as ONNX Runtime's messages name the place they come from.
+_SIGNATURE = (
+    r"(?:[\w:&*<>,~ ]+ )?(?:\w+::)+~?\w+\((?:[^()]|\([^()]*\))*\)(?: const)?(?:::<lambda\(.*?\)>)?(?:::)? "
+)
 _MESSAGE_LENGTH = 300
 
 
@@ -131,10 +135,6 @@ def _sentence(error: Exception) -> str:
     """What ONNX Runtime says, without its codes, its source locations and its line breaks."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"\S*\w+\.(?:cc|h|cpp):\d+ ", "", text)
-    text = re.sub(
-        r"(?:[\w:&*<>,~ ]+ )?(?:\w+::)+~?\w+\((?:[^()]|\([^()]*\))*\)(?: const)?(?:::<lambda\(.*?\)>)?(?:::)? ",
-        "",
-        text,
-    )
+    text = re.sub(_SIGNATURE, "", text)
     text = " ".join(text.split()).rstrip(". ")
     return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"

@@ -78,8 +78,8 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog=_PROG,
         usage=f"{_PROG} IN.onnx OUT.onnx [--target cpu] [options]",
-        description="Rewrites a pruned ONNX network so that its zeros save space and time on one kind of hardware."
-        "\nWhat it computes does not change, and that is checked before anything is written.",
+        description="Rewrites a pruned ONNX network so that its zeros save space and time on one kind of "
+        "hardware.\nWhat it computes does not change, and that is checked before anything is written.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
