@@ -162,11 +162,12 @@ def assemble(
 
 
 def sparse_weights(shape: tuple[int, ...], group_shape: group_csr.GroupShape, seed: int = 0) -> Floats:
-    """Random weights, ``[M, ...]``, with about 30 % of their groups, and with empty row blocks."""
+    """Random weights, ``[M, ...]``, with about 30 % of their groups, with empty row blocks."""
     rng = np.random.default_rng(seed)
     (r, c), M, K = group_shape, shape[0], int(np.prod(shape[1:]))
     kept = rng.random((-(-M // r), -(-K // c))) < 0.3
     kept[rng.random(kept.shape[0]) < 0.2] = False
+    kept[0, -1] = kept[-1, -1] = True  # the groups that may be padded
     mask = kept.repeat(r, axis=0).repeat(c, axis=1)[:M, :K]
     return np.where(mask, rng.standard_normal((M, K)), 0).astype(np.float32).reshape(shape)
 

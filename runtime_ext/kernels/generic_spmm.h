@@ -32,27 +32,53 @@ void multiply_tile(const SpmmCall& call, const PixelVector* pixels, bool whole_v
 #pragma GCC unroll 16
   for (int t = 0; t < Vectors; ++t) sources[t] = call.X + pixels[t].source;
   const int64_t rows = call.rows - row;
-  Vector sums[Rows][Vectors];
+  // Small tiles take several steps at once, each with its own sums, to hide the latency of a multiply-add.
+  constexpr int kSteps = Simd::steps_at_once(Rows, Vectors);
+  Vector partial[kSteps][Rows][Vectors];
   const float* bias = call.bias != nullptr ? call.bias + row : kNoBias;
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
     const Vector start = Simd::broadcast(i < rows ? bias + i : kNoBias);
 #pragma GCC unroll 16
-    for (int t = 0; t < Vectors; ++t) sums[i][t] = start;
+    for (int t = 0; t < Vectors; ++t) {
+      partial[0][i][t] = start;
+#pragma GCC unroll 16
+      for (int u = 1; u < kSteps; ++u) partial[u][i][t] = Simd::zero();
+    }
   }
-  for (int64_t step = 0; step < steps; ++step) {
+  const auto take_step = [&](Vector(&sums)[Rows][Vectors], int64_t step, const float* w) __attribute__((always_inline)) {
     const size_t offset = offsets[step];
     Vector x[Vectors];
 #pragma GCC unroll 16
     for (int t = 0; t < Vectors; ++t) x[t] = Simd::load(sources[t] + offset);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      const Vector w = Simd::broadcast(weights + i);
+      const Vector weight = Simd::broadcast(w + i);
 #pragma GCC unroll 16
-      for (int t = 0; t < Vectors; ++t) sums[i][t] = Simd::multiply_add(w, x[t], sums[i][t]);
+      for (int t = 0; t < Vectors; ++t) sums[i][t] = Simd::multiply_add(weight, x[t], sums[i][t]);
     }
-    weights += BlockRows;
+  };
+  int64_t step = 0;
+  for (; step + kSteps <= steps; step += kSteps) {
+#pragma GCC unroll 16
+    for (int u = 0; u < kSteps; ++u) take_step(partial[u], step + u, weights + u * BlockRows);
+    weights += kSteps * BlockRows;
   }
+  if constexpr (kSteps > 1) {
+    for (; step < steps; ++step, weights += BlockRows) take_step(partial[0], step, weights);
+#pragma GCC unroll 16
+    for (int u = kSteps / 2; u > 0; u /= 2) {
+#pragma GCC unroll 16
+      for (int v = 0; v < u; ++v) {
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 16
+          for (int t = 0; t < Vectors; ++t) partial[v][i][t] = Simd::add(partial[v][i][t], partial[v + u][i][t]);
+        }
+      }
+    }
+  }
+  Vector(&sums)[Rows][Vectors] = partial[0];
   float* y = call.Y + row * call.ldy;
   const float* residual = call.residual != nullptr ? call.residual + row * call.ldy : nullptr;
   if (whole_vectors && rows >= Rows) {

@@ -72,7 +72,8 @@ struct GemvCall {
 struct GemvKernel {
   const char* name;
   GemvLayout layout;
-  int width;  // floats of an item
+  int width;        // floats of an item
+  int most_rows;    // of X for which one GEMV each beats SpMM
   void (*run_u16)(const GemvCall& call);
   void (*run_u32)(const GemvCall& call);
 };

@@ -38,6 +38,11 @@ struct Avx2 {
     return block_rows == 8 && vectors > 1 ? 4 : block_rows;
   }
 
+  static constexpr int steps_at_once(int rows, int vectors) {
+    constexpr int kMostSums = 12;
+    return rows * vectors * 4 <= kMostSums ? 4 : rows * vectors * 2 <= kMostSums ? 2 : 1;
+  }
+
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector set(float value) { return _mm256_set1_ps(value); }
   static Vector broadcast(const float* from) { return _mm256_broadcast_ss(from); }

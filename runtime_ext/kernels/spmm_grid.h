@@ -1,4 +1,4 @@
-// How SpMM is cut into tasks: tiles of pixels times parts of the row blocks.
+// How SpMM is cut into tasks: panels of pixels times parts of the row blocks.
 #pragma once
 
 #include <cstddef>
@@ -10,12 +10,12 @@
 namespace scalpel {
 
 struct SpmmGrid {
-  // `tiles` pieces of the activations, of `activation_bytes` together; `vector_floats` output pixels in all.
-  SpmmGrid(const RowBlocks& matrix, int64_t tiles, double pixels, double activation_bytes) {
+  // `pixels` (columns of the activations) in `panels`, which read `activation_bytes` together.
+  SpmmGrid(const RowBlocks& matrix, int64_t panels, double pixels, double activation_bytes) {
     constexpr double kMultiplyAddsPerTask = 2.5e6;  // about 50 µs
     const size_t wanted = task_count(matrix.multiply_adds() * pixels, kMultiplyAddsPerTask);
     const auto most_row_parts = static_cast<size_t>(std::max<int64_t>(matrix.blocks(), 1));
-    const auto most_pixel_parts = static_cast<size_t>(std::max<int64_t>(tiles, 1));
+    const auto most_pixel_parts = static_cast<size_t>(std::max<int64_t>(panels, 1));
     // Each task reads its part of the weights and its part of the activations: take the cut that reads least.
     const double weight_bytes = matrix.multiply_adds() * sizeof(float);
     double least = 0;

@@ -65,14 +65,9 @@ class VectorConvPlan final : public ConvPlan {
     }
     const int64_t image_size = geometry_.in_channels * layout.channel_size;
     const int64_t vectors = static_cast<int64_t>(table->vectors.size());
-    // Row by row of weights over a panel of pixels whose input stays in the second cache.
-    static const double kPanelBytes = getenv("PANEL") ? atof(getenv("PANEL")) : 131072;
-    const int64_t panel_pixels = static_cast<int64_t>(
-        kPanelBytes / sizeof(float) / static_cast<double>(std::max<int64_t>(geometry_.in_channels / geometry_.group, 1)));
-    const int64_t panel_tiles =
-        std::max<int64_t>(panel_pixels / (kernels_.lanes * spmm_.max_vectors), 1);
-    const int64_t tiles = (vectors + spmm_.max_vectors * panel_tiles - 1) / (spmm_.max_vectors * panel_tiles);
-    const SpmmGrid grid(blocks_, batch * tiles, static_cast<double>(batch * vectors * kernels_.lanes),
+    const int64_t panel = panel_vectors();
+    const int64_t panels = (vectors + panel - 1) / panel;
+    const SpmmGrid grid(blocks_, batch * panels, static_cast<double>(batch * vectors * kernels_.lanes),
                         static_cast<double>(batch * image_size) * sizeof(float));
     parallel_for(parallel, grid.tasks(), [&](size_t task) {
       const size_t row_part = task % grid.row_parts, pixel_part = task / grid.row_parts;
@@ -90,12 +85,12 @@ class VectorConvPlan final : public ConvPlan {
       const int64_t row = call.block_begin * blocks_.rows;
       call.rows = blocks_.M - row;
       if (epilogue.bias != nullptr) call.bias = epilogue.bias + row;
-      const int64_t last = part_begin(batch * tiles, pixel_part + 1, grid.pixel_parts);
-      for (int64_t i = part_begin(batch * tiles, pixel_part, grid.pixel_parts); i < last; ++i) {
-        const int64_t image = i / tiles;
-        const auto tile = static_cast<size_t>(i % tiles);
-        const int64_t first = part_begin(vectors, tile, static_cast<size_t>(tiles));
-        const int64_t count = part_begin(vectors, tile + 1, static_cast<size_t>(tiles)) - first;
+      const int64_t last = part_begin(batch * panels, pixel_part + 1, grid.pixel_parts);
+      for (int64_t i = part_begin(batch * panels, pixel_part, grid.pixel_parts); i < last; ++i) {
+        const int64_t image = i / panels;
+        const auto panel_index = static_cast<size_t>(i % panels);
+        const int64_t first = part_begin(vectors, panel_index, static_cast<size_t>(panels));
+        const int64_t count = part_begin(vectors, panel_index + 1, static_cast<size_t>(panels)) - first;
         const int64_t out = (image * blocks_.M + row) * pixels;
         call.X = X + image * image_size;
         call.vectors = table->vectors.data() + first;
@@ -118,6 +113,15 @@ class VectorConvPlan final : public ConvPlan {
     const int64_t y = k / kernel_w % kernel_h * geometry_.dilations[0], x = k % kernel_w * geometry_.dilations[1];
     const int64_t *stride = geometry_.strides;
     return {k / (kernel_h * kernel_w), y % stride[0] * stride[1] + x % stride[1], {y / stride[0], x / stride[1]}};
+  }
+
+  // Vectors of pixels that a row block passes over before the next one does: as many whole tiles as keep the input
+  // they read in the second cache.
+  int64_t panel_vectors() const {
+    constexpr int64_t kPanelFloats = 32768;
+    const int64_t channels = std::max<int64_t>(geometry_.in_channels / geometry_.group, 1);
+    const int64_t tile = kernels_.lanes * spmm_.max_vectors;
+    return std::max<int64_t>(kPanelFloats / channels / tile, 1) * spmm_.max_vectors;
   }
 
   // The input of one size as the kernels see it.

@@ -33,7 +33,7 @@ class VectorGemmPlan final : public GemmPlan {
 
   size_t workspace_bytes(int64_t N) const override {
     const auto K = static_cast<size_t>(K_);
-    if (N >= kFirstSpmmN) {
+    if (N > streams_.kernel.most_rows) {
       const Panels panels(*this, N);
       return static_cast<size_t>(panels.count * panels.pitch) * K * sizeof(float);
     }
@@ -43,7 +43,7 @@ class VectorGemmPlan final : public GemmPlan {
   void run(const float* X, int64_t N, float* Y, const Epilogue& epilogue, void* workspace,
            const Parallel& parallel) const override {
     if (N == 0 || streams_.M == 0) return;
-    if (N >= kFirstSpmmN) {
+    if (N > streams_.kernel.most_rows) {
       run_spmm(X, N, Y, epilogue, static_cast<float*>(workspace), parallel);
     } else {
       run_gemv(X, N, Y, epilogue, static_cast<float*>(workspace), parallel);
@@ -51,9 +51,6 @@ class VectorGemmPlan final : public GemmPlan {
   }
 
  private:
-  // From this many rows of X on, SpMM with idle lanes beats one GEMV a row.
-  static constexpr int64_t kFirstSpmmN = 4;
-
   // X transposed, in panels as wide as a tile: [count][K][pitch].
   struct Panels {
     Panels(const VectorGemmPlan& plan, int64_t N) {

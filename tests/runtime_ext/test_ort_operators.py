@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scalpel_graph import ops
 from tests.ort_sessions import run, session
-from tests.sparse_layer import OPSETS, RELU, RELU6, SparseLayer, conv, gemm
+from tests.sparse_layer import OPSETS, RELU, RELU6, SparseLayer, assemble, conv, gemm
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -75,6 +75,34 @@ def test_int32_columns_are_as_good_as_uint16(layer: SparseLayer) -> None:
     columns.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(columns).astype(np.int32), columns.name))
     np.testing.assert_array_equal(run(wide, feeds), run(model, feeds))
     np.testing.assert_array_equal(run(wide, feeds, library=False), run(model, feeds, library=False))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        GEMMS["simd-group-columns-left-over"],
+        GEMMS["row-block-rows-left-over"],
+        GEMMS["block"],
+        CONVS["rows-left-over"],
+        CONVS["groups-columns-left-over"],
+        CONVS["block"],
+    ],
+)
+def test_what_lies_in_the_padding_of_a_group_is_not_looked_at(layer: SparseLayer) -> None:
+    arrays = layer.initializers()
+    (r, c), M = layer.group_shape, layer.weights.shape[0]
+    blocks = np.arange(arrays["row_offsets"].size - 1).repeat(np.diff(arrays["row_offsets"]))
+    rows = blocks[:, None, None] * r + np.arange(r)[:, None]
+    columns = arrays["column_indices"][:, None, None].astype(np.int64) * c + np.arange(c)
+    padding = (rows >= M) | (columns >= layer.weights.size // M)
+    assert padding.any()
+    arrays["values"] = np.where(padding, np.float32(np.nan), arrays["values"])
+    model = assemble(
+        layer.op_type, arrays, layer.attributes(), x_dims=layer.x_shape, has_residual=layer.has_residual
+    )
+    feeds = layer.feeds()
+    np.testing.assert_allclose(run(model, feeds), layer.expected(feeds), **TOLERANCE)
+    np.testing.assert_allclose(run(model, feeds, library=False), layer.expected(feeds), **TOLERANCE)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
