@@ -70,6 +70,8 @@ def _main(arguments: Sequence[str]) -> int:
         _write_report(report, options.report)
     out = cli.output_console(quiet)
     summary.print_summary(out, report, verbose=options.verbose)
+    if options.report:
+        out.print(f"Report: {options.report}", soft_wrap=True)
     out.print(f"Took {time.perf_counter() - started:.1f} s.", style="dim")
     return 0
 
