@@ -16,6 +16,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def _measure(
         session(result.model, library=scalpel_graph.custom_op_library(), threads=threads),
     ]
     feed = {pruned.graph.input[0].name: NETWORKS[name].sample_input()}
-    times = time_interleaved([lambda one=one: one.run(None, feed) for one in sessions], budget_s=seconds)
+    times = time_interleaved([partial(one.run, None, feed) for one in sessions], budget_s=seconds)
     return Result(
         network=name,
         sparsity=sparsity,
@@ -247,7 +248,7 @@ def predicted_bytes(
         total += group_csr.encoded_bytes(layer.shape, group_shape, n_groups) - tensor.nbytes
     opset = pruned.opset_import[0].version
     used = {ops.CONV if decision.op == "Conv" else ops.GEMM for decision in sparse}
-    return total + sum(ops.function(operator, opset).ByteSize() for operator in used)
+    return total + sum(int(ops.function(operator, opset).ByteSize()) for operator in used)
 
 
 def _as_json(results: Sequence[Result]) -> dict[str, Any]:

@@ -1,0 +1,267 @@
+"""Every vector kernel against the scalar one: group shapes, remainders, geometry, epilogues, threads."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalpel_graph import _kernels
+from tests.runtime_ext.kernel_reference import ConvCase, conv_kernel, gemm_kernel, sparse_weights
+
+ISAS = [isa for isa in _kernels.isas() if isa != "scalar"]
+GROUP_SHAPES = [(1, 1), (1, 8), (1, 16), (2, 1), (4, 1), (8, 1), (16, 1), (1, 3), (3, 1), (12, 1), (2, 8), (4, 4)]
+ROWS_OF_X = [*range(1, 10), 15, 16, 17, 23, 24, 25, 31, 32, 33, 40, 41, 48, 49, 55, 56, 57, 63, 64, 65, 70]
+EPILOGUES = list(itertools.product([False, True], [False, True], [(-np.inf, np.inf), (0.0, np.inf), (-0.5, 0.75)]))
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def assert_same(vector, scalar):
+    np.testing.assert_allclose(vector, scalar, rtol=1e-4, atol=2e-5)
+
+
+def epilogue_arguments(rng, M, output_shape, choice):
+    has_bias, has_residual, (low, high) = choice
+    return {
+        "bias": normal(rng, M) if has_bias else None,
+        "residual": normal(rng, *output_shape) if has_residual else None,
+        "activation_min": low,
+        "activation_max": high,
+    }
+
+
+def compare_gemm(isa, W, group_shape, X, epilogue, threads=1, wide_columns=False):
+    scalar = gemm_kernel(W, group_shape, "scalar").run(X, **epilogue)
+    assert_same(gemm_kernel(W, group_shape, isa, wide_columns).run(X, threads=threads, **epilogue), scalar)
+
+
+def compare_conv(isa, W, group_shape, case, X, epilogue_choice, rng):
+    scalar = conv_kernel(W, group_shape, case, "scalar")
+    output_shape = scalar.run(X).shape
+    epilogue = epilogue_arguments(rng, W.shape[0], output_shape, epilogue_choice)
+    assert_same(conv_kernel(W, group_shape, case, isa).run(X, **epilogue), scalar.run(X, **epilogue))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_group_shapes_reach_every_kernel(isa):
+    reached = {name for shape in GROUP_SHAPES for name in _kernels.selected_kernels(isa, *shape).values()}
+    assert reached == {kernel["name"] for kernel in _kernels.kernels() if kernel["isa"] == isa}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", GROUP_SHAPES)
+def test_gemm_of_any_number_of_rows(isa, group_shape):
+    rng = np.random.default_rng(2)
+    epilogues = itertools.cycle(EPILOGUES)
+    for M, K in [(37, 61), (64, 96), (9, 130)]:
+        W = sparse_weights(rng, M, K, group_shape, 0.4)
+        for N in ROWS_OF_X:
+            compare_gemm(isa, W, group_shape, normal(rng, N, K), epilogue_arguments(rng, M, (N, M), next(epilogues)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", GROUP_SHAPES)
+def test_gemm_of_any_matrix_size(isa, group_shape):
+    rng = np.random.default_rng(3)
+    epilogues = itertools.cycle(EPILOGUES)
+    for M, K in itertools.product([1, 2, 7, 8, 9, 31, 33], [1, 7, 8, 9, 31]):
+        for N in (1, 11):
+            W = sparse_weights(rng, M, K, group_shape, 0.5)
+            compare_gemm(isa, W, group_shape, normal(rng, N, K), epilogue_arguments(rng, M, (N, M), next(epilogues)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", [(1, 1), (1, 8), (4, 1), (8, 1)])
+def test_columns_beyond_16_bits(isa, group_shape):
+    rng = np.random.default_rng(4)
+    M, K = 19, 65600 * group_shape[1]
+    W = np.zeros((M, K), np.float32)
+    kept = rng.integers(0, K, 300)
+    W[:, kept[:100]] = normal(rng, M, 100)
+    W[:, [0, K - 1]] = 1.0
+    for N in (1, 9):
+        compare_gemm(isa, W, group_shape, normal(rng, N, K), {})
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", [(1, 1), (1, 8), (4, 1), (8, 1)])
+@pytest.mark.parametrize("N", [1, 64])
+def test_threads_do_not_change_the_result(isa, group_shape, N):
+    rng = np.random.default_rng(5)
+    M = K = 1200 if N == 1 else 600
+    W = sparse_weights(rng, M, K, group_shape, 0.5)
+    X = normal(rng, N, K)
+    kernel = gemm_kernel(W, group_shape, isa)
+    one = kernel.run(X, threads=1)
+    for _ in range(5):
+        np.testing.assert_array_equal(kernel.run(X, threads=3), one)
+    assert_same(one, gemm_kernel(W, group_shape, "scalar").run(X, threads=2))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_threads_do_not_change_a_conv(isa, batch):
+    rng = np.random.default_rng(6)
+    case = ConvCase((1, 1), (1, 1, 1, 1), (1, 1))
+    W = sparse_weights(rng, 128, 64 * 9, (4, 1), 0.4).reshape(128, 64, 3, 3)
+    X = normal(rng, batch, 64, 28, 28)
+    kernel = conv_kernel(W, (4, 1), case, isa)
+    one = kernel.run(X, threads=1)
+    for _ in range(5):
+        np.testing.assert_array_equal(kernel.run(X, threads=3), one)
+    assert_same(one, conv_kernel(W, (4, 1), case, "scalar").run(X, threads=2))
+
+
+@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("group_shape", [(1, 1), (1, 8), (4, 1), (8, 1)])
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (21, 13)])
+def test_a_matrix_without_weights_gives_the_bias(isa, group_shape, shape):
+    M, K = shape
+    kernel = gemm_kernel(np.zeros(shape, np.float32), group_shape, isa)
+    bias = np.arange(M, dtype=np.float32) - 3
+    for N in (0, 1, 9):
+        Y = kernel.run(np.ones((N, K), np.float32), bias=bias, activation_min=0.0)
+        np.testing.assert_array_equal(Y, np.tile(np.maximum(bias, 0), (N, 1)))
+
+
+@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1)])
+def test_a_conv_without_weights_gives_the_bias(isa, pads):
+    case = ConvCase((1, 1), pads, (1, 1))
+    kernel = conv_kernel(np.zeros((6, 4, 3, 3), np.float32), (4, 1), case, isa)
+    bias = np.arange(6, dtype=np.float32) - 3
+    X = np.ones((2, 4, 7, 7), np.float32)
+    Y = kernel.run(X, bias=bias)
+    np.testing.assert_array_equal(Y, np.broadcast_to(bias[:, None, None], Y.shape))
+    assert kernel.run(X[:0]).shape[0] == 0
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", GROUP_SHAPES)
+def test_pointwise_conv_of_any_number_of_pixels(isa, group_shape):
+    rng = np.random.default_rng(7)
+    case = ConvCase((1, 1), (0, 0, 0, 0), (1, 1))
+    epilogues = itertools.cycle(EPILOGUES)
+    W = sparse_weights(rng, 21, 19, group_shape, 0.4).reshape(21, 19, 1, 1)
+    for pixels in [*range(1, 71), 96, 168, 169, 400]:
+        compare_conv(isa, W, group_shape, case, normal(rng, 1, 19, 1, pixels), next(epilogues), rng)
+
+
+GEOMETRIES = [
+    ConvCase(strides, pads, dilations)
+    for strides, pads, dilations in itertools.product(
+        [(1, 1), (2, 2), (3, 1), (1, 2)],
+        [(0, 0, 0, 0), (1, 1, 1, 1), (0, 2, 1, 3)],
+        [(1, 1), (2, 2), (1, 3)],
+    )
+]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", [(1, 1), (1, 8), (2, 1), (4, 1), (8, 1)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 5)])
+def test_conv_of_any_geometry(isa, group_shape, kernel):
+    rng = np.random.default_rng(8)
+    epilogues = itertools.cycle(EPILOGUES)
+    W = sparse_weights(rng, 11, 5 * kernel[0] * kernel[1], group_shape, 0.4).reshape(11, 5, *kernel)
+    for case, spatial in itertools.product(GEOMETRIES, [(14, 14), (7, 13), (8, 30)]):
+        compare_conv(isa, W, group_shape, case, normal(rng, 2, 5, *spatial), next(epilogues), rng)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("group", "group_shape"), [(2, (8, 1)), (2, (1, 8)), (4, (4, 1)), (16, (1, 1)), (8, (2, 3))])
+def test_grouped_conv(isa, group, group_shape):
+    rng = np.random.default_rng(9)
+    W = sparse_weights(rng, 16, 3 * 9, group_shape, 0.4).reshape(16, 3, 3, 3)
+    for strides, pads in itertools.product([(1, 1), (2, 2)], [(0, 0, 0, 0), (1, 1, 1, 1)]):
+        case = ConvCase(strides, pads, (1, 1), group)
+        for spatial in [(7, 7), (12, 16)]:
+            compare_conv(isa, W, group_shape, case, normal(rng, 2, 3 * group, *spatial), EPILOGUES[0], rng)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", [(1, 1), (1, 8), (4, 1), (8, 1)])
+def test_1d_conv(isa, group_shape):
+    rng = np.random.default_rng(10)
+    W = sparse_weights(rng, 13, 6 * 5, group_shape, 0.4).reshape(13, 6, 5)
+    for stride, pads, dilation in itertools.product([1, 2, 4], [(0, 0), (2, 2), (3, 0)], [1, 2]):
+        case = ConvCase((stride,), pads, (dilation,))
+        for width in (9, 17, 40):
+            compare_conv(isa, W, group_shape, case, normal(rng, 2, 6, width), EPILOGUES[-1], rng)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_one_plan_serves_many_input_sizes(isa):
+    rng = np.random.default_rng(11)
+    case = ConvCase((2, 2), (1, 1, 1, 1), (1, 1))
+    W = sparse_weights(rng, 8, 4 * 9, (4, 1), 0.5).reshape(8, 4, 3, 3)
+    vector, scalar = (conv_kernel(W, (4, 1), case, name) for name in (isa, "scalar"))
+    for size in [*range(5, 20), *range(5, 20)]:
+        X = normal(rng, 1, 4, size, size + 1)
+        assert_same(vector.run(X), scalar.run(X))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_nan_and_infinity_reach_the_outputs_that_read_them(isa):
+    W = np.eye(24, dtype=np.float32)
+    for group_shape, N in itertools.product([(1, 1), (1, 8), (4, 1), (8, 1)], [1, 9]):
+        X = np.ones((N, 24), np.float32)
+        X[0, 5], X[0, 14] = np.nan, np.inf
+        Y = gemm_kernel(W, group_shape, isa).run(X, activation_min=0.0, activation_max=6.0)
+        assert np.isnan(Y[0, 5])
+        assert Y[0, 14] == 6.0
+        np.testing.assert_array_equal(Y[1:], 1.0)
+
+
+def test_weights_outside_the_matrix_are_ignored():
+    group_values = np.full((1, 4, 8), np.nan, np.float32)
+    group_values[0, :3, :5] = 1.0
+    arrays = (group_values, np.array([0, 1], np.int32), np.zeros(1, np.uint16), (3, 5))
+    for isa, N in itertools.product(_kernels.isas(), [1, 9]):
+        np.testing.assert_array_equal(_kernels.Gemm(*arrays, isa=isa).run(np.ones((N, 5), np.float32)), 5.0)
+
+
+@st.composite
+def conv_problems(draw):
+    dims = draw(st.integers(1, 2))
+    sizes = st.tuples(*[st.integers(1, 3)] * dims)
+    group_shape = draw(st.sampled_from(GROUP_SHAPES))
+    group = draw(st.sampled_from([1, 1, 2, 3]))
+    kernel, strides, dilations = draw(st.tuples(*[st.integers(1, 4)] * dims)), draw(sizes), draw(sizes)
+    pads = draw(st.tuples(*[st.integers(0, 3)] * (2 * dims)))
+    smallest = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    spatial = tuple(low + draw(st.integers(0, 20)) for low in smallest)
+    rows = draw(st.integers(1, 20)) if group == 1 else group * group_shape[0] * draw(st.integers(1, 2))
+    channels = draw(st.integers(1, 5))
+    return (rows, channels, *kernel), group_shape, ConvCase(strides, pads, dilations, group), spatial
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(problem=conv_problems(), seed=st.integers(0, 2**32 - 1))
+def test_any_conv(isa, problem, seed):
+    shape, group_shape, case, spatial = problem
+    rng = np.random.default_rng(seed)
+    W = sparse_weights(rng, shape[0], int(np.prod(shape[1:])), group_shape, rng.random()).reshape(shape)
+    X = normal(rng, int(rng.integers(1, 3)), shape[1] * case.group, *spatial)
+    compare_conv(isa, W, group_shape, case, X, EPILOGUES[int(rng.integers(len(EPILOGUES)))], rng)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    M=st.integers(1, 100),
+    K=st.integers(1, 300),
+    N=st.integers(1, 70),
+    group_shape=st.sampled_from(GROUP_SHAPES),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_gemm(isa, M, K, N, group_shape, seed):
+    rng = np.random.default_rng(seed)
+    W = sparse_weights(rng, M, K, group_shape, rng.random())
+    epilogue = epilogue_arguments(rng, M, (N, M), EPILOGUES[int(rng.integers(len(EPILOGUES)))])
+    compare_gemm(isa, W, group_shape, normal(rng, N, K), epilogue, threads=2, wide_columns=bool(rng.integers(2)))
