@@ -8,10 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from scalpel_graph import formatting as show
-from scalpel_graph.report import Report
+from scalpel_graph.report import LayerDecision, Report
 
 #: Names of layers that one line lists before it only counts the rest.
 _NAMES_SHOWN = 4
+
+#: Rows of the table of sparse layers, about.
+_LAYERS_SHOWN = 12
 
 
 def print_summary(out: Console, report: Report, *, verbose: bool = False) -> None:
@@ -31,7 +34,11 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
     if sparse:
         of_all = f": {len(sparse)} of {show.plural(len(report.layers), 'layer')}"
         out.print(Text.assemble("\n", ("Made sparse", "bold"), of_all))
-        out.print(_indented(_sparse_layers(report)))
+        shown = sparse if verbose else _most_saved(sparse)
+        out.print(_indented(_sparse_layers(shown)))
+        if len(shown) < len(sparse):
+            rest = f"and {len(sparse) - len(shown)} more that save less time; -v lists them"
+            out.print(_indented(Text(rest, "dim")))
     dense = show.left_dense(report.layers)
     if dense:
         out.print("\nLeft dense", style="bold")
@@ -67,7 +74,16 @@ def _figures(report: Report) -> Table:
     return table
 
 
-def _sparse_layers(report: Report) -> Table:
+def _most_saved(layers: Sequence[LayerDecision]) -> Sequence[LayerDecision]:
+    """The layers whose change saves most time, in their order in the network; all if there are few."""
+    if len(layers) <= _LAYERS_SHOWN + 2:
+        return layers
+    by_saving = sorted(layers, key=lambda layer: layer.chosen.predicted_us - (layer.dense_us or 0))
+    kept = {id(layer) for layer in by_saving[:_LAYERS_SHOWN]}
+    return [layer for layer in layers if id(layer) in kept]
+
+
+def _sparse_layers(layers: Sequence[LayerDecision]) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
     table.add_column("layer", overflow="fold")
     table.add_column("operator")
@@ -75,16 +91,15 @@ def _sparse_layers(report: Report) -> Table:
     table.add_column("stored", justify="right")
     table.add_column("predicted", justify="right")
     table.add_column("against dense", justify="right")
-    for layer in report.layers:
-        if layer.chosen.decision == "group_csr":
-            table.add_row(
-                Text(layer.name),
-                layer.op,
-                show.group_shape(layer.chosen),
-                show.fraction(layer.chosen.density),
-                show.microseconds(layer.chosen.predicted_us),
-                Text(show.speed_up(layer), "green"),
-            )
+    for layer in layers:
+        table.add_row(
+            Text(layer.name),
+            layer.op,
+            show.group_shape(layer.chosen),
+            show.fraction(layer.chosen.density),
+            show.microseconds(layer.chosen.predicted_us),
+            Text(show.speed_up(layer), "green"),
+        )
     return table
 
 
