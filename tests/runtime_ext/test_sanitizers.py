@@ -8,7 +8,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "runtime_ext"
-FLAGS = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{RUNTIME}"]
+FLAGS = [
+    "-std=c++17",
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    f"-I{RUNTIME}",
+]
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 
@@ -19,7 +26,11 @@ def run(command):
 
 def test_kernels_under_sanitizers(tmp_path):
     compiler = os.environ.get("CXX", "c++")
-    sources = [*RUNTIME.glob("kernels/*.cpp"), *RUNTIME.glob("dispatch/*.cpp"), HERE / "sanitized_kernels.cpp"]
+    sources = [
+        *RUNTIME.glob("kernels/*.cpp"),
+        *RUNTIME.glob("dispatch/*.cpp"),
+        HERE / "sanitized_kernels.cpp",
+    ]
 
     def compile_source(source):
         isa_flags = {"avx2": ["-mavx2", "-mfma"]}.get(source.stem, [])
