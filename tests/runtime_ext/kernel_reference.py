@@ -40,7 +40,9 @@ def gemm_kernel(
     return _kernels.Gemm(matrix.values, matrix.row_offsets, columns, matrix.shape, isa=isa)
 
 
-def conv_kernel(weights: Floats, group_shape: group_csr.GroupShape, case: ConvCase, isa: str) -> _kernels.Conv:
+def conv_kernel(
+    weights: Floats, group_shape: group_csr.GroupShape, case: ConvCase, isa: str
+) -> _kernels.Conv:
     """The Conv kernel of ``weights`` (``[M, C / group, kernel...]``)."""
     matrix = group_csr.encode(weights.reshape(weights.shape[0], -1), group_shape)
     return _kernels.Conv(
@@ -64,7 +66,9 @@ def conv(X: Floats, weights: Floats, case: ConvCase) -> npt.NDArray[np.float64]:
     kernel = weights.shape[2:]
     out = [
         (size - (k - 1) * dilation - 1) // stride + 1
-        for size, k, dilation, stride in zip(padded.shape[2:], kernel, case.dilations, case.strides, strict=True)
+        for size, k, dilation, stride in zip(
+            padded.shape[2:], kernel, case.dilations, case.strides, strict=True
+        )
     ]
     rows, channels = weights.shape[0] // case.group, weights.shape[1]
     Y = np.zeros((X.shape[0], weights.shape[0], *out))
@@ -77,7 +81,9 @@ def conv(X: Floats, weights: Floats, case: ConvCase) -> npt.NDArray[np.float64]:
                 for t, dilation, size, stride in zip(tap, case.dilations, out, case.strides, strict=True)
             )
             Y[:, g * rows : (g + 1) * rows] += np.einsum(
-                "mc,nc...->nm...", W[(slice(None), slice(None), *tap)], block[(slice(None), slice(None), *window)]
+                "mc,nc...->nm...",
+                W[(slice(None), slice(None), *tap)],
+                block[(slice(None), slice(None), *window)],
             )
     return Y
 

@@ -23,4 +23,6 @@ def test_an_unknown_isa_is_an_error(monkeypatch):
     with pytest.raises(ValueError, match=r"SCALPEL_ISA=mmx cannot run here; this machine has: scalar"):
         _kernels.chosen_isa()
     with pytest.raises(ValueError, match="SCALPEL_ISA"):
-        _kernels.Gemm(np.ones((1, 1, 1), np.float32), np.array([0, 1], np.int32), np.zeros(1, np.uint16), (1, 1))
+        _kernels.Gemm(
+            np.ones((1, 1, 1), np.float32), np.array([0, 1], np.int32), np.zeros(1, np.uint16), (1, 1)
+        )

@@ -65,4 +65,6 @@ def test_conv(group_shape, name):
 def test_nan_passes_the_activation():
     kernel = gemm_kernel(np.ones((1, 1), np.float32), (1, 1), "scalar")
     X = np.array([[np.nan], [np.inf], [-np.inf]], np.float32)
-    np.testing.assert_array_equal(kernel.run(X, activation_min=0.0, activation_max=6.0), [[np.nan], [6.0], [0.0]])
+    np.testing.assert_array_equal(
+        kernel.run(X, activation_min=0.0, activation_max=6.0), [[np.nan], [6.0], [0.0]]
+    )

@@ -129,7 +129,14 @@ def test_wrong_types_are_refused():
             _kernels.validate(**{**a, name: a[name].astype(dtype)})
 
 
-def conv(weight_shape=(12, 5, 2, 2), strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), group=1, group_shape=(1, 1)):
+def conv(
+    weight_shape=(12, 5, 2, 2),
+    strides=(1, 1),
+    dilations=(1, 1),
+    pads=(0, 0, 0, 0),
+    group=1,
+    group_shape=(1, 1),
+):
     a = arrays(group_shape)
     del a["shape"]
     return _kernels.Conv(

@@ -11,9 +11,24 @@ from scalpel_graph import _kernels
 from tests.runtime_ext.kernel_reference import ConvCase, conv_kernel, gemm_kernel, sparse_weights
 
 ISAS = [isa for isa in _kernels.isas() if isa != "scalar"]
-GROUP_SHAPES = [(1, 1), (1, 8), (1, 16), (2, 1), (4, 1), (8, 1), (16, 1), (1, 3), (3, 1), (12, 1), (2, 8), (4, 4)]
+GROUP_SHAPES = [
+    (1, 1),
+    (1, 8),
+    (1, 16),
+    (2, 1),
+    (4, 1),
+    (8, 1),
+    (16, 1),
+    (1, 3),
+    (3, 1),
+    (12, 1),
+    (2, 8),
+    (4, 4),
+]
 ROWS_OF_X = [*range(1, 10), 15, 16, 17, 23, 24, 25, 31, 32, 33, 40, 41, 48, 49, 55, 56, 57, 63, 64, 65, 70]
-EPILOGUES = list(itertools.product([False, True], [False, True], [(-np.inf, np.inf), (0.0, np.inf), (-0.5, 0.75)]))
+EPILOGUES = list(
+    itertools.product([False, True], [False, True], [(-np.inf, np.inf), (0.0, np.inf), (-0.5, 0.75)])
+)
 
 
 def normal(rng, *shape):
@@ -60,7 +75,9 @@ def test_gemm_of_any_number_of_rows(isa, group_shape):
     for M, K in [(37, 61), (64, 96), (9, 130)]:
         W = sparse_weights(rng, M, K, group_shape, 0.4)
         for N in ROWS_OF_X:
-            compare_gemm(isa, W, group_shape, normal(rng, N, K), epilogue_arguments(rng, M, (N, M), next(epilogues)))
+            compare_gemm(
+                isa, W, group_shape, normal(rng, N, K), epilogue_arguments(rng, M, (N, M), next(epilogues))
+            )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -71,7 +88,9 @@ def test_gemm_of_any_matrix_size(isa, group_shape):
     for M, K in itertools.product([1, 2, 7, 8, 9, 31, 33], [1, 7, 8, 9, 31]):
         for N in (1, 11):
             W = sparse_weights(rng, M, K, group_shape, 0.5)
-            compare_gemm(isa, W, group_shape, normal(rng, N, K), epilogue_arguments(rng, M, (N, M), next(epilogues)))
+            compare_gemm(
+                isa, W, group_shape, normal(rng, N, K), epilogue_arguments(rng, M, (N, M), next(epilogues))
+            )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -173,7 +192,9 @@ def test_conv_of_any_geometry(isa, group_shape, kernel):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("group", "group_shape"), [(2, (8, 1)), (2, (1, 8)), (4, (4, 1)), (16, (1, 1)), (8, (2, 3))])
+@pytest.mark.parametrize(
+    ("group", "group_shape"), [(2, (8, 1)), (2, (1, 8)), (4, (4, 1)), (16, (1, 1)), (8, (2, 3))]
+)
 def test_grouped_conv(isa, group, group_shape):
     rng = np.random.default_rng(9)
     W = sparse_weights(rng, 16, 3 * 9, group_shape, 0.4).reshape(16, 3, 3, 3)
@@ -264,4 +285,6 @@ def test_any_gemm(isa, M, K, N, group_shape, seed):
     rng = np.random.default_rng(seed)
     W = sparse_weights(rng, M, K, group_shape, rng.random())
     epilogue = epilogue_arguments(rng, M, (N, M), EPILOGUES[int(rng.integers(len(EPILOGUES)))])
-    compare_gemm(isa, W, group_shape, normal(rng, N, K), epilogue, threads=2, wide_columns=bool(rng.integers(2)))
+    compare_gemm(
+        isa, W, group_shape, normal(rng, N, K), epilogue, threads=2, wide_columns=bool(rng.integers(2))
+    )

@@ -1,0 +1,68 @@
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+_Floats = npt.NDArray[np.float32]
+
+class _Kernel(TypedDict):
+    name: str
+    isa: str
+    operation: str
+
+class _Runner:
+    def run(
+        self,
+        X: _Floats,
+        *,
+        bias: _Floats | None = None,
+        residual: _Floats | None = None,
+        activation_min: float = ...,
+        activation_max: float = ...,
+        threads: int = 1,
+    ) -> _Floats: ...
+    def time(
+        self,
+        X: _Floats,
+        *,
+        bias: _Floats | None = None,
+        residual: _Floats | None = None,
+        activation_min: float = ...,
+        activation_max: float = ...,
+        threads: int = 1,
+        runs: int = 1,
+        seconds: float = 0.0,
+    ) -> list[float]: ...
+
+class Gemm(_Runner):
+    def __init__(
+        self,
+        values: _Array,
+        row_offsets: _Array,
+        column_indices: _Array,
+        shape: tuple[int, int],
+        isa: str = "",
+    ) -> None: ...
+
+class Conv(_Runner):
+    def __init__(
+        self,
+        values: _Array,
+        row_offsets: _Array,
+        column_indices: _Array,
+        weight_shape: Sequence[int],
+        strides: Sequence[int],
+        dilations: Sequence[int],
+        pads: Sequence[int],
+        group: int = 1,
+        isa: str = "",
+    ) -> None: ...
+
+def isas() -> list[str]: ...
+def chosen_isa() -> str: ...
+def kernels() -> list[_Kernel]: ...
+def selected_kernels(isa: str, r: int, c: int) -> dict[str, str]: ...
+def peak_flops(isa: str, seconds: float = 0.1) -> float: ...
+def validate(values: _Array, row_offsets: _Array, column_indices: _Array, shape: tuple[int, int]) -> None: ...

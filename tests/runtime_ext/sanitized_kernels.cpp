@@ -1,0 +1,156 @@
+// Runs every kernel on random problems in memory of exactly the right size, and on corrupt arrays, for a build with
+// AddressSanitizer and UndefinedBehaviorSanitizer. Exits with 1 if a kernel and the scalar reference disagree.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/interface.h"
+
+namespace {
+
+using namespace scalpel;
+
+std::mt19937 rng(1);
+
+int64_t uniform(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng); }
+
+std::vector<float> normal(int64_t size) {
+  std::normal_distribution<float> distribution;
+  std::vector<float> values(static_cast<size_t>(size));
+  for (float& value : values) value = distribution(rng);
+  return values;
+}
+
+struct Matrix {
+  Matrix(int64_t M_, int64_t K_, int64_t r_, int64_t c_) : M(M_), K(K_), r(r_), c(c_) {
+    const double density = std::uniform_real_distribution<>(0, 1)(rng);
+    for (int64_t block = 0; block < (M + r - 1) / r; ++block) {
+      for (int64_t column = 0; column < (K + c - 1) / c; ++column) {
+        if (std::uniform_real_distribution<>(0, 1)(rng) < density) columns.push_back(static_cast<int32_t>(column));
+      }
+      row_offsets.push_back(static_cast<int32_t>(columns.size()));
+    }
+    values = normal(static_cast<int64_t>(columns.size()) * r * c);
+  }
+
+  GroupCsrView view() const {
+    GroupCsrView result;
+    result.M = M;
+    result.K = K;
+    result.r = r;
+    result.c = c;
+    result.values = values.data();
+    result.n_groups = static_cast<int64_t>(columns.size());
+    result.row_offsets = row_offsets.data();
+    result.n_row_offsets = static_cast<int64_t>(row_offsets.size());
+    result.columns_i32 = columns.data();
+    return result;
+  }
+
+  int64_t M, K, r, c;
+  std::vector<float> values;
+  std::vector<int32_t> row_offsets{0}, columns;
+};
+
+void require(bool condition, const char* what) {
+  if (condition) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::exit(1);
+}
+
+void require_close(const std::vector<float>& a, const std::vector<float>& b) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    require(std::fabs(a[i] - b[i]) <= 1e-3f + 1e-3f * std::fabs(b[i]), "a kernel differs from the scalar reference");
+  }
+}
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+std::unique_ptr<void, Free> workspace(size_t bytes) {
+  void* memory = nullptr;
+  require(posix_memalign(&memory, 64, bytes) == 0, "out of memory");
+  return std::unique_ptr<void, Free>(memory);
+}
+
+std::vector<float> run(const GemmPlan& plan, const std::vector<float>& X, int64_t N, int64_t M, const Epilogue& e) {
+  std::vector<float> Y(static_cast<size_t>(N * M));
+  plan.run(X.data(), N, Y.data(), e, workspace(plan.workspace_bytes(N)).get(), {});
+  return Y;
+}
+
+void try_gemm(int64_t r, int64_t c) {
+  const Matrix matrix(uniform(1, 70), uniform(1, 120), r, c);
+  const int64_t N = uniform(1, 70);
+  const std::vector<float> X = normal(N * matrix.K), bias = normal(matrix.M), residual = normal(N * matrix.M);
+  const Epilogue epilogue{uniform(0, 1) ? bias.data() : nullptr, uniform(0, 1) ? residual.data() : nullptr, -1, 2};
+  std::string error;
+  const auto scalar = make_gemm_plan(matrix.view(), Isa::kScalar, &error);
+  require(scalar != nullptr, error.c_str());
+  const std::vector<float> expected = run(*scalar, X, N, matrix.M, epilogue);
+  for (Isa isa : available_isas()) {
+    require_close(run(*make_gemm_plan(matrix.view(), isa, &error), X, N, matrix.M, epilogue), expected);
+  }
+}
+
+void try_conv(int64_t r, int64_t c) {
+  const int64_t group = uniform(1, 3), channels = uniform(1, 5);
+  const int64_t M = group == 1 ? uniform(1, 20) : group * r * uniform(1, 2);
+  const ConvGeometry geometry{channels * group,
+                              group,
+                              {uniform(1, 4), uniform(1, 4)},
+                              {uniform(1, 3), uniform(1, 3)},
+                              {uniform(1, 2), uniform(1, 2)},
+                              {uniform(0, 2), uniform(0, 2), uniform(0, 2), uniform(0, 2)}};
+  const Matrix matrix(M, channels * geometry.kernel[0] * geometry.kernel[1], r, c);
+  const int64_t batch = uniform(1, 2), in_h = uniform(1, 20), in_w = uniform(1, 20);
+  const std::vector<float> X = normal(batch * channels * group * in_h * in_w), bias = normal(M);
+  std::string error;
+  std::vector<float> expected;
+  for (Isa isa : available_isas()) {
+    const auto plan = make_conv_plan(matrix.view(), geometry, isa, &error);
+    require(plan != nullptr, error.c_str());
+    int64_t out_h, out_w;
+    if (!plan->output_size(in_h, in_w, &out_h, &out_w)) return;
+    std::vector<float> Y(static_cast<size_t>(batch * M * out_h * out_w));
+    const Epilogue epilogue{bias.data(), nullptr, -1, 2};
+    plan->run(X.data(), batch, in_h, in_w, Y.data(), epilogue,
+              workspace(plan->workspace_bytes(batch, in_h, in_w)).get(), {});
+    if (isa == Isa::kScalar) expected = Y;
+    require_close(Y, expected);
+  }
+}
+
+// Arrays with one entry changed to anything: refused, or still a matrix that can be run.
+void try_corrupt(int64_t r, int64_t c) {
+  Matrix matrix(uniform(1, 30), uniform(1, 40), r, c);
+  std::vector<int32_t>& array = uniform(0, 1) && !matrix.columns.empty() ? matrix.columns : matrix.row_offsets;
+  const auto at = static_cast<size_t>(uniform(0, static_cast<int64_t>(array.size()) - 1));
+  array[at] = static_cast<int32_t>(uniform(0, 1) ? uniform(-3, 50) : uniform(INT32_MIN, INT32_MAX));
+  const int64_t N = uniform(1, 9);
+  const std::vector<float> X = normal(N * matrix.K);
+  for (Isa isa : available_isas()) {
+    std::string error;
+    const auto plan = make_gemm_plan(matrix.view(), isa, &error);
+    require((plan == nullptr) == !error.empty(), "a plan or an error, never both");
+    if (plan != nullptr) run(*plan, X, N, matrix.M, {});
+  }
+}
+
+}  // namespace
+
+int main() {
+  constexpr int64_t kShapes[][2] = {{1, 1}, {1, 8}, {1, 16}, {2, 1}, {4, 1}, {8, 1}, {16, 1}, {3, 2}, {4, 4}};
+  for (int round = 0; round < 60; ++round) {
+    for (const auto& shape : kShapes) {
+      try_gemm(shape[0], shape[1]);
+      try_conv(shape[0], shape[1]);
+      try_corrupt(shape[0], shape[1]);
+    }
+  }
+  return 0;
+}
