@@ -181,7 +181,8 @@ def _measure_all(options: argparse.Namespace, step: Any) -> Iterator[Result]:
             layers = NETWORKS[name].pruned_layers
             pruned = prune_magnitude(model, sparsity, group_shape, layers=layers).model
             for threads in options.threads or THREADS:
-                step(f"{name}, {sparsity:.0%} of {_shape(group_shape)} groups zero, {threads} threads")
+                on = formatting.plural(threads, "thread")
+                step(f"{name}, {sparsity:.0%} of {_shape(group_shape)} groups zero, {on}")
                 yield _measure(name, pruned, sparsity, group_shape, threads=threads, seconds=seconds)
 
 
@@ -263,12 +264,12 @@ def _as_json(results: Sequence[Result]) -> dict[str, Any]:
 
 def _table(results: Sequence[Result]) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("network")
+    table.add_column("network", no_wrap=True)
     for heading in (
         "sparsity",
         "groups",
         "threads",
-        "sparse layers",
+        "sparse",
         "file",
         "of predicted",
         "dense",
@@ -276,7 +277,7 @@ def _table(results: Sequence[Result]) -> Table:
         "speed-up",
         "95 % interval",
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         ratio = result.speed_up
         table.add_row(
@@ -290,15 +291,14 @@ def _table(results: Sequence[Result]) -> Table:
             formatting.microseconds(result.dense_ms * 1e3),
             formatting.microseconds(result.optimized_ms * 1e3),
             Text(f"{ratio.median:.2f}×", "red" if ratio.median < 0.97 else "green" if ratio.low > 1 else ""),
-            f"{ratio.low:.2f} – {ratio.high:.2f}",
+            f"{ratio.low:.2f}–{ratio.high:.2f}",
         )
     return table
 
 
 def _name(result: Result) -> str:
-    return (
-        f"{result.network} at {result.sparsity:.0%} in {_shape(result.group_shape)}, {result.threads} threads"
-    )
+    threads = formatting.plural(result.threads, "thread")
+    return f"{result.network} at {result.sparsity:.0%} in {_shape(result.group_shape)}, {threads}"
 
 
 def _shape(group_shape: GroupShape) -> str:

@@ -85,7 +85,7 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, TensorProto]:
 
 def _layer(index: int, node: NodeProto, constants: dict[str, TensorProto]) -> WeightLayer | UnsuitableLayer:
     name = node.name or node.output[0]
-    weight = node.input[1]
+    weight = node.input[1] if len(node.input) > 1 else ""
     tensor = constants.get(weight)
     if tensor is None:
         return UnsuitableLayer(name, node.op_type, f"its right side {weight!r} is not a constant")
@@ -100,6 +100,8 @@ def _layer(index: int, node: NodeProto, constants: dict[str, TensorProto]) -> We
     if 0 in shape:
         return UnsuitableLayer(name, node.op_type, f"its weight shape {list(shape)} is empty")
     if node.op_type == "Conv":
+        if len(shape) < 3:
+            return UnsuitableLayer(name, "Conv", f"its weight shape {list(shape)} has no kernel")
         group = attributes.get("group", 1)
         depthwise = group > 1 and shape[1] == 1
         return WeightLayer(name, "Conv", index, weight, shape, group=group, depthwise=depthwise)

@@ -170,9 +170,9 @@ def _reason_to_leave(
             return "not selected"
     if layer.depthwise and not depthwise:
         return "depthwise: it has few weights to spare"
-    rows_per_group = layer.shape[0] // layer.group
-    if layer.group > 1 and rows_per_group % group_shape[0]:
-        return f"blocks of {group_shape[0]} rows do not divide the {rows_per_group} channels of a group"
+    if layer.group > 1 and layer.shape[0] // layer.group % group_shape[0]:
+        channels = layer.shape[0] // layer.group
+        return f"blocks of {group_shape[0]} rows do not divide the {channels} channels of a group"
     return ""
 
 

@@ -365,6 +365,16 @@ class TestUnsuitable:
     def test_no_weights(self):
         self.check(matmul_model(normal(0, 4)), "its weight shape [0, 4] is empty")
 
+    def test_no_kernel(self):
+        node = helper.make_node("Conv", ["x", "w"], ["y"])
+        model = make_model([node], {"w": normal(4, 4)}, {"x": ["n", 4, 8]}, ["y"])
+        self.check(model, "its weight shape [4, 4] has no kernel")
+
+    def test_no_right_side(self):
+        model = matmul_model(normal(4, 4))
+        del model.graph.node[0].input[1]
+        self.check(model, "its right side '' is not a constant")
+
     def test_an_operator_of_that_name_in_another_domain_is_no_layer(self):
         model = matmul_model(normal(4, 4))
         model.graph.node[0].domain = "com.example"
