@@ -385,8 +385,8 @@ class _Maker:
         limit = _integer_limit(dtype)
         if limit is None:
             floats = self._floats(shape)
-            unsigned = ml_dtypes.finfo(dtype).min >= 0  # type: ignore[no-untyped-call]
-            return (np.abs(floats) if unsigned else floats).astype(dtype).reshape(shape)
+            has_no_sign = bool(np.isnan(np.float32(-1).astype(dtype)))
+            return (np.abs(floats) if has_no_sign else floats).astype(dtype).reshape(shape)
         return self._integers(shape, dtype, limit)
 
     def _floats(self, shape: tuple[int, ...]) -> Array:
