@@ -202,9 +202,10 @@ def load_check_inputs(path: str | Path, model: ModelProto) -> dict[str, Any]:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path") from error
@@ -383,7 +384,9 @@ class _Maker:
             return (self._floats(shape) + 1j * self._floats(shape)).astype(dtype).reshape(shape)
         limit = _integer_limit(dtype)
         if limit is None:
-            return self._floats(shape).astype(dtype).reshape(shape)
+            floats = self._floats(shape)
+            has_no_sign = bool(np.isnan(np.float32(-1).astype(dtype)))
+            return (np.abs(floats) if has_no_sign else floats).astype(dtype).reshape(shape)
         return self._integers(shape, dtype, limit)
 
     def _floats(self, shape: tuple[int, ...]) -> Array:
