@@ -79,6 +79,7 @@ def _fuse(graph: ModelGraph, layer: gs.Node, product: gs.Tensor, values: Array) 
         while len(layer.inputs) <= index:
             layer.inputs.append(gs.Variable.empty())
         layer.inputs[index] = graph.add_constant(f"{node_label(layer)}_bias", addend)
+        _forget_beta(layer)
         return ""
     old = graph.constant(bias)
     if old is None:
@@ -96,9 +97,14 @@ def _fuse(graph: ModelGraph, layer: gs.Node, product: gs.Tensor, values: Array) 
         layer.inputs[index] = graph.add_constant(f"{node_label(layer)}_bias", total)
     else:
         graph.set_constant(layer, index, total)
+    _forget_beta(layer)
+    return ""
+
+
+def _forget_beta(layer: gs.Node) -> None:
+    """The new bias has the factor of Gemm's C in it."""
     if "beta" in layer.attrs:
         layer.attrs["beta"] = 1.0
-    return ""
 
 
 def _output_channels(graph: ModelGraph, layer: gs.Node, product: gs.Tensor) -> tuple[int, int, int] | None:
