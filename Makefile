@@ -21,8 +21,8 @@ help:
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
 	$(RUN) models build $(NETWORK) $(DEMO)/pruned.onnx --sparsity $(SPARSITY) --group-shape 1x8
-	$(RUN) scalpel_graph $(DEMO)/pruned.onnx $(DEMO)/optimized.onnx --target cpu --report $(DEMO)/report.html
-	$(RUN) scalpel_graph.cli.bench $(DEMO)/pruned.onnx $(DEMO)/optimized.onnx
+	$(VENV)/bin/scalpel-opt $(DEMO)/pruned.onnx $(DEMO)/optimized.onnx --target cpu --report $(DEMO)/report.html
+	$(VENV)/bin/scalpel-bench $(DEMO)/pruned.onnx $(DEMO)/optimized.onnx
 
 test: $(VENV)/installed build/types
 	$(RUN) ruff check .
