@@ -1,8 +1,8 @@
-"""Times the kernels on layers of real networks, next to dense ONNX Runtime and the machine's multiply-add peak.
+"""Times the kernels on layers of real networks, next to dense ONNX Runtime and the multiply-add peak.
 
 Each layer is one row: dense ONNX Runtime (a model of that single node), then every group shape at one density
-of random weights. Everything of a row is measured in turns, several times, and the medians are compared: absolute
-times of a shared machine mean little, ratios within a row do.
+of random weights. Everything of a row is measured in turns, several times, and the medians are compared:
+absolute times of a shared machine mean little, ratios within a row do.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
+import onnxruntime as ort  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 from rich.console import Console
 from rich.progress import track
@@ -234,8 +234,8 @@ def measure(layer: Layer, args: argparse.Namespace) -> dict[str, Any]:
 def print_table(results: list[dict[str, Any]], peak: float, args: argparse.Namespace) -> None:
     """GFLOP/s on the non-zeros, its share of the peak (GB/s of the matrix for one column) and speed-up."""
     table = Table(
-        title=f"{args.isa}, density {args.density}, {args.threads} thread(s), multiply-add peak of one thread "
-        f"{peak:.0f} GFLOP/s\nGFLOP/s on non-zeros, % of peak (N = 1: GB/s of the matrix), speed-up over dense"
+        title=f"{args.isa}, density {args.density}, {args.threads} thread(s), peak of one thread {peak:.0f} "
+        "GFLOP/s\nGFLOP/s on non-zeros, % of peak (N = 1: GB/s of the matrix), speed-up over dense"
     )
     table.add_column("layer")
     table.add_column("dense µs", justify="right")

@@ -2,6 +2,7 @@
 // function of another header instantiated, without checking that the machine has them.
 #include "kernels/avx2.h"
 
+#include "kernels/generic_copy.h"
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
@@ -27,8 +28,15 @@ constexpr GemvKernel kGemv[] = {
     {"gemv_1x1_avx2", GemvLayout::kElements, 1, 2, gemv_elements<Avx2, uint16_t>, gemv_elements<Avx2, uint32_t>},
 };
 
-constexpr KernelSet kSet = {Isa::kAvx2, Avx2::kLanes,    kSpmm, sizeof(kSpmm) / sizeof(*kSpmm),
-                            kGemv,      sizeof(kGemv) / sizeof(*kGemv), transpose<Avx2>, multiply_add<Avx2>};
+constexpr KernelSet kSet = {Isa::kAvx2,
+                            Avx2::kLanes,
+                            kSpmm,
+                            sizeof(kSpmm) / sizeof(*kSpmm),
+                            kGemv,
+                            sizeof(kGemv) / sizeof(*kGemv),
+                            transpose<Avx2>,
+                            copy_plane<Avx2>,
+                            multiply_add<Avx2>};
 
 }  // namespace
 

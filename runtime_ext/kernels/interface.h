@@ -1,7 +1,9 @@
 // What the ONNX Runtime operators and the Python bindings need of the kernels, and nothing of how they work.
 //
 // A plan is made once from the portable group-CSR arrays (it validates and repacks them for one ISA) and is
-// then immutable: any number of threads may run it at the same time, each with its own workspace.
+// then immutable: any number of threads may run it at the same time, each with its own workspace. Nothing here
+// throws but `run`, at the first use of an input size: std::bad_alloc, or std::length_error for an image of more
+// than 2^32 - 1 padded values.
 #pragma once
 
 #include <cstddef>

@@ -88,6 +88,15 @@ struct TransposeCall {
   float min, max;
 };
 
+// to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w].
+struct PlaneCopy {
+  const float* from;
+  int64_t in_h, in_w;
+  int64_t top, left, stride_h, stride_w;
+  float* to;
+  int64_t out_h, out_w;
+};
+
 struct KernelSet {
   Isa isa;
   int lanes;
@@ -96,6 +105,7 @@ struct KernelSet {
   const GemvKernel* gemv;  // most specific first; the last takes any group shape
   size_t n_gemv;
   void (*transpose)(const TransposeCall& call);
+  void (*copy_plane)(const PlaneCopy& copy);
   // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.
   double (*multiply_add)(int64_t rounds, float* result);
 };

@@ -48,6 +48,11 @@ struct Avx2 {
   static Vector broadcast(const float* from) { return _mm256_broadcast_ss(from); }
   static Vector load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, Vector v) { _mm256_storeu_ps(to, v); }
+  // Elements 0, 2, 4, ... of two vectors in a row.
+  static Vector even(Vector low, Vector high) {
+    const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
+  }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 

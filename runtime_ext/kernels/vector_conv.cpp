@@ -119,9 +119,9 @@ class VectorConvPlan final : public ConvPlan {
   // they read in the second cache.
   int64_t panel_vectors() const {
     constexpr int64_t kPanelFloats = 32768;
-    const int64_t channels = std::max<int64_t>(geometry_.in_channels / geometry_.group, 1);
+    const int64_t planes = geometry_.in_channels / geometry_.group * static_cast<int64_t>(phases_.size());
     const int64_t tile = kernels_.lanes * spmm_.max_vectors;
-    return std::max<int64_t>(kPanelFloats / channels / tile, 1) * spmm_.max_vectors;
+    return std::max<int64_t>(kPanelFloats / std::max<int64_t>(planes, 1) / tile, 1) * spmm_.max_vectors;
   }
 
   // The input of one size as the kernels see it.
@@ -199,37 +199,15 @@ class VectorConvPlan final : public ConvPlan {
       for (int64_t channel = part_begin(channels, task, tasks); channel < end; ++channel) {
         float* to = workspace + channel * layout.channel_size;
         for (int64_t phase : phases_) {
-          copy_plane(X + channel * in_h * in_w, in_h, in_w, layout, phase, to);
+          // Every strides-th row and column of the padded input.
+          const int64_t stride_h = geometry_.strides[0], stride_w = geometry_.strides[1];
+          kernels_.copy_plane({X + channel * in_h * in_w, in_h, in_w, phase / stride_w - geometry_.pads[0],
+                               phase % stride_w - geometry_.pads[1], stride_h, stride_w, to, layout.plane_h,
+                               layout.pitch});
           to += layout.plane_h * layout.pitch;
         }
       }
     });
-  }
-
-  // One phase plane of one channel: every strides-th row and column of the padded input.
-  void copy_plane(const float* from, int64_t in_h, int64_t in_w, const Layout& layout, int64_t phase, float* to) const {
-    const int64_t stride_h = geometry_.strides[0], stride_w = geometry_.strides[1];
-    const int64_t top = phase / stride_w - geometry_.pads[0], left = phase % stride_w - geometry_.pads[1];
-    // Columns [begin, end) of the plane lie inside the input.
-    const int64_t begin = std::min(left < 0 ? (-left + stride_w - 1) / stride_w : 0, layout.pitch);
-    const int64_t end = std::clamp(in_w > left ? (in_w - left + stride_w - 1) / stride_w : 0, begin, layout.pitch);
-    for (int64_t y = 0; y < layout.plane_h; ++y, to += layout.pitch) {
-      const int64_t in_y = y * stride_h + top;
-      if (in_y < 0 || in_y >= in_h) {
-        std::fill_n(to, layout.pitch, 0.0f);
-        continue;
-      }
-      const float* row = from + in_y * in_w + left;
-      std::fill_n(to, begin, 0.0f);
-      if (stride_w == 1) {
-        std::copy_n(row + begin, end - begin, to + begin);
-      } else if (stride_w == 2) {
-        for (int64_t x = begin; x < end; ++x) to[x] = row[2 * x];
-      } else {
-        for (int64_t x = begin; x < end; ++x) to[x] = row[stride_w * x];
-      }
-      std::fill_n(to + end, layout.pitch - end, 0.0f);
-    }
   }
 
   const KernelSet& kernels_;

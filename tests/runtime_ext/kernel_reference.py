@@ -1,4 +1,4 @@
-"""What the kernels are compared with: float64 numpy, written from ONNX's definitions, and matrices to feed them."""
+"""What the kernels are compared with: float64 numpy, written from ONNX's definitions, and random matrices."""
 
 from dataclasses import dataclass
 

@@ -130,6 +130,7 @@ def test_wrong_types_are_refused():
 
 
 def conv(
+    *,
     weight_shape=(12, 5, 2, 2),
     strides=(1, 1),
     dilations=(1, 1),

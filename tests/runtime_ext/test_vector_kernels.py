@@ -49,12 +49,12 @@ def epilogue_arguments(rng, M, output_shape, choice):
     }
 
 
-def compare_gemm(isa, W, group_shape, X, epilogue, threads=1, wide_columns=False):
+def compare_gemm(isa, W, group_shape, X, epilogue, *, threads=1, wide_columns=False):
     scalar = gemm_kernel(W, group_shape, "scalar").run(X, **epilogue)
     assert_same(gemm_kernel(W, group_shape, isa, wide_columns).run(X, threads=threads, **epilogue), scalar)
 
 
-def compare_conv(isa, W, group_shape, case, X, epilogue_choice, rng):
+def compare_conv(isa, W, group_shape, case, X, *, epilogue_choice, rng):
     scalar = conv_kernel(W, group_shape, case, "scalar")
     output_shape = scalar.run(X).shape
     epilogue = epilogue_arguments(rng, W.shape[0], output_shape, epilogue_choice)
@@ -167,7 +167,9 @@ def test_pointwise_conv_of_any_number_of_pixels(isa, group_shape):
     epilogues = itertools.cycle(EPILOGUES)
     W = sparse_weights(rng, 21, 19, group_shape, 0.4).reshape(21, 19, 1, 1)
     for pixels in [*range(1, 71), 96, 168, 169, 400]:
-        compare_conv(isa, W, group_shape, case, normal(rng, 1, 19, 1, pixels), next(epilogues), rng)
+        compare_conv(
+            isa, W, group_shape, case, normal(rng, 1, 19, 1, pixels), epilogue_choice=next(epilogues), rng=rng
+        )
 
 
 GEOMETRIES = [
@@ -188,7 +190,9 @@ def test_conv_of_any_geometry(isa, group_shape, kernel):
     epilogues = itertools.cycle(EPILOGUES)
     W = sparse_weights(rng, 11, 5 * kernel[0] * kernel[1], group_shape, 0.4).reshape(11, 5, *kernel)
     for case, spatial in itertools.product(GEOMETRIES, [(14, 14), (7, 13), (8, 30)]):
-        compare_conv(isa, W, group_shape, case, normal(rng, 2, 5, *spatial), next(epilogues), rng)
+        compare_conv(
+            isa, W, group_shape, case, normal(rng, 2, 5, *spatial), epilogue_choice=next(epilogues), rng=rng
+        )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -201,7 +205,15 @@ def test_grouped_conv(isa, group, group_shape):
     for strides, pads in itertools.product([(1, 1), (2, 2)], [(0, 0, 0, 0), (1, 1, 1, 1)]):
         case = ConvCase(strides, pads, (1, 1), group)
         for spatial in [(7, 7), (12, 16)]:
-            compare_conv(isa, W, group_shape, case, normal(rng, 2, 3 * group, *spatial), EPILOGUES[0], rng)
+            compare_conv(
+                isa,
+                W,
+                group_shape,
+                case,
+                normal(rng, 2, 3 * group, *spatial),
+                epilogue_choice=EPILOGUES[0],
+                rng=rng,
+            )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -212,7 +224,9 @@ def test_1d_conv(isa, group_shape):
     for stride, pads, dilation in itertools.product([1, 2, 4], [(0, 0), (2, 2), (3, 0)], [1, 2]):
         case = ConvCase((stride,), pads, (dilation,))
         for width in (9, 17, 40):
-            compare_conv(isa, W, group_shape, case, normal(rng, 2, 6, width), EPILOGUES[-1], rng)
+            compare_conv(
+                isa, W, group_shape, case, normal(rng, 2, 6, width), epilogue_choice=EPILOGUES[-1], rng=rng
+            )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -269,19 +283,20 @@ def test_any_conv(isa, problem, seed):
     rng = np.random.default_rng(seed)
     W = sparse_weights(rng, shape[0], int(np.prod(shape[1:])), group_shape, rng.random()).reshape(shape)
     X = normal(rng, int(rng.integers(1, 3)), shape[1] * case.group, *spatial)
-    compare_conv(isa, W, group_shape, case, X, EPILOGUES[int(rng.integers(len(EPILOGUES)))], rng)
+    compare_conv(
+        isa, W, group_shape, case, X, epilogue_choice=EPILOGUES[int(rng.integers(len(EPILOGUES)))], rng=rng
+    )
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
-    M=st.integers(1, 100),
-    K=st.integers(1, 300),
-    N=st.integers(1, 70),
+    sizes=st.tuples(st.integers(1, 100), st.integers(1, 300), st.integers(1, 70)),
     group_shape=st.sampled_from(GROUP_SHAPES),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_gemm(isa, M, K, N, group_shape, seed):
+def test_any_gemm(isa, sizes, group_shape, seed):
+    M, K, N = sizes
     rng = np.random.default_rng(seed)
     W = sparse_weights(rng, M, K, group_shape, rng.random())
     epilogue = epilogue_arguments(rng, M, (N, M), EPILOGUES[int(rng.integers(len(EPILOGUES)))])
