@@ -27,7 +27,7 @@ from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.matching import is_standard
 
 #: A result may be this many bytes larger than the constants it is computed from.
-_MAX_GROWTH = 4096
+_MAX_GROWTH = 256
 
 _NOT_REPEATABLE = {
     "Bernoulli", "Dropout", "Multinomial",
