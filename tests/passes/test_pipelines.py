@@ -135,3 +135,13 @@ def test_a_transformer_feed_forward_block_becomes_two_operators():
         *pipeline_for(CPU),
     )
     assert op_types(dense) == ["MatMul", "Add"]
+
+
+def test_models_without_the_standard_operator_set_pass_through():
+    proto = model("(float[2] X) => (float[2] Y) { Y = custom.Foo(X) }")
+    del proto.opset_import[:]
+    proto.opset_import.append(onnx.helper.make_opsetid("custom", 1))
+    graph = ModelGraph(proto)
+    records = PassManager(pipeline_for(EAGER)).run(graph, PassContext(EAGER))
+    assert not any(record.modified for record in records)
+    assert graph.to_proto().SerializeToString() == proto.SerializeToString()
