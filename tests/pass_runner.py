@@ -31,7 +31,7 @@ EAGER = replace(
 def model(
     text: str, weights: Mapping[str, npt.NDArray[Any]] | None = None, opset: int = 17, ir_version: int = 8
 ) -> ModelProto:
-    """A model from the text form of its graph; ``weights`` become initializers, missing output types are inferred."""
+    """A model from the text form of its graph; ``weights`` become initializers, output types are found."""
     proto = parser.parse_model(
         f'<ir_version: {ir_version}, opset_import: ["" : {opset}, "ai.scalpel" : 1, "custom" : 1]> g {text}'
     )

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.clean_up import CleanUp
-from tests.pass_runner import model, op_types, reasons, run, weights_of
+from tests.pass_runner import CPU, model, op_types, reasons, run, weights_of
 
 
 @pytest.mark.parametrize(
@@ -78,9 +80,6 @@ def test_dead_branches_go_whole_and_side_effects_of_strangers_stay():
            { a = Neg(X)  b = Add(a, C)  c = RandomNormalLike(b)  Y = Abs(X)
              d = custom.Log(X) }"""
     )
-    from scalpel_graph.graph import ModelGraph
-    from scalpel_graph.passes.base import PassContext
-    from tests.pass_runner import CPU
 
     graph = ModelGraph(proto)
     CleanUp().run(graph, PassContext(CPU))
@@ -121,7 +120,8 @@ def test_a_node_read_twice_by_one_reader_is_bypassed_twice():
 
 def test_a_second_run_finds_nothing():
     proto = model(
-        "(float[2] X) => (float[2] Y) { a = Identity(X)  b = Identity(a)  c = Neg(b)  d = Identity(c)  Y = Identity(d) }"
+        """(float[2] X) => (float[2] Y)
+           { a = Identity(X)  b = Identity(a)  c = Neg(b)  d = Identity(c)  Y = Identity(d) }"""
     )
     out, _ = run(proto, CleanUp())
     assert op_types(out) == ["Neg"]

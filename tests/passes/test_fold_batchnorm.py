@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.clean_up import CleanUp
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
-from tests.pass_runner import model, op_types, random, reasons, run, weights_of
+from scalpel_graph.passes.manager import PassManager
+from tests.pass_runner import CPU, model, op_types, random, reasons, run, weights_of
 
 BN = "BatchNormalization<epsilon = 0.01>"
 
@@ -86,7 +89,8 @@ def test_a_shared_weight_is_copied_and_zeros_stay_zero():
 
 def test_a_chain_of_two():
     proto = model(
-        f"(float[1, 4, 5, 5] X) => (Y) {{ a = Conv(X, W)  b = {BN}(a, s, o, m, v)  Y = {BN}(b, s, o, m, v) }}",
+        f"""(float[1, 4, 5, 5] X) => (Y)
+            {{ a = Conv(X, W)  b = {BN}(a, s, o, m, v)  Y = {BN}(b, s, o, m, v) }}""",
         {"W": random(6, 4, 1, 1), **statistics(6)},
     )
     out, _ = run(proto, FoldBatchNorm(), CleanUp())
@@ -121,13 +125,15 @@ def test_old_opsets():
 def test_refused_with_a_reason(body, why):
     proto = model(
         f"(float[1, 6, 5, 5] X, float[6, 6, 1, 1] X2) => (Y{', Z' if 'Z =' in body else ''}) {{ {body} }}",
-        {"W": random(6, 6, 1, 1), "b": random(6), "b1": random(1), "negative": -np.ones(6, np.float32), **statistics(6)},
+        {
+            "W": random(6, 6, 1, 1),
+            "b": random(6),
+            "b1": random(1),
+            "negative": -np.ones(6, np.float32),
+            **statistics(6),
+        },
     )
     if "training" in body:
-        from scalpel_graph.graph import ModelGraph
-        from scalpel_graph.passes.base import PassContext
-        from tests.pass_runner import CPU
-
         result = FoldBatchNorm().run(ModelGraph(proto), PassContext(CPU))
         assert why in result.skipped[0].reason
         return
@@ -137,10 +143,6 @@ def test_refused_with_a_reason(body, why):
 
 
 def _without_running(proto):
-    from scalpel_graph.graph import ModelGraph
-    from scalpel_graph.passes.base import PassContext
-    from scalpel_graph.passes.manager import PassManager
-    from tests.pass_runner import CPU
 
     graph = ModelGraph(proto)
     records = PassManager([FoldBatchNorm()]).run(graph, PassContext(CPU))
@@ -159,7 +161,11 @@ def test_matmul_with_channels_elsewhere_is_refused():
 def test_overflow_in_float16_is_refused():
     proto = model(
         f"(float16[1, 4, 5, 5] X) => (Y) {{ a = Conv(X, W)  Y = {BN}(a, s, o, m, v) }}",
-        {"W": np.full((6, 4, 1, 1), 3e4, np.float16), **statistics(6, np.float16), "s": np.full(6, 100, np.float16)},
+        {
+            "W": np.full((6, 4, 1, 1), 3e4, np.float16),
+            **statistics(6, np.float16),
+            "s": np.full(6, 100, np.float16),
+        },
     )
     _, records = _without_running(proto)
     assert "not finite in float16" in reasons(records["fold-batchnorm"])["Y"]

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.fold_constants import FoldConstants
-from tests.pass_runner import model, op_types, random, reasons, run, weights_of
+from tests.pass_runner import CPU, model, op_types, random, reasons, run, weights_of
 
 
 def test_constant_nodes_become_initializers_of_the_same_name():
@@ -109,9 +111,6 @@ def test_an_operator_that_onnx_runtime_lacks_does_not_stop_the_others():
            { a = Neg(C)  b = Neg(D)  d = CastLike(b, C)  e = Add(a, d)  Y = Add(X, e) }"""
     )
     proto.graph.initializer.append(helper.make_tensor("D", TensorProto.BFLOAT16, [2], [1.0, 2.0]))
-    from scalpel_graph.graph import ModelGraph
-    from scalpel_graph.passes.base import PassContext
-    from tests.pass_runner import CPU
 
     graph = ModelGraph(proto)
     graph.infer()
@@ -133,6 +132,8 @@ def test_ir_version_3_models_stay_valid():
 
 
 def test_a_default_that_callers_may_replace_is_not_folded():
-    proto = model("(float[2] X, float[2] C) => (float[2] Y) <float[2] C = {1, 2}> { n = Neg(C)  Y = Add(X, n) }")
+    proto = model(
+        "(float[2] X, float[2] C) => (float[2] Y) <float[2] C = {1, 2}> { n = Neg(C)  Y = Add(X, n) }"
+    )
     out, _ = run(proto, FoldConstants(), feeds={"C": np.array([5, 6], dtype=np.float32)})
     assert op_types(out) == ["Neg", "Add"]

@@ -70,7 +70,11 @@ def test_float16_and_double():
     for kind, dtype in (("float16", np.float16), ("double", np.float64)):
         proto = model(
             f"({kind}[2, 4] X) => ({kind}[2, 8] Y) {{ a = Gemm(X, W, b)  Y = Add(a, c) }}",
-            {"W": random(4, 8, dtype=dtype), "b": random(8, dtype=dtype), "c": random(8, seed=1, dtype=dtype)},
+            {
+                "W": random(4, 8, dtype=dtype),
+                "b": random(8, dtype=dtype),
+                "c": random(8, seed=1, dtype=dtype),
+            },
         )
         out, _ = run(proto, FuseBias(), rtol=1e-2, atol=1e-2)
         assert op_types(out) == ["Gemm"] and weights_of(out)["b"].dtype == dtype
@@ -91,7 +95,8 @@ def test_refused_with_a_reason(body, why):
     proto = model(
         f"(float[1, 8, 6, 6] X) => (Y, Z) {{ {body} }}",
         {
-            "W": random(8, 8, 1, 1), "c": random(8, 1, 1), "wide": random(1, 6), "more": random(1, 1, 8, 1, 1),
+            "W": random(8, 8, 1, 1), "c": random(8, 1, 1), "wide": random(1, 6),
+            "more": random(1, 1, 8, 1, 1),
             "axes": np.array([0, 2, 3]),
         },
     )  # fmt: skip

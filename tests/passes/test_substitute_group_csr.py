@@ -1,0 +1,240 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalpel_graph import group_csr
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.group_csr import GroupCsr
+from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.substitute_group_csr import SubstituteGroupCsr
+from tests.pass_runner import (
+    CPU,
+    EAGER,
+    model,
+    op_types,
+    random,
+    reasons,
+    run,
+    sparse,
+    sparse_nodes,
+    weights_of,
+)
+
+
+def attributes(node):
+    return {a.name: list(a.ints) or a.i or a.f for a in node.attribute}
+
+
+def decoded(out, node):
+    """The dense matrix that a sparse node holds."""
+    values, offsets, columns = (weights_of(out)[name] for name in node.input[1:4])
+    shape = attributes(node)["weight_shape"]
+    return group_csr.decode(GroupCsr(values, offsets, columns, (shape[0], int(np.prod(shape[1:])))))
+
+
+def only_shape(r, c):
+    return replace(EAGER, kernels=tuple(k for k in EAGER.kernels if k.group_shape == (r, c)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 1), (8, 1), (1, 8), (1, 16)])
+@pytest.mark.parametrize(
+    ("conv", "weight", "x"),
+    [
+        ("Conv", (24, 20, 1, 1), "2, 20, 5, 6"),
+        ("Conv<pads = [1, 2, 0, 1], strides = [2, 1], dilations = [1, 2]>", (24, 6, 3, 2), "1, 6, 8, 9"),
+        ("Conv<group = 2, auto_pad = \"VALID\">", (16, 10, 3, 3), "1, 20, 6, 6"),
+        ("Conv<pads = [2, 1]>", (9, 16, 3), "2, 16, 7"),
+    ],
+)  # fmt: skip
+def test_conv(conv, weight, x, shape):
+    weights = sparse(*weight, group_shape=shape, density=0.1)
+    proto = model(f"(float[{x}] X) => (Y) {{ Y = {conv}(X, W, b) }}", {"W": weights, "b": random(weight[0])})
+    context = PassContext(only_shape(*shape))
+    out, _ = run(proto, SubstituteGroupCsr(), context=context)
+    (node,) = sparse_nodes(out)
+    assert node.op_type == "GroupCsrConv" and node.input[4] == "b"
+    np.testing.assert_array_equal(decoded(out, node), weights.reshape(weight[0], -1))
+    (layer,) = context.layers
+    assert layer.chosen.group_shape == shape and layer.op == "Conv"
+    assert layer.weight_density == pytest.approx(np.count_nonzero(weights) / weights.size)
+    assert layer.chosen in layer.candidates and layer.candidates[0].decision == "dense"
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_auto_pad(mode, stride, size, kernel):
+    proto = model(
+        f"""(float[1, 8, {size}, 7] X) => (Y)
+            {{ Y = Conv<auto_pad = "{mode}", strides = [{stride}, 2]>(X, W) }}""",
+        {"W": sparse(8, 8, kernel, 2)},
+    )
+    out, _ = run(proto, SubstituteGroupCsr(), target=EAGER)
+    assert op_types(out) == ["GroupCsrConv"]
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("factors", ["", "alpha = 0.5, ", "beta = 2.0, ", "alpha = 3.0, beta = 0.0, "])
+@pytest.mark.parametrize("c_shape", [None, (12,), (1, 12), (), (1, 1)])
+def test_gemm(transposed, factors, c_shape):
+    weights = {"W": sparse(12, 20) if transposed else sparse(12, 20).T}
+    if c_shape is not None:
+        weights["C"] = random(*c_shape)
+    inputs = ", ".join(["X", *weights])
+    proto = model(
+        f"(float[N, 20] X) => (Y) {{ Y = Gemm<{factors}transB = {transposed}>({inputs}) }}",
+        weights,
+    )
+    out, _ = run(proto, SubstituteGroupCsr(), target=EAGER)
+    assert op_types(out) == ["GroupCsrGemm"]
+
+
+@pytest.mark.parametrize("c", ["constant", "input", "symbolic"])
+def test_a_whole_matrix_c_becomes_the_residual(c):
+    dim = "N" if c == "symbolic" else "3"
+    more = "" if c == "constant" else f", float[{dim}, 12] C"
+    weights = {"W": sparse(12, 20).T}
+    if c == "constant":
+        weights["C"] = random(3, 12)
+    proto = model(f"(float[{dim}, 20] X{more}) => (float[{dim}, 12] Y) {{ Y = Gemm(X, W, C) }}", weights)
+    out, _ = run(proto, SubstituteGroupCsr(), target=EAGER)
+    assert sparse_nodes(out)[0].input[5] == "C"
+
+
+@pytest.mark.parametrize("x", ["3, 20", "2, 3, 20", "2, 1, 3, 20", "N, S, 20"])
+def test_matmul_of_any_rank(x):
+    proto = model(f"(float[{x}] X) => (Y) {{ Y = MatMul(X, W) }}", {"W": sparse(12, 20).T})
+    out, _ = run(proto, SubstituteGroupCsr(), target=EAGER)
+    assert op_types(out) == ["GroupCsrGemm"]
+
+
+def test_a_shared_weight_is_stored_once():
+    proto = model(
+        "(float[2, 16] X) => (Y) { a = MatMul(X, W)  b = Gemm(a, W)  Y = Gemm<transB = 1>(b, W) }",
+        {"W": sparse(16, 16)},
+    )
+    out, _ = run(proto, SubstituteGroupCsr(), target=only_one_by_one())
+    first, second, third = sparse_nodes(out)
+    assert first.input[1] == second.input[1] != third.input[1]
+    assert "W" not in weights_of(out)
+
+
+def only_one_by_one():
+    return only_shape(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("Y = MatMul(X, X)", "not constant"),
+        ("w = Neg(W)  Y = MatMul(X, w)", "computed by Neg"),
+        ("Y = Gemm<transA = 1>(X, W)", "transA"),
+        ("Y = Gemm(X, W, rows)", "neither one number a column nor a whole matrix"),
+        ("c = Neg(v)  Y = Gemm(X, W, c)", "computed by Neg"),
+        ("Y = MatMul(X, zeros)", "all its weights are zero"),
+        ("Y = Gemm<alpha = 0.0>(X, W)", "all its weights are zero"),
+        ("Y = MatMul(X, batch)", "rank 3"),
+        ("Y = MatMul(X, full)", "no sparse form is smaller"),
+        ("h = Cast<to = 10>(X)  y = MatMul(h, half)  Y = Cast<to = 1>(y)", "float16"),
+        ("x = Unsqueeze(X, front)  y = Conv(x, depth, b)  Y = Squeeze(y, front)", "one input channel"),
+        ("x = Unsqueeze(X, ends)  y = Conv(x, cube)  Y = Squeeze(y, ends)", "3-D"),
+        ("k = Cast<to = 7>(X)  z = NonZero(k)  t = Transpose<perm = [1, 0]>(z)  f = Cast<to = 1>(t)  "
+         "r = MatMul(f, two)  Y = ReduceSum(r)", "the size of its input is not known"),
+    ],
+)  # fmt: skip
+def test_stays_dense_with_a_reason(body, why):
+    proto = model(
+        f"(float[16, 16] X) => (Y) {{ {body} }}",
+        {
+            "W": sparse(16, 16), "rows": random(16, 1), "v": random(16),
+            "zeros": np.zeros((16, 16), np.float32),
+            "batch": sparse(2, 16, 16), "full": random(16, 16), "half": sparse(16, 16).astype(np.float16),
+            "front": np.array([0]), "depth": sparse(16, 1, 3), "b": random(16), "ends": np.array([0, 1, 2]),
+            "cube": sparse(1, 1, 1, 3, 3), "two": sparse(16, 2).T,
+        },
+    )  # fmt: skip
+    if "depth" in body:
+        proto.graph.node[1].attribute.add(name="group", i=16, type=2)
+    out, records = run(proto, SubstituteGroupCsr(), target=EAGER, rtol=1e-3)
+    assert not sparse_nodes(out)
+    assert any(why in reason for reason in reasons(records["substitute-group-csr"]).values())
+
+
+def test_replaceable_default_stays():
+    proto = model("(float[2, 4] X, float[4, 4] W) => (Y) { Y = MatMul(X, W) }", {"W": sparse(4, 4)})
+    _, records = run(proto, SubstituteGroupCsr(), target=EAGER, feeds={"W": random(4, 4)})
+    assert "callers may replace" in reasons(records["substitute-group-csr"])["Y"]
+
+
+def test_strided_auto_pad_of_unknown_size_stays():
+    proto = model(
+        '(float[1, 8, H, H] X) => (Y) { Y = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(X, W) }',
+        {"W": sparse(8, 8, 3, 3)},
+    )
+    _, records = run(proto, SubstituteGroupCsr(), target=EAGER)
+    assert "depends on the size of the input" in reasons(records["substitute-group-csr"])["Y"]
+
+
+def test_row_blocks_never_straddle_groups():
+    proto = model("(float[1, 12, 6, 6] X) => (Y) { Y = Conv<group = 2>(X, W) }", {"W": sparse(12, 6, 1, 1)})
+    context = PassContext(EAGER)
+    run(proto, SubstituteGroupCsr(), context=context)
+    shapes = {candidate.group_shape for candidate in context.layers[0].candidates}
+    assert not {(4, 1), (8, 1), (16, 1)} & shapes and (2, 1) in shapes
+
+
+def test_old_opset_is_refused_here():
+    proto = model("(float[2, 16] X) => (Y) { Y = MatMul(X, W) }", {"W": sparse(16, 16)}, opset=12)
+    context = PassContext(EAGER)
+    out, records = run(proto, SubstituteGroupCsr(), context=context)
+    assert op_types(out) == ["MatMul"]
+    assert "opset 12" in reasons(records["substitute-group-csr"])["Y"]
+    assert context.layers[0].chosen.decision == "dense"
+
+
+def test_symbols_are_sized_by_the_context():
+    proto = model("(float[N, 4, H, W] X) => (Y) { Y = Conv(X, W0) }", {"W0": sparse(64, 4, 2, 2)})
+    times = []
+    for size in (8, 512):
+        context = PassContext(CPU, dimensions={"N": 1, "H": size, "W": size})
+        run(proto, SubstituteGroupCsr(), context=context)
+        times.append(context.layers[0].candidates[0].predicted_us)
+    assert times[1] > 10 * times[0]
+
+
+def test_fc_layers_at_90_percent_are_chosen_by_the_shipped_profile():
+    for M, K in ((2048, 2048), (1024, 9216), (300, 784)):
+        for shape in ((1, 8), (8, 1), (4, 1)):
+            proto = model(
+                f"(float[1, {K}] X) => (Y) {{ Y = Gemm<transB = 1>(X, W) }}",
+                {"W": sparse(M, K, group_shape=shape, density=0.1)},
+            )
+            graph = ModelGraph(proto)
+            graph.infer()
+            context = PassContext(CPU)
+            SubstituteGroupCsr().run(graph, context)
+            assert context.layers[0].chosen.decision == "group_csr", (M, K, shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 4), st.integers(1, 6)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 2), st.integers(0, 2)),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_any_conv_gives_what_the_dense_one_gives(sizes, kernel, geometry, bias, seed):
+    (batch, group, ins, outs), (kh, kw), (stride, pad) = sizes, kernel, geometry
+    C, M = ins * group, outs * group
+    weights = {"W": sparse(M, ins, kh, kw, density=0.3, seed=seed), "b": random(M, seed=seed)}
+    proto = model(
+        f"(float[{batch}, {C}, 5, 6] X) => (Y) {{ Y = Conv<group = {group}, strides = [{stride}, 1], "
+        f"pads = [{pad}, 0, 0, {pad}]>(X, W{', b' if bias else ''}) }}",
+        weights,
+    )
+    run(proto, SubstituteGroupCsr(), target=EAGER)
