@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = sorted(path for path in (ROOT / "scalpel_graph").rglob("*.py") if "passes" not in path.relative_to(ROOT).parts)
+PACKAGE = sorted(
+    path for path in (ROOT / "scalpel_graph").rglob("*.py") if "passes" not in path.relative_to(ROOT).parts
+)
 PASSES = sorted((ROOT / "passes").rglob("*.py"))
 
 

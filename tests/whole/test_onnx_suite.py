@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
 
 import scalpel_graph
 
@@ -16,8 +17,6 @@ _CHUNKS = 16
 
 
 def _node_models() -> list[tuple[str, ModelProto]]:
-    from onnx.backend.test.case.node import collect_testcases
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = collect_testcases(None)
@@ -29,9 +28,9 @@ def _file_models() -> list[Path]:
 
 
 def _frozen(model: ModelProto) -> ModelProto | None:
-    """The same model with all float inputs but the first made initializers of random weights, half zero groups.
+    """The same model with all float inputs but the first made initializers, many of their rows zero.
 
-    The cases of the suite give everything as an input, so that nothing could be rewritten; a network does not.
+    The cases of the suite give everything as an input, so nothing could be rewritten; networks do not.
     """
     first, *rest = model.graph.input
     weights = []
@@ -116,7 +115,7 @@ def test_light_networks(path: Path, tmp_path: Path) -> None:
     result = scalpel_graph.optimize(path, target="cpu")
     onnx.save(result.model, out)
     assert result.report.verified.ok
-    # Their weights are made by ConstantOfShape: folding those would make a file of kilobytes one of megabytes.
+    # Their weights are made by ConstantOfShape: folding those would turn kilobytes into megabytes.
     assert out.stat().st_size <= path.stat().st_size * 1.05
     reasons = {skip.reason for run in result.report.passes for skip in run.skipped}
     assert any("not constant" in reason or "constant" in reason for reason in reasons), reasons
