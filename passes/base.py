@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from scalpel_graph.graph import ModelGraph
-from scalpel_graph.report import LayerDecision
+from scalpel_graph.report import LayerDecision, RemovedNodes
 from scalpel_graph.target import Target
 
 
@@ -47,12 +47,14 @@ class PassContext:
         threads: intra-op threads the model will run on.
         dimensions: sizes to assume for symbolic dimensions (1 where a symbol is missing).
         layers: one entry for each layer that a choice was made about.
+        removed_nodes: the layers that got narrower.
     """
 
     target: Target
     threads: int = 1
     dimensions: dict[str, int] = field(default_factory=dict)
     layers: list[LayerDecision] = field(default_factory=list)
+    removed_nodes: list[RemovedNodes] = field(default_factory=list)
 
 
 class Pass(ABC):

@@ -6,6 +6,7 @@ Facts that the order rests on:
 - clean-up early, so that an Identity or a Dropout does not stand between a layer and its BatchNormalization;
 - biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
   choice of sparse layers, since it scales weights;
+- channels go after that, for their constants then end in one bias, and before layers are chosen by their size;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
 """
@@ -18,6 +19,7 @@ from scalpel_graph.passes.fuse_activation import FuseActivation
 from scalpel_graph.passes.fuse_bias import FuseBias
 from scalpel_graph.passes.fuse_residual import FuseResidual
 from scalpel_graph.passes.raise_opset import RaiseOpset
+from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.passes.substitute_group_csr import SubstituteGroupCsr
 from scalpel_graph.target import Target
 
@@ -42,6 +44,7 @@ def _cpu() -> list[Pass]:
         CleanUp(),
         FuseBias(),
         FoldBatchNorm(),
+        RemoveChannels(),
         RaiseOpset(),
         SubstituteGroupCsr(),
         FuseBias(),

@@ -114,6 +114,7 @@ def optimize(
         # What cannot be represented or compared is left as it is, and so nothing was decided about it.
         optimized, runs_of_passes, outcome = None, [], _unchanged(str(error))
         context.layers.clear()
+        context.removed_nodes.clear()
     if check and not outcome.ok:
         raise CheckError(f"{source.path or 'the model'}: {outcome.reason}; nothing was written")
 
@@ -130,6 +131,7 @@ def optimize(
         parameters=BeforeAfter(before.parameters, after.parameters),
         macs=BeforeAfter(before.macs, after.macs),
         layers=list(context.layers),
+        removed_nodes=list(context.removed_nodes),
         passes=runs_of_passes,
     )
     return OptimizeResult(source.proto if optimized is None else optimized, report)

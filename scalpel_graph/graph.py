@@ -98,6 +98,7 @@ class ModelGraph:
         self._types: dict[str, TypeProto] = {}
         for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
             self._types[value.name] = value.type
+        self._resized: set[str] = set()
         self._names = {name for name in _all_names(proto.graph) if name}
         self._outputs = {value.name for value in proto.graph.output}
         self._read_by_subgraphs = set(_names_read_by_subgraphs(proto.graph.node))
@@ -246,6 +247,14 @@ class ModelGraph:
         if like is not None and like.name in self._types:
             self._types[tensor.name] = self._types[like.name]
         return tensor
+
+    def resize(self, tensor: gs.Tensor, axis: int, size: int) -> None:
+        """Notes that an axis of a variable, of known size so far, has another one."""
+        changed = TypeProto()
+        changed.CopyFrom(self._types[tensor.name])
+        changed.tensor_type.shape.dim[axis].dim_value = size
+        self._types[tensor.name] = changed
+        self._resized.add(tensor.name)
 
     def insert_before(self, node: gs.Node, new: gs.Node) -> None:
         """Puts ``new`` right before ``node``; its inputs must be there by then."""
@@ -465,7 +474,11 @@ class ModelGraph:
         there |= {tensor.name for node in self.nodes for tensor in node.outputs}
         was = {name for node in self._proto.graph.node for name in node.output} | set(self._initializers)
         gone = was - there
-        graph.value_info.extend(v for v in self._proto.graph.value_info if v.name not in gone)
+        for value in self._proto.graph.value_info:
+            if value.name in self._resized and value.name not in gone:
+                graph.value_info.append(ValueInfoProto(name=value.name, type=self._types[value.name]))
+            elif value.name not in gone:
+                graph.value_info.append(value)
         stated = {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
         for node in self.nodes:
             for tensor in node.outputs if node.domain == ops.DOMAIN else ():

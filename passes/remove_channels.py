@@ -1,0 +1,71 @@
+"""Removes the channels that cannot matter: constant ones, and ones that nothing reads.
+
+The analysis, its rules and its notion of exact are in `scalpel_graph.channels`. Repeated until nothing goes
+any more. Masks of which only ones are left go as well.
+"""
+
+from collections.abc import Callable
+
+import onnx_graphsurgeon as gs
+
+from scalpel_graph.channels.analysis import analyse
+from scalpel_graph.channels.explain import kept_constants
+from scalpel_graph.channels.liveness import live_slots
+from scalpel_graph.channels.registry import MIN_OPSET
+from scalpel_graph.channels.shrink import drop_masks_of_ones, shrink
+from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.passes.base import Pass, PassContext, PassResult
+from scalpel_graph.report import RemovedNodes
+
+
+class RemoveChannels(Pass):
+    """Makes layers narrower by the channels that cannot matter."""
+
+    name = "remove-channels"
+    summary = "remove channels that are constant or that nothing reads"
+
+    def run(self, graph: ModelGraph, context: PassContext) -> PassResult:
+        """See the module's docstring."""
+        result = PassResult()
+        if graph.opset < MIN_OPSET:
+            result.skip(graph.name, f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}")
+            return result
+        before = _widths(graph)
+        changed: dict[str, None] = {}
+        while True:
+            analysis = analyse(graph)
+            live = live_slots(analysis)
+            if live.all():
+                break
+            changed.update((node_label(node), None) for node in shrink(graph, analysis, live))
+        for node in drop_masks_of_ones(graph):
+            changed[node_label(node)] = None
+        result.rewritten += changed
+        for label, reason in kept_constants(analysis, live):
+            result.skip(label, reason)
+        after = _widths(graph)
+        context.removed_nodes += [
+            RemovedNodes(label, width, after[label])
+            for label, width in before.items()
+            if after.get(label, width) != width
+        ]
+        return result
+
+
+def _widths(graph: ModelGraph) -> dict[str, int]:
+    """Output channels of every layer with weights, by its label."""
+    widths = {}
+    for node in graph.nodes:
+        outputs = _OUTPUTS.get(node.op)
+        weight = graph.constant(node.inputs[1]) if outputs is not None else None
+        if outputs is not None and weight is not None and weight.ndim > 1:
+            widths[node_label(node)] = outputs(node, weight.shape)
+    return widths
+
+
+_OUTPUTS: dict[str, Callable[[gs.Node, tuple[int, ...]], int]] = {
+    "Conv": lambda node, shape: shape[0],
+    "ConvTranspose": lambda node, shape: shape[1] * int(node.attrs.get("group", 1)),
+    "Gemm": lambda node, shape: shape[0 if node.attrs.get("transB", 0) else 1],
+    "MatMul": lambda node, shape: shape[-1],
+}

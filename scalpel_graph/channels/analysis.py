@@ -1,0 +1,113 @@
+"""What is known about the channels of a graph before anything is decided: rules, constants, classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from scalpel_graph.channels.constants import Constants
+from scalpel_graph.channels.registry import rule_for
+from scalpel_graph.channels.rule import Refusal, Rule
+from scalpel_graph.channels.slots import IntArray, Slots, classes
+from scalpel_graph.graph import ModelGraph, node_label
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Slots that stay whatever they hold.
+
+    Attributes:
+        slots: which.
+        node: label of what keeps them.
+        reason: why, for a person; empty where nobody needs to be told (a position is no channel).
+    """
+
+    slots: IntArray
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The facts about a graph that liveness and shrinking work with.
+
+    Attributes:
+        slots: the numbers of all slots.
+        rules: of the nodes that have one, in topological order.
+        constants: what slots always hold.
+        class_of: ``[slots]``: the class of each; slots of one class go or stay together.
+        pins: slots that stay.
+    """
+
+    slots: Slots
+    rules: list[Rule]
+    constants: Constants
+    class_of: IntArray
+    pins: list[Pin]
+
+
+def analyse(graph: ModelGraph) -> Analysis:
+    """Looks at every node once, in topological order. Takes time linear in the number of slots."""
+    slots = Slots(graph)
+    rules: list[Rule] = []
+    pins = _pins_of_the_model(graph, slots)
+    constants = Constants(slots.count)
+    touched = np.zeros(slots.count, dtype=np.bool_)
+    for node in graph.nodes:
+        reason = ""
+        named: list[IntArray] = []
+        try:
+            rule = rule_for(graph, node, slots)
+        except Refusal as refusal:
+            reason = str(refusal)
+        else:
+            rule.constants(constants)
+            rules.append(rule)
+            named = _named(rule)
+        for part in named:
+            touched[part] = True
+        left = _unnamed(node, slots, touched)
+        if left is not None:
+            pins.append(Pin(left, node_label(node), reason))
+        for part in named:
+            touched[part] = False
+    pairs = [pair for rule in rules for pair in rule.couplings]
+    left_slots = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, dtype=np.int64)
+    right_slots = np.concatenate([pair[1] for pair in pairs]) if pairs else np.zeros(0, dtype=np.int64)
+    return Analysis(slots, rules, constants, classes(slots.count, left_slots, right_slots), pins)
+
+
+def _pins_of_the_model(graph: ModelGraph, slots: Slots) -> list[Pin]:
+    """Inputs, outputs and what subgraphs read."""
+    pins = []
+    for axis in slots.axes:
+        if graph.is_output(axis.tensor):
+            reason = "is an output of the model"
+        elif graph.is_pinned(axis.tensor):
+            reason = "is read by a subgraph"
+        elif not axis.tensor.inputs:
+            reason = "is an input of the model"
+        else:
+            continue
+        pins.append(Pin(axis.slots, axis.tensor.name, reason))
+    return pins
+
+
+def _named(rule: Rule) -> list[IntArray]:
+    """Every slot that a rule says something about."""
+    parts = [part for pair in rule.couplings for part in pair]
+    for read in rule.reads:
+        parts += [read.inputs, read.outputs]
+    return parts + rule.free
+
+
+def _unnamed(node: gs.Node, slots: Slots, touched: np.ndarray) -> IntArray | None:  # type: ignore[type-arg]
+    """The slots of a node's inputs and outputs that are not touched."""
+    parts = []
+    for tensor in (*node.inputs, *node.outputs):
+        for axis in slots.of(tensor) or ():
+            if axis is not None:
+                rest = np.flatnonzero(~touched[axis.start : axis.start + axis.size])
+                if len(rest):
+                    parts.append(rest + axis.start)
+    return np.concatenate(parts) if parts else None

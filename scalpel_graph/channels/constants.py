@@ -1,0 +1,82 @@
+"""Constants per slot: what a channel always holds, where that is known."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from scalpel_graph.channels.slots import BoolArray, IntArray
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.group_csr import Array
+
+Float64Array = npt.NDArray[np.float64]
+
+
+class Constants:
+    """For every slot, whether all its elements are one known finite number, and which.
+
+    Attributes:
+        known: ``[slots]``.
+        value: ``[slots]`` float64, which holds every number of a narrower type exactly; 0 where not known.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.known: BoolArray = np.zeros(count, dtype=np.bool_)
+        self.value: Float64Array = np.zeros(count)
+
+    def set(self, slots: IntArray, known: BoolArray, value: Array) -> None:
+        """Notes the constants of some slots; what is not finite counts as unknown."""
+        known = known & np.isfinite(value)
+        self.known[slots] = known
+        self.value[slots] = np.where(known, value, 0.0)
+
+    def copy(self, source: IntArray, target: IntArray) -> None:
+        """Slots ``target`` hold what the slots ``source`` hold."""
+        self.known[target] = self.known[source]
+        self.value[target] = self.value[source]
+
+
+def slices(values: Array, axis: int) -> tuple[BoolArray, Float64Array]:
+    """Which slices of an array along an axis hold one number only, and that number: two arrays ``[size]``."""
+    flat = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    if flat.shape[1] == 0:
+        return np.zeros(len(flat), dtype=np.bool_), np.zeros(len(flat))
+    first = flat[:, 0]
+    return (flat == first[:, None]).all(axis=1), first.astype(np.float64)
+
+
+def numpy_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[np.floating] | None:
+    """The floating-point type of a tensor; None for others (also for those that numpy lacks)."""
+    kinds = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16}
+    kind = kinds.get(graph.type(tensor) or 0)
+    return None if kind is None else np.dtype(kind)
+
+
+def evaluate(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -> Array | None:
+    """The first output of a node for given inputs, as ONNX Runtime computes it; None where it cannot.
+
+    Args:
+        graph: the node's graph.
+        node: the node.
+        feeds: by name, every input of the node that is not left out.
+    """
+    output = node.outputs[0].name
+    model = graph.model_of([node], [output])
+    for name, value in feeds.items():
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        result = session.run([output], dict(feeds))[0]
+    except Exception:  # whatever the reason, the channel then counts as not constant
+        return None
+    return np.asarray(result)

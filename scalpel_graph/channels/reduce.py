@@ -1,0 +1,59 @@
+"""Reductions: the axes that stay keep their slots; a sum over slots can do without those that are zero."""
+
+import numpy as np
+
+from scalpel_graph.channels.constants import Constants, numpy_type
+from scalpel_graph.channels.rule import Read, Refusal, Rule
+
+#: Reductions to which a zero contributes nothing, and those that hand on what is everywhere the same.
+_SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+_MEANS = ("ReduceMean", "ReduceMax", "ReduceMin")
+
+
+class ReduceRule(Rule):
+    """All of ONNX's reductions along constant axes."""
+
+    def describe(self) -> None:
+        """See the module's docstring."""
+        node = self.node
+        axes, made = self.axes(node.inputs[0]), self.axes(node.outputs[0])
+        rank = len(axes)
+        reduced = {int(axis) % rank for axis in self._reduced(rank)}
+        keeps = bool(node.attrs.get("keepdims", 1))
+        self.pairs = []
+        kept = [index for index in range(rank) if index not in reduced]
+        for place, index in enumerate(kept):
+            a, b = axes[index], made[index if keeps else place]
+            if a is not None and b is not None and a.size == b.size:
+                self.couple(a, b)
+                self.pairs.append((a, b))
+        if node.op in _SUMS and self.pairs:
+            for index in reduced:
+                axis = axes[index]
+                if axis is not None:
+                    why = "holds a non-zero constant, which counts in a sum"
+                    self.reads.append(Read(axis.slots, self.pairs[0][1].slots, None, why=why))
+
+    def _reduced(self, rank: int) -> list[int]:
+        if "axes" in self.node.attrs:
+            return list(self.node.attrs["axes"])
+        if self.has_input(1):
+            values = self.input_constant(1)
+            if values is None:
+                raise Refusal("its axes are not constant")
+            return values.reshape(-1).tolist() or self._all(rank)
+        return self._all(rank)
+
+    def _all(self, rank: int) -> list[int]:
+        return [] if self.node.attrs.get("noop_with_empty_axes", 0) else list(range(rank))
+
+    def constants(self, constants: Constants) -> None:
+        """Zero stays zero in sums, everything what it is in means and extremes."""
+        if numpy_type(self.graph, self.node.outputs[0]) is None or self.node.op not in (*_SUMS, *_MEANS):
+            return
+        for a, b in self.pairs:
+            known, value = constants.known[a.slots], constants.value[a.slots]
+            constants.set(b.slots, known if self.node.op in _MEANS else known & (value == 0), np.asarray(value))
+
+
+RULES = dict.fromkeys((*_SUMS, *_MEANS, "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"), ReduceRule)

@@ -1,0 +1,40 @@
+"""Which rule holds for which operator: the one list of them."""
+
+import onnx_graphsurgeon as gs
+
+from scalpel_graph.channels import concat_split, elementwise, normalization, pooling, reduce, shape
+from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
+from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
+from scalpel_graph.channels.rule import Refusal, Rule
+from scalpel_graph.channels.slots import Slots
+from scalpel_graph.graph import ModelGraph
+
+RULES: dict[str, type[Rule]] = {
+    "Conv": ConvRule,
+    "ConvTranspose": ConvTransposeRule,
+    "Gemm": GemmRule,
+    "MatMul": MatMulRule,
+    **elementwise.RULES,
+    **normalization.RULES,
+    **pooling.RULES,
+    **shape.RULES,
+    **concat_split.RULES,
+    **reduce.RULES,
+}
+
+#: Before this opset broadcasting had other rules.
+MIN_OPSET = 7
+
+
+def rule_for(graph: ModelGraph, node: gs.Node, slots: Slots) -> Rule:
+    """The rule of a node.
+
+    Raises:
+        Refusal: there is none, or it does not hold here.
+    """
+    if (node.domain or "") not in ("", "ai.onnx") or node.op not in RULES:
+        domain = f" of domain {node.domain}" if node.domain else ""
+        raise Refusal(f"there is no rule for {node.op}{domain}")
+    if graph.has_subgraph(node):
+        raise Refusal(f"{node.op} holds a subgraph")
+    return RULES[node.op](graph, node, slots)

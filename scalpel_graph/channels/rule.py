@@ -1,0 +1,199 @@
+"""What a rule is: how the slots of one node hang together, and how to do without some of them."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from scalpel_graph.channels.constants import Constants, Float64Array
+from scalpel_graph.channels.slots import Axis, BoolArray, IntArray, Slots
+from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.group_csr import Array
+
+
+class Refusal(Exception):  # noqa: N818
+    """Why a rule does not hold for a node: the node keeps every slot it touches."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Output slots that are computed from input slots, each of which can go without them.
+
+    Attributes:
+        inputs: ``[I]`` slots.
+        outputs: ``[O]`` slots.
+        needs: ``[O, I]``: whether an output changes with an input; None: every output with every input.
+        largest: the largest magnitude of a constant input that the node can do without, by taking it into a
+            bias; 0 where only zeros can go, -1 where nothing can.
+        why: for a person, why a larger constant stays.
+        factors: ``[I]`` slots that the inputs are multiplied by and go together with, if they are no constants: a
+            zero in either is enough.
+    """
+
+    inputs: IntArray
+    outputs: IntArray
+    needs: BoolArray | None
+    largest: float = 0.0
+    why: str = ""
+    factors: IntArray | None = None
+
+    def required(self, live: BoolArray, constants: Constants) -> IntArray:
+        """The input slots that the live outputs (``live [O]``) need and that no constant can stand for."""
+        if self.needs is None:
+            needed = np.full(len(self.inputs), live.any())
+        else:
+            needed = self.needs.any(axis=0) if live.all() else self.needs[live].any(axis=0)
+        return self.inputs[needed & ~self.takes(constants)]
+
+    def takes(self, constants: Constants) -> BoolArray:
+        """``[I]``: which inputs are constants that the node can do without."""
+        takes = constants.known[self.inputs] & (np.abs(constants.value[self.inputs]) <= self.largest)
+        if self.factors is not None:
+            takes |= constants.known[self.factors] & (constants.value[self.factors] == 0)
+        return takes
+
+
+@dataclass
+class Kept:
+    """The outcome of the analysis, for rules that shrink their nodes.
+
+    Attributes:
+        live: ``[slots]``: what stays.
+        constants: what the slots held.
+    """
+
+    live: BoolArray
+    constants: Constants
+    _made: dict[int, list[tuple[gs.Tensor, gs.Constant]]] = field(default_factory=dict)
+
+    def of(self, axis: Axis | None) -> IntArray | None:
+        """The indices along an axis that stay; None if all do."""
+        if axis is None:
+            return None
+        live = self.live[axis.start : axis.start + axis.size]
+        return None if live.all() else np.flatnonzero(live)
+
+    def replace(self, graph: ModelGraph, node: gs.Node, index: int, values: Array) -> None:
+        """Makes a constant input of a node read ``values``; nodes that shared it share equal values again."""
+        old = node.inputs[index]
+        made = self._made.setdefault(id(old), [])
+        for _, constant in made:
+            shared = graph.constant(constant)
+            if shared is not None and shared.shape == values.shape and np.array_equal(shared, values):
+                node.inputs[index] = constant
+                return
+        graph.set_constant(node, index, values)
+        made.append((old, node.inputs[index]))
+
+
+class Rule:
+    """How slots pass through one node. Slots of the node that a rule does not name stay.
+
+    Attributes:
+        couplings: pairs of equally long arrays of slots: the i-th of one and of the other go together.
+        reads: see `Read`.
+        free: output slots that the node can leave out, and input slots that it does not look at.
+    """
+
+    def __init__(self, graph: ModelGraph, node: gs.Node, slots: Slots) -> None:
+        """Looks at the node.
+
+        Raises:
+            Refusal: the rule does not hold for it.
+        """
+        self.graph, self.node, self.slots = graph, node, slots
+        self.couplings: list[tuple[IntArray, IntArray]] = []
+        self.reads: list[Read] = []
+        self.free: list[IntArray] = []
+        self.describe()
+
+    def describe(self) -> None:
+        """Fills in couplings, reads and free slots."""
+        raise NotImplementedError
+
+    def constants(self, constants: Constants) -> None:
+        """Notes the constants that the outputs hold, given those of the inputs."""
+
+    def widths(self, live: BoolArray) -> IntArray:
+        """Dead slots that must stay all the same, for the node to exist with the rest; none by default."""
+        return np.zeros(0, dtype=np.int64)
+
+    def shrink(self, kept: Kept) -> None:
+        """Changes the node to make do with what is kept."""
+
+    # -- for rules ------------------------------------------------------------------------------------------
+
+    def couple(self, a: Axis | None, b: Axis | None) -> None:
+        """The slots of two axes of the same size go together; no-op where a size is unknown or differs."""
+        if a is not None and b is not None and a.size == b.size:
+            self.couplings.append((a.slots, b.slots))
+
+    def axes(self, tensor: gs.Tensor) -> list[Axis | None]:
+        """The axes of a variable.
+
+        Raises:
+            Refusal: its rank is unknown.
+        """
+        axes = self.slots.of(tensor)
+        if axes is None:
+            raise Refusal(f"the rank of {tensor.name!r} is not known")
+        return axes
+
+    def input_constant(self, index: int) -> Array | None:
+        """The value of an input if it is there and constant."""
+        return self.graph.constant(self.node.inputs[index]) if self.has_input(index) else None
+
+    def weight(self, index: int, what: str) -> Array:
+        """The value of an input that must be a constant of finite floating-point numbers.
+
+        Raises:
+            Refusal: it is not.
+        """
+        values = self.input_constant(index)
+        if values is None:
+            raise Refusal(f"its {what} is not constant")
+        if values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise Refusal(f"its {what} is {'not finite' if values.dtype.kind == 'f' else values.dtype}")
+        return values
+
+    def has_input(self, index: int) -> bool:
+        """Whether an optional input is given."""
+        return index < len(self.node.inputs) and bool(self.node.inputs[index].name)
+
+    def add_input(self, index: int, what: str, values: Array) -> None:
+        """Gives the node, which has all inputs before it, an optional constant input that was left out."""
+        tensor = self.graph.add_constant(f"{node_label(self.node)}_{what}", values)
+        if index < len(self.node.inputs):
+            self.node.inputs[index] = tensor
+        else:
+            self.node.inputs.append(tensor)
+
+    def only_output(self) -> gs.Tensor:
+        """The first output.
+
+        Raises:
+            Refusal: another one is read.
+        """
+        for tensor in self.node.outputs[1:]:
+            if tensor.name and (tensor.outputs or self.graph.is_pinned(tensor)):
+                raise Refusal(f"its output {tensor.name!r} is read as well")
+        return self.node.outputs[0]
+
+
+def foldable(total: Float64Array, bias: Array | None, dtype: np.dtype[np.floating]) -> float:
+    """The largest constant that can be taken into a bias and leave it far from overflow.
+
+    Args:
+        total: for each output the sum of the magnitudes of its weights.
+        bias: the bias so far.
+        dtype: its type.
+    """
+    room = float(np.finfo(dtype).max) / 4 - (0.0 if bias is None else float(np.abs(bias).max(initial=0.0)))
+    most = float(total.max(initial=0.0))
+    return max(room, 0.0) / most if most > 0 else math.inf
+
+
+def take(values: Array, indices: IntArray | None, axis: int) -> Array:
+    """``values`` with only some indices of an axis; None keeps all."""
+    return values if indices is None else np.take(values, indices, axis=axis)

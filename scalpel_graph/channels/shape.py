@@ -1,0 +1,279 @@
+"""Transpose, Squeeze, Unsqueeze, Flatten, Reshape, Pad, Resize, Softmax: slots change their place or their number.
+
+Reshape and Flatten merge axes or split one. Of merged axes one moves with the result (each of its slots is a
+set of places there); of the axes that one is split into, the outermost does. The others stay as they are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalpel_graph.channels.concat_split import MovingRule
+from scalpel_graph.channels.constants import Constants
+from scalpel_graph.channels.rule import Kept, Refusal, Rule
+from scalpel_graph.channels.slots import Axis, IntArray
+from scalpel_graph.graph import Shape
+
+
+class TransposeRule(MovingRule):
+    """Transpose: axes in another order."""
+
+    def connect(self) -> None:
+        """See `MovingRule`."""
+        axes, made = self.axes(self.node.inputs[0]), self.axes(self.node.outputs[0])
+        order = self.node.attrs.get("perm", list(reversed(range(len(axes)))))
+        for place, index in enumerate(order):
+            self.move(axes[index], made[place])
+
+
+class SqueezeRule(MovingRule):
+    """Squeeze of stated axes."""
+
+    def connect(self) -> None:
+        """See `MovingRule`; without stated axes, one that shrinks to a single slot would vanish."""
+        axes, made = self.axes(self.node.inputs[0]), self.axes(self.node.outputs[0])
+        gone = self._stated(len(axes))
+        stay = [axis for index, axis in enumerate(axes) if index not in gone]
+        for axis, place in zip(stay, made, strict=True):
+            self.move(axis, place)
+
+    def _stated(self, rank: int) -> set[int]:
+        given = self.node.attrs.get("axes")
+        if given is None:
+            values = self.input_constant(1)
+            if values is None:
+                raise Refusal("its axes are not stated")
+            given = values.reshape(-1).tolist()
+        return {self.place(rank, int(axis)) for axis in given}
+
+
+class UnsqueezeRule(SqueezeRule):
+    """Unsqueeze: new axes of one slot."""
+
+    def connect(self) -> None:
+        """See `MovingRule`."""
+        axes, made = self.axes(self.node.inputs[0]), self.axes(self.node.outputs[0])
+        new = self._stated(len(made))
+        self.free += [made[index].slots for index in new if made[index] is not None]  # type: ignore[union-attr]
+        stay = [axis for index, axis in enumerate(made) if index not in new]
+        for axis, place in zip(axes, stay, strict=True):
+            self.move(axis, place)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Neighbouring axes before and after that hold the same elements."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def blocks(before: Shape, after: Shape) -> list[_Block]:
+    """Pairs axes of two shapes of the same elements: from the left, then, past unknown sizes, from the right.
+
+    Only what is certain comes out; axes of size 1 are in blocks of their own or with a neighbour.
+    """
+    found, i, j = _pair(before, after)
+    if i == len(before) and j == len(after):
+        return found
+    rest, k, n = _pair(tuple(reversed(before[i:])), tuple(reversed(after[j:])))
+    if len(before) - k < i or len(after) - n < j:
+        return found
+    for block in rest:
+        found.append(
+            _Block(
+                tuple(sorted(len(before) - 1 - index for index in block.before)),
+                tuple(sorted(len(after) - 1 - index for index in block.after)),
+            )
+        )
+    return found
+
+
+def _pair(before: Shape, after: Shape) -> tuple[list[_Block], int, int]:
+    """Blocks from the left, and how many axes of each shape they cover."""
+    found = []
+    i = j = 0
+    while i < len(before) and j < len(after):
+        if before[i] == after[j] and before[i] is not None:
+            found.append(_Block((i,), (j,)))
+            i, j = i + 1, j + 1
+            continue
+        start_i, start_j = i, j
+        left, right = before[i], after[j]
+        i, j = i + 1, j + 1
+        while isinstance(left, int) and isinstance(right, int) and left != right:
+            if left < right:
+                size = before[i] if i < len(before) else None
+                left = left * size if isinstance(size, int) else None
+                i += 1
+            else:
+                size = after[j] if j < len(after) else None
+                right = right * size if isinstance(size, int) else None
+                j += 1
+        if left is None or left != right:
+            return found, start_i, start_j
+        found.append(_Block(tuple(range(start_i, i)), tuple(range(start_j, j))))
+    return found, i, j
+
+
+class ReshapeRule(Rule):
+    """Reshape to a constant shape, and Flatten."""
+
+    def describe(self) -> None:
+        """See the module's docstring."""
+        node = self.node
+        before, after = self.axes(node.inputs[0]), self.axes(node.outputs[0])
+        self.target = self.input_constant(1)
+        if node.op == "Reshape" and self.target is None:
+            raise Refusal("its shape is computed")
+        shapes = [self.graph.shape(tensor) for tensor in (node.inputs[0], node.outputs[0])]
+        if shapes[0] is None or shapes[1] is None:
+            raise Refusal("its shape is not known")
+        self.after = after
+        self.merges: list[tuple[IntArray, IntArray]] = []  # slots before; the places after of each, a row each
+        self.splits: list[tuple[IntArray, IntArray]] = []
+        for block in blocks(shapes[0], shapes[1]):
+            sources = [axis for index in block.before if (axis := before[index]) is not None and axis.size > 1]
+            targets = [axis for index in block.after if (axis := after[index]) is not None and axis.size > 1]
+            if len(targets) == 1 and sources:
+                self._merge(sources, targets[0])
+            elif len(sources) == 1 and targets:
+                self.splits.append((sources[0].slots.reshape(targets[0].size, -1), targets[0].slots))
+        for source, places in self.merges:
+            self.couplings.append((np.repeat(source, places.shape[1]), places.reshape(-1)))
+        for places, target in self.splits:
+            self.couplings.append((places.reshape(-1), np.repeat(target, places.shape[1])))
+
+    def _merge(self, sources: list[Axis], target: Axis) -> None:
+        moving = self._moving(sources)
+        sizes = [axis.size for axis in sources]
+        place = sources.index(moving)
+        places = np.moveaxis(target.slots.reshape(sizes), place, 0).reshape(moving.size, -1)
+        self.merges.append((moving.slots, places))
+
+    def _moving(self, sources: list[Axis]) -> Axis:
+        """The outermost axis, or, right behind a Transpose, the one that it took from the channels' place."""
+        maker = self.node.inputs[0].inputs[0] if self.node.inputs[0].inputs else None
+        if maker is not None and maker.op == "Transpose" and "perm" in maker.attrs:
+            order = list(maker.attrs["perm"])
+            return next((axis for axis in sources if order[axis.index] == 1), sources[0])
+        return sources[0]
+
+    def constants(self, constants: Constants) -> None:
+        """A place holds what the slot it belongs to holds, and a slot what all its places hold."""
+        for source, places in self.merges:
+            constants.copy(np.repeat(source, places.shape[1]), places.reshape(-1))
+        for places, target in self.splits:
+            known, value = constants.known[places], constants.value[places]
+            constants.set(target, known.all(axis=1) & (value == value[:, :1]).all(axis=1), value[:, 0])
+
+    def shrink(self, kept: Kept) -> None:
+        """States the new sizes, unless the shape says to infer them."""
+        if self.target is None or all(kept.of(axis) is None for axis in self.after):
+            return
+        target = np.array(self.target)
+        for index, axis in enumerate(self.after):
+            if axis is not None and target[index] != -1:
+                target[index] = int(kept.live[axis.slots].sum())
+        kept.replace(self.graph, self.node, 1, target)
+
+
+class PadRule(MovingRule):
+    """Pad: axes that it does not pad move as they are."""
+
+    def connect(self) -> None:
+        """See `MovingRule`."""
+        node = self.node
+        if self.has_input(3):
+            raise Refusal("it states its axes")
+        axes, made = self.axes(node.inputs[0]), self.axes(node.outputs[0])
+        pads = node.attrs.get("pads")
+        if pads is None:
+            pads = self.input_constant(1)
+        if pads is None or len(pads) != 2 * len(axes):
+            raise Refusal("its padding is not constant")
+        fill = self.input_constant(2) if self.has_input(2) else np.array(node.attrs.get("value", 0.0))
+        self.fill = None if fill is None else float(fill.reshape(-1)[0])
+        self.any_fill = node.attrs.get("mode", "constant") != "constant" or not np.any(pads)
+        for index, axis in enumerate(axes):
+            if not pads[index] and not pads[index + len(axes)]:
+                self.move(axis, made[index])
+
+    def constants(self, constants: Constants) -> None:
+        """A channel stays constant if it is padded with what it holds."""
+        for source, target in self.moves:
+            known, value = constants.known[source], constants.value[source]
+            constants.set(target, known & (self.any_fill | (value == self.fill)), value)
+
+
+class ResizeRule(MovingRule):
+    """Resize and Upsample that leave batch and channels as they are; zero stays zero.
+
+    With ``nearest`` every constant stays what it is; other modes round, or look outside.
+    """
+
+    def connect(self) -> None:
+        """See `MovingRule`."""
+        node = self.node
+        if node.attrs.get("axes") is not None or node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+            raise Refusal("it resizes in an unusual way")
+        sizes = self.input_constant(3)
+        if self.has_input(3) and sizes is None:
+            raise Refusal("its sizes are computed")
+        self.sizes = sizes
+        if sizes is None:
+            scales = self.input_constant(1 if self.graph.opset < 11 or node.op == "Upsample" else 2)
+            given = node.attrs.get("scales") if scales is None else scales
+            if given is None or any(float(scale) != 1.0 for scale in given[:2]):
+                raise Refusal("it resizes channels, or its scales are computed")
+        elif node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+            raise Refusal("it resizes in an unusual way")
+        self.made = self.axes(node.outputs[0])
+        for index, axis in enumerate(self.axes(node.inputs[0])[:2]):
+            self.move(axis, self.made[index])
+
+    def constants(self, constants: Constants) -> None:
+        """See the class."""
+        every = self.node.attrs.get("mode", "nearest") == "nearest"
+        for source, target in self.moves:
+            known, value = constants.known[source], constants.value[source]
+            constants.set(target, known & (every | (value == 0)), value)
+
+    def shrink(self, kept: Kept) -> None:
+        """States the new number of channels."""
+        if self.sizes is None or all(kept.of(axis) is None for axis in self.made[:2]):
+            return
+        sizes = np.array(self.sizes)
+        for index, axis in enumerate(self.made[:2]):
+            if axis is not None:
+                sizes[index] = int(kept.live[axis.slots].sum())
+        kept.replace(self.graph, self.node, 3, sizes)
+
+
+class SoftmaxRule(Rule):
+    """Softmax, LogSoftmax and Hardmax: every axis but the one they normalise along."""
+
+    def describe(self) -> None:
+        """See the class."""
+        axes, made = self.axes(self.node.inputs[0]), self.axes(self.node.outputs[0])
+        along = int(self.node.attrs.get("axis", -1 if self.graph.opset >= 13 else 1)) % len(axes)
+        if self.graph.opset < 13 and along != len(axes) - 1:
+            raise Refusal("it normalises along several axes at once")
+        for index, axis in enumerate(axes):
+            if index != along:
+                self.couple(axis, made[index])
+
+
+RULES = {
+    "Transpose": TransposeRule,
+    "Squeeze": SqueezeRule,
+    "Unsqueeze": UnsqueezeRule,
+    "Flatten": ReshapeRule,
+    "Reshape": ReshapeRule,
+    "Pad": PadRule,
+    "Resize": ResizeRule,
+    "Upsample": ResizeRule,
+    "Softmax": SoftmaxRule,
+    "LogSoftmax": SoftmaxRule,
+    "Hardmax": SoftmaxRule,
+}
