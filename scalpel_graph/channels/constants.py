@@ -41,9 +41,10 @@ class Constants:
 
 def slices(values: Array, axis: int) -> tuple[BoolArray, Float64Array]:
     """Which slices of an array along an axis hold one number only, and that number: two arrays ``[size]``."""
-    flat = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    if flat.shape[1] == 0:
-        return np.zeros(len(flat), dtype=np.bool_), np.zeros(len(flat))
+    size = values.shape[axis]
+    if values.size == 0:
+        return np.zeros(size, dtype=np.bool_), np.zeros(size)
+    flat = np.moveaxis(values, axis, 0).reshape(size, -1)
     first = flat[:, 0]
     return (flat == first[:, None]).all(axis=1), first.astype(np.float64)
 

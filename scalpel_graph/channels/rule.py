@@ -133,8 +133,10 @@ class Rule:
         """The axes of a variable.
 
         Raises:
-            Refusal: its rank is unknown.
+            Refusal: its rank is unknown, or it is a constant.
         """
+        if isinstance(tensor, gs.Constant):
+            raise Refusal(f"its input {tensor.name!r} is a constant")
         axes = self.slots.of(tensor)
         if axes is None:
             raise Refusal(f"the rank of {tensor.name!r} is not known")
