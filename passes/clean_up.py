@@ -46,7 +46,7 @@ class CleanUp(Pass):
             else:
                 result.skip(node_label(node), "its input and its output both have names that must stay")
         graph.remove(*passed_by)
-        result.rewritten += _remove_dead(graph)
+        result.rewritten += remove_dead(graph)
         result.rewritten += graph.remove_unused_initializers()
         return result
 
@@ -97,7 +97,8 @@ def _bypass(graph: ModelGraph, node: gs.Node) -> bool:
     return True
 
 
-def _remove_dead(graph: ModelGraph) -> list[str]:
+def remove_dead(graph: ModelGraph) -> list[str]:
+    """Removes the nodes whose results nobody reads; returns their labels."""
     removed: list[str] = []
     while True:
         dead: list[gs.Node] = []

@@ -10,11 +10,13 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import analyse
 from scalpel_graph.channels.explain import kept_constants
-from scalpel_graph.channels.liveness import live_slots
+from scalpel_graph.channels.liveness import decide
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.shrink import drop_masks_of_ones, shrink
+from scalpel_graph.channels.substitute import substitute_constants
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
+from scalpel_graph.passes.clean_up import remove_dead
 from scalpel_graph.report import RemovedNodes
 
 
@@ -34,14 +36,21 @@ class RemoveChannels(Pass):
         changed: dict[str, None] = {}
         while True:
             analysis = analyse(graph)
-            live = live_slots(analysis)
-            if live.all():
+            substituted = substitute_constants(graph, analysis)
+            if substituted:
+                changed.update((node_label(node), None) for node in substituted)
+                changed.update((label, None) for label in remove_dead(graph))
+                continue
+            decision = decide(analysis)
+            if decision.live.all():
                 break
-            changed.update((node_label(node), None) for node in shrink(graph, analysis, live))
+            nodes = shrink(graph, analysis, decision)
+            changed.update((node_label(node), None) for node in nodes)
+            graph.remove(*decision.gone)
         for node in drop_masks_of_ones(graph):
             changed[node_label(node)] = None
         result.rewritten += changed
-        for label, reason in kept_constants(analysis, live):
+        for label, reason in kept_constants(analysis, decision.live):
             result.skip(label, reason)
         after = _widths(graph)
         context.removed_nodes += [

@@ -1,6 +1,7 @@
 """Concat, Split, Slice and Gather: they move slots along an axis."""
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.constants import Constants, slices
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
@@ -50,6 +51,7 @@ class ConcatRule(MovingRule):
         made = self.axes(node.outputs[0])
         self.axis = self.place(len(made), int(node.attrs["axis"]))
         self.parts: list[tuple[int, Axis, int]] = []  # constants: input, the output's axis, offset in it
+        self.optional_along = frozenset({self.axis})
         joined = made[self.axis]
         offset = 0
         for index, tensor in enumerate(node.inputs):
@@ -90,7 +92,7 @@ class ConcatRule(MovingRule):
                 constants.set(joined.slots[offset : offset + len(known)], known, value)
 
     def shrink(self, kept: Kept) -> None:
-        """Slices the inputs that are constants."""
+        """Slices the inputs that are constants, leaves out those of which nothing is left."""
         offsets = {index: (joined, offset) for index, joined, offset in self.parts}
         for index, tensor in enumerate(self.node.inputs):
             values = self.graph.constant(tensor)
@@ -106,6 +108,16 @@ class ConcatRule(MovingRule):
                     smaller = take(smaller, kept.of(made), made.index)
             if smaller.shape != values.shape:
                 kept.replace(self.graph, self.node, index, smaller)
+        for index in reversed(range(len(self.node.inputs))):
+            if self._is_empty(kept, self.node.inputs[index]):
+                del self.node.inputs[index]
+
+    def _is_empty(self, kept: Kept, tensor: gs.Tensor) -> bool:
+        values = self.graph.constant(tensor)
+        if values is not None:
+            return values.shape[self.axis] == 0
+        indices = kept.of(self.slots.axis(tensor, self.axis))
+        return indices is not None and not len(indices)
 
 
 class SplitRule(MovingRule):

@@ -94,7 +94,10 @@ class Rule:
         couplings: pairs of equally long arrays of slots: the i-th of one and of the other go together.
         reads: see `Read`.
         free: output slots that the node can leave out, and input slots that it does not look at.
+        optional_along: axes along which an input may come to nothing, and is then left out.
     """
+
+    optional_along: frozenset[int] = frozenset()
 
     def __init__(self, graph: ModelGraph, node: gs.Node, slots: Slots) -> None:
         """Looks at the node.

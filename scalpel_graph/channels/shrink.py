@@ -4,32 +4,36 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis
+from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.rule import Kept
-from scalpel_graph.channels.slots import BoolArray
 from scalpel_graph.graph import ModelGraph
 
 
-def shrink(graph: ModelGraph, analysis: Analysis, live: BoolArray) -> list[gs.Node]:
+def shrink(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs.Node]:
     """Rewrites the graph to compute live slots only.
 
     Args:
         graph: what ``analysis`` is of.
         analysis: the facts.
-        live: ``[slots]``, as `liveness.live_slots` gives them.
+        decision: what stays.
 
     Returns:
-        the nodes that compute, or read, fewer slots than before.
+        the nodes that compute, or read, fewer slots than before, those that are gone among them.
     """
-    kept = Kept(live, analysis.constants)
+    kept = Kept(decision.live, analysis.constants)
+    gone = {id(node) for node in decision.gone}
     resized: set[int] = set()
     for axis in analysis.slots.axes:
         indices = kept.of(axis)
         if indices is not None:
-            graph.resize(axis.tensor, axis.index, len(indices))
             resized.add(id(axis.tensor))
-    changed = []
+            if len(indices):
+                graph.resize(axis.tensor, axis.index, len(indices))
+    changed = list(decision.gone)
     for rule in analysis.rules:
-        if any(id(tensor) in resized for tensor in (*rule.node.inputs, *rule.node.outputs)):
+        if id(rule.node) not in gone and any(
+            id(tensor) in resized for tensor in (*rule.node.inputs, *rule.node.outputs)
+        ):
             changed.append(rule.node)
             rule.shrink(kept)
     return changed

@@ -5,9 +5,6 @@ import os
 import numpy as np
 import pytest
 
-from scalpel_graph.channels.analysis import analyse
-from scalpel_graph.channels.liveness import live_slots
-from scalpel_graph.channels.shrink import shrink
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
@@ -41,17 +38,6 @@ def test_answers_stay_and_nothing_is_left(chunk):
         smaller += result.modified
         assert not RemoveChannels().run(graph, PassContext(CPU)).modified, f"network {seed}"
     assert smaller > CHUNK / 2
-
-
-def test_one_round_is_enough():
-    """What one analysis finds is all there is: no channel waits for another to go first."""
-    for seed in range(60):
-        graph = ModelGraph(network(seed))
-        graph.infer()
-        analysis = analyse(graph)
-        shrink(graph, analysis, live_slots(analysis))
-        again = analyse(graph)
-        assert live_slots(again).all(), f"network {seed}"
 
 
 def test_networks_are_not_trivial():
