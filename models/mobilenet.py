@@ -1,4 +1,4 @@
-"""MobileNetV1 (Howard et al., 2017), width 1.0: depthwise and pointwise Conv in turn."""
+"""MobileNetV1 (Howard et al., 2017): depthwise and pointwise Conv in turn."""
 
 import numpy as np
 import onnx
@@ -20,13 +20,14 @@ _BLOCKS = (
 
 
 def mobilenet_v1(
-    *, seed: int = 0, opset: int = OPSET, image: int = 224, classes: int = 1000
+    *, seed: int = 0, opset: int = OPSET, width: float = 1.0, image: int = 224, classes: int = 1000
 ) -> onnx.ModelProto:
     """Conv, BatchNormalization and Relu6 (Clip) are separate nodes.
 
     Args:
         seed: of the weights.
         opset: of the model.
+        width: multiplier of the channels of every layer.
         image: height and width of the input ``[batch, 3, image, image]``.
         classes: columns of the output ``[batch, classes]``.
     """
@@ -51,9 +52,10 @@ def mobilenet_v1(
         return g.node("Clip", f"{name}.relu6", [x, *bounds])
 
     x = g.input("input", [BATCH, 3, image, image])
-    channels = 32
+    channels = int(32 * width)
     x = conv_bn_relu6(x, "conv1", 3, channels, kernel=3, stride=2)
-    for i, (out_channels, stride) in enumerate(_BLOCKS, start=1):
+    for i, (full_width, stride) in enumerate(_BLOCKS, start=1):
+        out_channels = int(full_width * width)
         x = conv_bn_relu6(
             x, f"block{i}.depthwise", channels, channels, kernel=3, stride=stride, group=channels
         )

@@ -6,7 +6,7 @@ Facts that the order rests on:
 - clean-up early, so that an Identity or a Dropout does not stand between a layer and its BatchNormalization;
 - biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
   choice of sparse layers, since it scales weights;
-- channels go after that, for their constants then end in one bias, and before layers are chosen by their size;
+- channels go after that, when their constants end in one bias, and before layers are chosen by their size;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
 """

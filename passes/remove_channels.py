@@ -9,7 +9,7 @@ from collections.abc import Callable
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import analyse
-from scalpel_graph.channels.explain import kept_constants
+from scalpel_graph.channels.explain import kept_channels
 from scalpel_graph.channels.liveness import decide
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.shrink import drop_masks_of_ones, shrink
@@ -30,7 +30,9 @@ class RemoveChannels(Pass):
         """See the module's docstring."""
         result = PassResult()
         if graph.opset < MIN_OPSET:
-            result.skip(graph.name, f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}")
+            result.skip(
+                graph.name, f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}"
+            )
             return result
         before = _widths(graph)
         changed: dict[str, None] = {}
@@ -50,7 +52,7 @@ class RemoveChannels(Pass):
         for node in drop_masks_of_ones(graph):
             changed[node_label(node)] = None
         result.rewritten += changed
-        for label, reason in kept_constants(analysis, decision.live):
+        for label, reason in kept_channels(analysis, decision):
             result.skip(label, reason)
         after = _widths(graph)
         context.removed_nodes += [

@@ -5,7 +5,7 @@ file of its own:
 
 1. `rule`: one rule per operator family says how slots pass through a node (`conv`, `gemm`, `elementwise`, …,
    collected in `registry`). A node without a rule keeps every slot it touches.
-2. `analysis`: forward, the constant that a slot always holds, where it holds one (`constants`); slots that can
+2. `analysis`: forward, the constant that a slot always holds, where it does (`constants`); slots that can
    only go together are one class (`slots`).
 3. `liveness`: backward, which classes something needs. The others go.
 4. `shrink`: the rules slice weights, fold constants into biases and adjust attributes.

@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.channels.constants import Constants
 from scalpel_graph.channels.registry import rule_for
 from scalpel_graph.channels.rule import Refusal, Rule
-from scalpel_graph.channels.slots import IntArray, Slots, classes
+from scalpel_graph.channels.slots import BoolArray, IntArray, Slots, classes
 from scalpel_graph.graph import ModelGraph, node_label
 
 
@@ -82,11 +82,11 @@ def _pins_of_the_model(graph: ModelGraph, slots: Slots) -> list[Pin]:
     pins = []
     for axis in slots.axes:
         if graph.is_output(axis.tensor):
-            reason = "is an output of the model"
+            reason = "it is an output of the model"
         elif graph.is_pinned(axis.tensor):
-            reason = "is read by a subgraph"
+            reason = "a subgraph reads it"
         elif not axis.tensor.inputs:
-            reason = "is an input of the model"
+            reason = "it is an input of the model"
         else:
             continue
         pins.append(Pin(axis.slots, axis.tensor.name, reason))
@@ -101,7 +101,7 @@ def _named(rule: Rule) -> list[IntArray]:
     return parts + rule.free
 
 
-def _unnamed(node: gs.Node, slots: Slots, touched: np.ndarray) -> IntArray | None:  # type: ignore[type-arg]
+def _unnamed(node: gs.Node, slots: Slots, touched: BoolArray) -> IntArray | None:
     """The slots of a node's inputs and outputs that are not touched."""
     parts = []
     for tensor in (*node.inputs, *node.outputs):

@@ -72,7 +72,7 @@ class ConcatRule(MovingRule):
         self._connect_across()
 
     def _connect_across(self) -> None:
-        """Where all inputs know their size; along these axes the output is constant only if they all agree."""
+        """Along the other axes all inputs go together, where their sizes are known."""
         variables = [tensor for tensor in self.node.inputs if self.graph.constant(tensor) is None]
         for made in self.across:
             if made is None:
@@ -115,7 +115,7 @@ class ConcatRule(MovingRule):
     def _is_empty(self, kept: Kept, tensor: gs.Tensor) -> bool:
         values = self.graph.constant(tensor)
         if values is not None:
-            return values.shape[self.axis] == 0
+            return not values.shape[self.axis]
         indices = kept.of(self.slots.axis(tensor, self.axis))
         return indices is not None and not len(indices)
 

@@ -15,6 +15,13 @@ from scalpel_graph.group_csr import Array
 Float64Array = npt.NDArray[np.float64]
 
 
+_FLOATS: dict[int, np.dtype[np.floating]] = {
+    int(TensorProto.FLOAT): np.dtype(np.float32),
+    int(TensorProto.DOUBLE): np.dtype(np.float64),
+    int(TensorProto.FLOAT16): np.dtype(np.float16),
+}
+
+
 class Constants:
     """For every slot, whether all its elements are one known finite number, and which.
 
@@ -51,9 +58,7 @@ def slices(values: Array, axis: int) -> tuple[BoolArray, Float64Array]:
 
 def numpy_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[np.floating] | None:
     """The floating-point type of a tensor; None for others (also for those that numpy lacks)."""
-    kinds = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16}
-    kind = kinds.get(graph.type(tensor) or 0)
-    return None if kind is None else np.dtype(kind)
+    return _FLOATS.get(graph.type(tensor) or 0)
 
 
 def evaluate(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -> Array | None:
@@ -74,9 +79,7 @@ def evaluate(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -> Ar
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         result = session.run([output], dict(feeds))[0]
     except Exception:  # whatever the reason, the channel then counts as not constant
         return None

@@ -1,7 +1,7 @@
 """Conv and ConvTranspose, with any number of spatial axes and groups.
 
-An input channel that only dead outputs use, or that always holds zero, can go. Any other constant ``v`` can go
-from a Conv without padding, whose bias then grows by ``v`` times the sum of the channel's weights; with
+An input channel that only dead outputs use, or that always holds zero, can go. Any other constant ``v`` can
+go from a Conv without padding, whose bias then grows by ``v`` times the sum of the channel's weights; with
 padding the border sees fewer of them. In a grouped layer every group keeps the same number of channels. One
 with a single input channel per group (depthwise) loses an input together with the outputs made of it.
 """
@@ -11,15 +11,18 @@ from itertools import pairwise
 import numpy as np
 
 from scalpel_graph.channels.constants import Constants, numpy_type
-from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, foldable
+from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, foldable, take
 from scalpel_graph.channels.slots import BoolArray, IntArray
 from scalpel_graph.group_csr import Array
+
+_PADDED = "they hold a non-zero constant, but its padding holds zeros"
 
 
 class ConvRule(Rule):
     """Conv: W ``[M, C / group, kernel...]``."""
 
     transposed = False
+    why_varied = _PADDED
 
     def describe(self) -> None:
         """See the module's docstring."""
@@ -54,14 +57,10 @@ class ConvRule(Rule):
     def _blocks(self, weight: Array) -> Array:
         if weight.ndim < 3:
             raise Refusal("its weight has no kernel axes")
-        if self.transposed:
-            if weight.shape[0] % self.group:
-                raise Refusal("its groups do not divide its channels")
-            blocks = weight.reshape(self.group, weight.shape[0] // self.group, weight.shape[1], -1)
-            return blocks.transpose(0, 2, 1, 3)
         if weight.shape[0] % self.group:
             raise Refusal("its groups do not divide its channels")
-        return weight.reshape(self.group, weight.shape[0] // self.group, weight.shape[1], -1)
+        blocks = weight.reshape(self.group, weight.shape[0] // self.group, weight.shape[1], -1)
+        return blocks.transpose(0, 2, 1, 3) if self.transposed else blocks
 
     def _bias(self) -> Array | None:
         if not self.has_input(2):
@@ -73,18 +72,20 @@ class ConvRule(Rule):
     @property
     def _is_padded(self) -> bool:
         attributes = self.node.attrs
-        return attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or any(attributes.get("pads", ()))
+        return attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or any(
+            attributes.get("pads", ())
+        )
 
     def _largest(self) -> tuple[float, str]:
         if self.transposed:
-            return 0.0, "holds a non-zero constant, of which its borders see fewer copies"
+            return 0.0, "they hold a non-zero constant, of which the borders of its output see less"
         if self._is_padded:
-            return 0.0, "holds a non-zero constant, which its zero padding would have to hold as well"
+            return 0.0, _PADDED
         dtype = numpy_type(self.graph, self.node.outputs[0])
         if self.bias is None or dtype is None:
-            return 0.0, "holds a non-zero constant, and its bias is not constant"
+            return 0.0, "they hold a non-zero constant, and its bias, which would take it, is computed"
         sums = np.abs(self.blocks.astype(np.float64)).sum(axis=(2, 3))
-        return foldable(sums, self.bias, dtype), "holds a constant too large for its bias"
+        return foldable(sums, self.bias, dtype), "their constant is too large for its bias"
 
     def constants(self, constants: Constants) -> None:
         """An output is constant if all the inputs it uses are (zeros, where the border sees fewer)."""
@@ -110,7 +111,7 @@ class ConvRule(Rule):
         if self.group == 1 or self.inputs.shape[1] == 1:
             return np.zeros(0, dtype=np.int64)
         rows_in, rows_out = live[self.inputs], live[self.outputs]
-        staying = rows_in.any(axis=1) | rows_out.any(axis=1)
+        staying: BoolArray = np.logical_or(rows_in.any(axis=1), rows_out.any(axis=1))
         wanted = [_fill(rows_in, staying, self.inputs), _fill(rows_out, staying, self.outputs)]
         return np.concatenate(wanted)
 
@@ -125,9 +126,7 @@ class ConvRule(Rule):
             groups = [(np.array([0]), np.flatnonzero(out), g) for g, out in enumerate(live_out) if out.any()]
         else:
             pairs = zip(live_in, live_out, strict=True)
-            groups = [
-                (np.flatnonzero(i), np.flatnonzero(o), g) for g, (i, o) in enumerate(pairs) if o.any()
-            ]
+            groups = [(np.flatnonzero(i), np.flatnonzero(o), g) for g, (i, o) in enumerate(pairs) if o.any()]
         assert all(len(a[0]) == len(b[0]) and len(a[1]) == len(b[1]) for a, b in pairwise(groups))
         weight = self.weight(1, "weight")
         parts = [self._part(weight, g, inputs, outputs) for inputs, outputs, g in groups]
@@ -151,15 +150,13 @@ class ConvRule(Rule):
             given = np.zeros(self.y.size, dtype=weight.dtype)
             self.add_input(2, "bias", given)
         with np.errstate(over="ignore"):
-            return (given.astype(np.float64) + delta).astype(given.dtype)
+            return np.asarray(given + delta, dtype=given.dtype)
 
     def _part(self, weight: Array, group: int, inputs: IntArray, outputs: IntArray) -> Array:
         """One group of the weight, as it is stored."""
-        if self.transposed:
-            rows = weight.reshape(self.group, -1, *weight.shape[1:])[group]
-            return rows[inputs][:, outputs]
-        rows = weight.reshape(self.group, -1, *weight.shape[1:])[group]
-        return rows[outputs][:, inputs]
+        rows: Array = weight.reshape(self.group, -1, *weight.shape[1:])[group]
+        first, second = (inputs, outputs) if self.transposed else (outputs, inputs)
+        return take(take(rows, first, 0), second, 1)
 
 
 class ConvTransposeRule(ConvRule):
@@ -172,7 +169,5 @@ def _fill(live: BoolArray, staying: BoolArray, slots: IntArray) -> IntArray:
     """For ``live [groups, n]``, the dead slots of the groups that stay which make them all as wide."""
     counts = live.sum(axis=1)
     width = max(int(counts.max(initial=0)), 1)
-    missing = [
-        slots[g][~live[g]][: width - counts[g]] for g in np.flatnonzero(staying) if counts[g] < width
-    ]
+    missing = [slots[g][~live[g]][: width - counts[g]] for g in np.flatnonzero(staying) if counts[g] < width]
     return np.concatenate(missing) if missing else np.zeros(0, dtype=np.int64)

@@ -1,7 +1,7 @@
 """Operators that work element by element: activations, and arithmetic with broadcasting.
 
-A slot goes from all inputs and the output together; where an input is broadcast along an axis it keeps its one
-slot. The output of constants is a constant. A factor of zero makes a zero of whatever it multiplies: mask
+A slot goes from all inputs and the output together; where an input is broadcast along an axis it keeps its
+one slot. The output of constants is a constant. A factor of zero makes a zero of whatever it multiplies: mask
 layers need nothing more.
 """
 
@@ -19,13 +19,13 @@ _Known = tuple[BoolArray, Float64Array]
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh",
     "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN",
-    "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign",
-    "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu",
+    "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid",
+    "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 #: Operators of tensors that are broadcast against each other.
 BROADCASTING = (
-    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
-    "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min",
+    "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ class ElementwiseRule(Rule):
         return [tensor for tensor in self.node.inputs if tensor.name]
 
     def _aligned(self, tensor: gs.Tensor, index: int) -> tuple[Axis | None, bool]:
-        """The axis of a variable that lies along axis ``index`` of the output, and whether its size is unknown."""
+        """The axis of a variable along axis ``index`` of the output, and whether its size is unknown."""
         if self.graph.constant(tensor) is not None:
             return None, False
         axes = self.axes(tensor)
@@ -63,7 +63,9 @@ class ElementwiseRule(Rule):
         """An axis along which only constants have more than one slot, or none has."""
         made = self.made[index]
         assert made is not None
-        variables = [axis for tensor in self.operands if (axis := self._aligned(tensor, index)[0]) is not None]
+        variables = [
+            axis for tensor in self.operands if (axis := self._aligned(tensor, index)[0]) is not None
+        ]
         if made.size == 1:
             for axis in variables:
                 self.couple(axis, made)
@@ -171,7 +173,9 @@ class MulRule(ElementwiseRule):
         """See `ElementwiseRule`; a constant that is not finite would make NaN of zero."""
         super().describe()
         values = (self.graph.constant(tensor) for tensor in self.operands)
-        self.finite = all(value is None or (value.dtype.kind == "f" and np.isfinite(value).all()) for value in values)
+        self.finite = all(
+            value is None or (value.dtype.kind == "f" and np.isfinite(value).all()) for value in values
+        )
 
     def _combine(self, operands: list[_Known], index: int) -> _Known:
         known, value = super()._combine(operands, index)

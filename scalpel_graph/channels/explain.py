@@ -1,21 +1,23 @@
-"""Why channels that hold a constant are still there: a reason for each node that keeps some."""
+"""Why channels that cannot matter are still there: a reason for each node that keeps some."""
 
 from collections import Counter
 
 import numpy as np
 
 from scalpel_graph.channels.analysis import Analysis
-from scalpel_graph.channels.slots import BoolArray, IntArray
+from scalpel_graph.channels.liveness import Decision
+from scalpel_graph.channels.rule import Rule
+from scalpel_graph.channels.slots import BoolArray
 from scalpel_graph.graph import node_label
 
 
-def kept_constants(analysis: Analysis, live: BoolArray) -> list[tuple[str, str]]:
-    """Pairs of a node's label and a clause that says how many constant channels it keeps, and why.
+def kept_channels(analysis: Analysis, decision: Decision) -> list[tuple[str, str]]:
+    """Pairs of a node's label and a clause that says how many dead channels it keeps, and why.
 
-    A channel counts where its constant ends: at a node that cannot do without it, or that mixes it with one
-    that is not constant.
+    A channel that always holds one number counts where it ends: at the node that cannot do without it, or
+    that combines it with others that vary.
     """
-    stuck = live & analysis.constants.known
+    stuck = decision.live & analysis.constants.known
     reasons: Counter[tuple[str, str]] = Counter()
     for pin in analysis.pins:
         if pin.reason:
@@ -23,23 +25,26 @@ def kept_constants(analysis: Analysis, live: BoolArray) -> list[tuple[str, str]]
     for rule in analysis.rules:
         label = node_label(rule.node)
         for read in rule.reads:
-            refused = stuck[read.inputs] & ~read.takes(analysis.constants)
-            if read.needs is not None:
-                refused &= read.needs.any(axis=0)
-            reasons[label, read.why] += int(np.count_nonzero(refused))
-        mixed = _mixed(rule.couplings, stuck, analysis.constants.known)
-        reasons[label, "mixes a constant with what is not constant"] += mixed
-        reasons[label, "needs groups of one size"] += int(np.count_nonzero(stuck[rule.widths(live)]))
+            refused = np.isin(read.inputs, read.required(decision.live[read.outputs], analysis.constants))
+            reasons[label, read.why] += int(np.count_nonzero(refused & stuck[read.inputs]))
+        mixed = _mixed(rule, stuck, analysis.constants.known)
+        reasons[label, rule.why_varied] += mixed
+    for pin in decision.held:
+        reasons[pin.node, pin.reason] += len(pin.slots)
     return [
-        (label, f"keeps {_channels(count)} that never change: it {why}")
+        (label, f"keeps {'a channel' if count == 1 else f'{count:,} channels'} that cannot matter: {why}")
         for (label, why), count in reasons.items()
         if count
     ]
 
 
-def _mixed(couplings: list[tuple[IntArray, IntArray]], stuck: BoolArray, known: BoolArray) -> int:
-    return sum(int(np.count_nonzero(stuck[source] & ~known[target])) for source, target in couplings)
-
-
-def _channels(count: int) -> str:
-    return "a channel" if count == 1 else f"{count:,} channels"
+def _mixed(rule: Rule, stuck: BoolArray, known: BoolArray) -> int:
+    """How many slots go in as constants and do not come out as one."""
+    made = {
+        axis.start for tensor in rule.node.outputs for axis in rule.slots.of(tensor) or () if axis is not None
+    }
+    return sum(
+        int(np.count_nonzero(stuck[source] & ~known[target]))
+        for source, target in rule.couplings
+        if len(target) and int(target[0]) in made
+    )

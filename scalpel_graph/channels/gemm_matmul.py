@@ -32,11 +32,11 @@ class GemmRule(Rule):
         # A C that differs from row to row keeps the rows as they are.
         if self.c is None or self.c.ndim < 2 or self.c.shape[0] == 1:
             self.couple(self.slots.axis(node.inputs[0], 1 - depth), self.slots.axis(node.outputs[0], 0))
-        largest, why = 0.0, "holds a non-zero constant, and its C is not constant"
+        largest, why = 0.0, "they hold a non-zero constant, and its C, which would take it, is computed"
         dtype = numpy_type(self.graph, node.outputs[0])
         if dtype is not None and self.c is not None:
             total = np.abs(self.matrix.astype(np.float64)).sum(axis=1) * abs(self.alpha)
-            largest, why = foldable(total, self.beta * self.c, dtype), "holds a constant too large for its C"
+            largest, why = foldable(total, self.beta * self.c, dtype), "their constant is too large for its C"
         self.reads.append(Read(x.slots, y.slots, self.matrix != 0, largest=largest, why=why))
 
     def _describe_c(self) -> Array | None:
@@ -130,11 +130,11 @@ class MatMulRule(Rule):
         largest = 0.0
         if dtype is not None:
             largest = foldable(np.abs(self.matrix.astype(np.float64)).sum(axis=1), None, dtype)
-        why = "holds a constant too large for a bias" if dtype else "is of a type without bias"
+        why = "their constant is too large for a bias"
         self.reads.append(Read(x.slots, y.slots, self.matrix != 0, largest=largest, why=why))
 
     def _describe_variables(self) -> None:
-        """Batch axes go together where they have the same size; the axis that is summed over needs no bias."""
+        """Batch axes of the same size go together; along the axis that is summed over zeros can go."""
         a, b = (self.axes(tensor) for tensor in self.node.inputs)
         made = self.axes(self.node.outputs[0])
         if len(a) != len(b) or len(a) < 2 or len(made) != len(a):
@@ -146,17 +146,23 @@ class MatMulRule(Rule):
                 self.couple(b[index], made[index])
         self.couple(a[-2], made[-2])
         self.couple(b[-1], made[-1])
+        self.factors = list(self.couplings)
         left, right = a[-1], b[-2]
         outputs = next((axis.slots for axis in made[-2:] if axis is not None), None)
         if left is not None and right is not None and left.size == right.size and outputs is not None:
             self.couple(left, right)
-            why = "holds a constant that its other input multiplies"
+            why = "it multiplies their constant by a variable"
             self.reads.append(Read(left.slots, outputs, None, why=why, factors=right.slots))
 
     def constants(self, constants: Constants) -> None:
-        """With a constant matrix, an output feature is constant if all the inputs it uses are."""
+        """An output feature is constant if all the inputs it uses are; of variables, a zero makes zeros."""
         dtype = numpy_type(self.graph, self.node.outputs[0])
-        if self.side is None or dtype is None:
+        if dtype is None:
+            return
+        if self.side is None:
+            for source, target in self.factors:
+                zero = constants.known[source] & (constants.value[source] == 0)
+                constants.set(target, zero | constants.known[target], constants.value[target])
             return
         known, value = constants.known[self.x.slots], constants.value[self.x.slots]
         fixed = ~((self.matrix != 0) & ~known).any(axis=1)
@@ -186,5 +192,7 @@ class MatMulRule(Rule):
         shape = (-1,) if self.side == 1 else (-1, 1)
         bias = self.graph.add_constant(f"{label}_bias", delta.reshape(shape))
         self.node.outputs[0] = product
-        add = gs.Node("Add", name=self.graph.unique_name(f"{label}_add"), inputs=[product, bias], outputs=[output])
+        add = gs.Node(
+            "Add", name=self.graph.unique_name(f"{label}_add"), inputs=[product, bias], outputs=[output]
+        )
         self.graph.nodes.insert(self.graph.index(self.node) + 1, add)

@@ -1,8 +1,8 @@
 """Which slots something needs: everything else can go.
 
-Backward from what must stay (`analysis.Pin`): a class with a live slot is live; a live output makes the inputs
-live that it is computed from, except for constants that its node can do without. What is dead in the end is
-not needed by anything that stays, cycles of classes that only need each other included.
+Backward from what must stay (`analysis.Pin`): a class with a live slot is live; a live output makes the
+inputs live that it is computed from, except for constants that its node can do without. What is dead in the
+end is not needed by anything that stays, cycles of classes that only need each other included.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels.analysis import Analysis
+from scalpel_graph.channels.analysis import Analysis, Pin
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
+from scalpel_graph.graph import node_label
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Decision:
     Attributes:
         live: ``[slots]``: which slots stay. No axis loses all of them but those that ``gone`` nodes make.
         gone: nodes that make nothing any more.
+        held: slots that nothing needs, but that a node cannot be without.
     """
 
     live: BoolArray
     gone: list[gs.Node]
+    held: list[Pin]
 
 
 def decide(analysis: Analysis) -> Decision:
@@ -39,6 +42,7 @@ class _Liveness:
         self._live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
         self._reads = [read for rule in reversed(analysis.rules) for read in rule.reads]
         self._outputs = [self._class_of[read.outputs] for read in self._reads]
+        self._held: list[Pin] = []
         self._rule_of = {id(rule.node): rule for rule in analysis.rules}
         self._seen = [0] * len(self._reads)  # live outputs when a read was last looked at
 
@@ -51,7 +55,8 @@ class _Liveness:
             empty = self._empty(live)
             gone = self._gone(empty)
             if not self._keep_one(empty, gone) and not self._keep_widths(live):
-                return Decision(live, [rule.node for rule in self._analysis.rules if id(rule.node) in gone])
+                nodes = [rule.node for rule in self._analysis.rules if id(rule.node) in gone]
+                return Decision(live, nodes, self._held)
 
     def _revive(self, slots: IntArray) -> None:
         self._live_class[self._class_of[slots]] = True
@@ -90,7 +95,9 @@ class _Liveness:
             outputs = [tensor for tensor in rule.node.outputs if tensor.name]
             if all(
                 id(tensor) in axes
-                and all(id(reader) in gone or self._leaves_out(reader, tensor, axes) for reader in tensor.outputs)
+                and all(
+                    id(reader) in gone or self._leaves_out(reader, tensor, axes) for reader in tensor.outputs
+                )
                 for tensor in outputs
             ):
                 gone.add(id(rule.node))
@@ -112,12 +119,19 @@ class _Liveness:
             kept = True
             # Axes that go together need one slot between them.
             if not self._live_class[self._class_of[axis.slots]].any():
-                self._revive(axis.slots[:1])
+                self._hold(axis.slots[:1], axis.tensor.inputs[0], "a tensor cannot be without channels")
         return kept
 
     def _keep_widths(self, live: BoolArray) -> bool:
         """Keeps what rules ask for; says whether there was anything."""
-        wanted = [rule.widths(live) for rule in self._analysis.rules]
-        slots = np.concatenate(wanted) if wanted else np.zeros(0, dtype=np.int64)
+        kept = False
+        for rule in self._analysis.rules:
+            slots = rule.widths(live)
+            if len(slots):
+                kept = True
+                self._hold(slots, rule.node, "its groups must stay equally wide")
+        return kept
+
+    def _hold(self, slots: IntArray, node: gs.Node, reason: str) -> None:
+        self._held.append(Pin(slots, node_label(node), reason))
         self._revive(slots)
-        return bool(len(slots))

@@ -14,7 +14,7 @@ from scalpel_graph.group_csr import Array
 class BatchNormRule(Rule):
     """BatchNormalization in its inference form: ``(x - mean) · scale / sqrt(var + epsilon) + B``."""
 
-    parameters = ("scale", "B", "mean", "var")
+    parameters: tuple[str, ...] = ("scale", "B", "mean", "var")
 
     def describe(self) -> None:
         """See the module's docstring."""

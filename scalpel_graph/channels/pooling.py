@@ -9,6 +9,8 @@ from scalpel_graph.channels.rule import Rule
 class PoolRule(Rule):
     """A pool whose output is constant where its input is zero."""
 
+    why_varied = "they hold a non-zero constant, which its borders change"
+
     def describe(self) -> None:
         """See the module's docstring."""
         output = self.only_output()
@@ -44,7 +46,9 @@ class AveragePoolRule(PoolRule):
     def hands_on(self) -> bool:
         """Not where the padding counts."""
         attributes = self.node.attrs
-        pads = attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or np.any(attributes.get("pads", 0))
+        pads = attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or np.any(
+            attributes.get("pads", 0)
+        )
         extended = pads or attributes.get("ceil_mode", 0)
         return not (attributes.get("count_include_pad", 0) and extended)
 

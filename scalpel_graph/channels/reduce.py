@@ -31,7 +31,7 @@ class ReduceRule(Rule):
             for index in reduced:
                 axis = axes[index]
                 if axis is not None:
-                    why = "holds a non-zero constant, which counts in a sum"
+                    why = "their non-zero constant counts in its sum"
                     self.reads.append(Read(axis.slots, self.pairs[0][1].slots, None, why=why))
 
     def _reduced(self, rank: int) -> list[int]:
@@ -53,7 +53,9 @@ class ReduceRule(Rule):
             return
         for a, b in self.pairs:
             known, value = constants.known[a.slots], constants.value[a.slots]
-            constants.set(b.slots, known if self.node.op in _MEANS else known & (value == 0), np.asarray(value))
+            constants.set(
+                b.slots, known if self.node.op in _MEANS else known & (value == 0), np.asarray(value)
+            )
 
 
 RULES = dict.fromkeys((*_SUMS, *_MEANS, "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"), ReduceRule)

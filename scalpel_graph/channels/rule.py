@@ -27,8 +27,8 @@ class Read:
         largest: the largest magnitude of a constant input that the node can do without, by taking it into a
             bias; 0 where only zeros can go, -1 where nothing can.
         why: for a person, why a larger constant stays.
-        factors: ``[I]`` slots that the inputs are multiplied by and go together with, if they are no constants: a
-            zero in either is enough.
+        factors: ``[I]`` slots that the inputs are multiplied by, if these are no constants: a zero in either
+            is enough, and they go together.
     """
 
     inputs: IntArray
@@ -41,10 +41,9 @@ class Read:
     def required(self, live: BoolArray, constants: Constants) -> IntArray:
         """The input slots that the live outputs (``live [O]``) need and that no constant can stand for."""
         if self.needs is None:
-            needed = np.full(len(self.inputs), live.any())
-        else:
-            needed = self.needs.any(axis=0) if live.all() else self.needs[live].any(axis=0)
-        return self.inputs[needed & ~self.takes(constants)]
+            return self.inputs[~self.takes(constants)] if live.any() else self.inputs[:0]
+        needs = self.needs if live.all() else self.needs[live]
+        return self.inputs[needs.any(axis=0) & ~self.takes(constants)]
 
     def takes(self, constants: Constants) -> BoolArray:
         """``[I]``: which inputs are constants that the node can do without."""
@@ -95,9 +94,11 @@ class Rule:
         reads: see `Read`.
         free: output slots that the node can leave out, and input slots that it does not look at.
         optional_along: axes along which an input may come to nothing, and is then left out.
+        why_varied: for a person, why the node makes something that varies of a constant.
     """
 
     optional_along: frozenset[int] = frozenset()
+    why_varied = "it combines them with others that vary"
 
     def __init__(self, graph: ModelGraph, node: gs.Node, slots: Slots) -> None:
         """Looks at the node.

@@ -1,4 +1,4 @@
-"""Transpose, Squeeze, Unsqueeze, Flatten, Reshape, Pad, Resize, Softmax: slots change their place or their number.
+"""Transpose, Squeeze, Unsqueeze, Flatten, Reshape, Pad, Resize, Softmax: slots change place or number.
 
 Reshape and Flatten merge axes or split one. Of merged axes one moves with the result (each of its slots is a
 set of places there); of the axes that one is split into, the outermost does. The others stay as they are.
@@ -130,10 +130,14 @@ class ReshapeRule(Rule):
         if shapes[0] is None or shapes[1] is None:
             raise Refusal("its shape is not known")
         self.after = after
-        self.merges: list[tuple[IntArray, IntArray]] = []  # slots before; the places after of each, a row each
+        self.merges: list[
+            tuple[IntArray, IntArray]
+        ] = []  # slots before; the places after of each, a row each
         self.splits: list[tuple[IntArray, IntArray]] = []
         for block in blocks(shapes[0], shapes[1]):
-            sources = [axis for index in block.before if (axis := before[index]) is not None and axis.size > 1]
+            sources = [
+                axis for index in block.before if (axis := before[index]) is not None and axis.size > 1
+            ]
             targets = [axis for index in block.after if (axis := after[index]) is not None and axis.size > 1]
             if len(targets) == 1 and sources:
                 self._merge(sources, targets[0])
@@ -215,7 +219,10 @@ class ResizeRule(MovingRule):
     def connect(self) -> None:
         """See `MovingRule`."""
         node = self.node
-        if node.attrs.get("axes") is not None or node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        if (
+            node.attrs.get("axes") is not None
+            or node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+        ):
             raise Refusal("it resizes in an unusual way")
         sizes = self.input_constant(3)
         if self.has_input(3) and sizes is None:

@@ -75,7 +75,7 @@ class Slots:
 
 
 def classes(count: int, left: IntArray, right: IntArray) -> IntArray:
-    """Numbers 0 to ``count - 1`` by class: the smallest number reachable over the pairs ``left[i], right[i]``.
+    """The class of each number below ``count``: the smallest it is linked to by ``left[i], right[i]``.
 
     Hooks roots onto smaller neighbours and shortens paths until nothing moves (Shiloach and Vishkin, 1982):
     a number of rounds logarithmic in the length of the longest chain.

@@ -1,6 +1,5 @@
 """Puts a constant in the place of a variable that always holds one, where only its values are needed."""
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis

@@ -5,8 +5,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 #: Activations that stay finite, with their attributes.
 _ACTIVATIONS = (
-    ("Relu", {}), ("Sigmoid", {}), ("Tanh", {}), ("LeakyRelu", {"alpha": 0.2}), ("HardSwish", {}), ("Softplus", {}),
-    ("Elu", {}), ("Abs", {}), ("Neg", {}), ("HardSigmoid", {}), ("Erf", {}), ("Identity", {}), ("Softsign", {}),
+    ("Relu", {}), ("Sigmoid", {}), ("Tanh", {}), ("LeakyRelu", {"alpha": 0.2}), ("HardSwish", {}),
+    ("Softplus", {}), ("Elu", {}), ("Abs", {}), ("Neg", {}), ("HardSigmoid", {}), ("Erf", {}),
+    ("Identity", {}), ("Softsign", {}),
 )  # fmt: skip
 _SIZE = 6
 
@@ -33,7 +34,9 @@ class RandomNetwork:
         self.gemm_end()
 
     def model(self) -> ModelProto:
-        outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in dict(self.outputs).items()]
+        outputs = [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in dict(self.outputs).items()
+        ]
         x = helper.make_tensor_value_info("X", TensorProto.FLOAT, [self.batch, 4, _SIZE, _SIZE])
         graph = helper.make_graph(self.nodes, "random", [x], outputs, self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -143,7 +146,10 @@ class RandomNetwork:
         x, channels = self.a_map()
         parameters = [self.sparse(channels), self.normal(channels), self.normal(channels)]
         variance = self.rng.random(channels) + 0.5
-        self.add(self.node("BatchNormalization", [x, *map(self.weight, parameters), self.weight(variance)]), channels)
+        self.add(
+            self.node("BatchNormalization", [x, *map(self.weight, parameters), self.weight(variance)]),
+            channels,
+        )
 
     def instance_norm(self):
         x, channels = self.a_map()
@@ -238,7 +244,9 @@ class RandomNetwork:
 
     def barrier(self):
         x, channels = self.a_map()
-        op, attributes = [("LRN", {"size": 3}), ("Softmax", {"axis": 1}), ("CumSum", {})][self.rng.integers(3)]
+        op, attributes = [("LRN", {"size": 3}), ("Softmax", {"axis": 1}), ("CumSum", {})][
+            self.rng.integers(3)
+        ]
         if op == "CumSum":
             x = self.node("CumSum", [x, self.weight(np.int64(1))])
             self.add(self.node("Tanh", [x]), channels)

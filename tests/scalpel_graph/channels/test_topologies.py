@@ -1,4 +1,4 @@
-"""Topologies × ways of being dead: each cell says how many channels of the first Conv must go, no more, no less.
+"""Topologies × ways of being dead: each cell says how many channels of the first Conv must go.
 
 The first Conv makes 8 channels, and `DEAD` are those that cannot matter. Every cell is run in ONNX Runtime
 before and after.
@@ -51,7 +51,9 @@ BN = "BatchNormalization<epsilon = 0.01>"
 
 WAYS = {
     "zero filter": Way("zero", "p = Conv<pads = [1, 1, 1, 1]>(X, W)", ZERO_FILTER),
-    "zero filter, zero bias": Way("zero", CONV.replace("c =", "p ="), {**ZERO_FILTER, "b": random_dead(8, axis=0)}),
+    "zero filter, zero bias": Way(
+        "zero", CONV.replace("c =", "p ="), {**ZERO_FILTER, "b": random_dead(8, axis=0)}
+    ),
     "zero filter with bias": Way("constant", CONV.replace("c =", "p ="), ZERO_FILTER),
     "zero filter, negative bias, Relu": Way(
         "zero", f"{CONV} p = Relu(c)", {**ZERO_FILTER, "b": -np.abs(random(8, seed=1))}
@@ -62,7 +64,9 @@ WAYS = {
         f"{CONV} p = Clip(c, low, high)",
         {**ZERO_FILTER, "low": np.float32(0.1), "high": np.float32(6)},
     ),
-    "zero filter, BN": Way("constant", f"{CONV} p = {BN}(c, bn_s, bn_b, bn_m, bn_v)", {**ZERO_FILTER, **STATISTICS}),
+    "zero filter, BN": Way(
+        "constant", f"{CONV} p = {BN}(c, bn_s, bn_b, bn_m, bn_v)", {**ZERO_FILTER, **STATISTICS}
+    ),
     "BN scale zero": Way(
         "constant",
         f"{CONV} p = {BN}(c, bn_s, bn_b, bn_m, bn_v)",
@@ -81,7 +85,9 @@ WAYS = {
     "mask after activation": Way(
         "zero", f"{CONV} wr = Relu(c) p = Mul(wr, mask)", {**FILTER, "mask": mask(1, 8, 1, 1)}
     ),
-    "mask on the left": Way("zero", f"{CONV} wr = Tanh(c) p = Mul(mask, wr)", {**FILTER, "mask": mask(8, 1, 1)}),
+    "mask on the left": Way(
+        "zero", f"{CONV} wr = Tanh(c) p = Mul(mask, wr)", {**FILTER, "mask": mask(8, 1, 1)}
+    ),
     "mask after pooling": Way(
         "zero",
         f"{CONV} wr = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(c) p = Mul(wr, mask)",
@@ -173,7 +179,8 @@ TOPOLOGIES = {
         "r = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(p) Y = Conv(r, R)", {"R": R}, 3, 3, 3
     ),
     "AveragePool over padding": Topology(
-        "r = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>(p) Y = Conv(r, R)",
+        "r = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>(p)"
+        " Y = Conv(r, R)",
         {"R": R}, 3, 0, 3,
     ),
     "BatchNormalization": Topology(
@@ -193,7 +200,8 @@ TOPOLOGIES = {
         {"Rg": random(8, 4), "b2": random(4)}, 3, 3, 3, axis=0,
     ),
     "ReduceMean": Topology(
-        "g = ReduceMean<axes = [2, 3], keepdims = 0>(p) Y = MatMul(g, Rg)", {"Rg": random(8, 4)}, 3, 3, 3, axis=0
+        "g = ReduceMean<axes = [2, 3], keepdims = 0>(p) Y = MatMul(g, Rg)",
+        {"Rg": random(8, 4)}, 3, 3, 3, axis=0
     ),
     "Squeeze": Topology(
         "g = GlobalMaxPool(p) s = Squeeze(g, a) Y = MatMul(s, Rg)",
@@ -208,7 +216,8 @@ TOPOLOGIES = {
         {"D": random(8, 1, 3, 3), "db": random(8, seed=3), "R1": R1}, 3, 0, 3,
     ),
     "depthwise Conv with multiplier": Topology(
-        "d = Conv<group = 8>(p, D) Y = Conv(d, V)", {"D": random(16, 1, 3, 3), "V": random(5, 16, 1, 1)}, 3, 3, 0
+        "d = Conv<group = 8>(p, D) Y = Conv(d, V)",
+        {"D": random(16, 1, 3, 3), "V": random(5, 16, 1, 1)}, 3, 3, 0
     ),
     "grouped Conv": Topology(
         "Y = Conv<group = 2>(p, Rh, b2)", {"Rh": random(6, 4, 3, 3), "b2": random(6)}, 2, 2, 2
@@ -216,7 +225,9 @@ TOPOLOGIES = {
     "padded grouped Conv": Topology(
         "Y = Conv<group = 2, pads = [1, 1, 1, 1]>(p, Rh)", {"Rh": random(6, 4, 3, 3)}, 2, 0, 2
     ),
-    "ConvTranspose": Topology("Y = ConvTranspose<strides = [2, 2]>(p, Rt)", {"Rt": random(8, 4, 3, 3)}, 3, 0, 3, axis=0),
+    "ConvTranspose": Topology(
+        "Y = ConvTranspose<strides = [2, 2]>(p, Rt)", {"Rt": random(8, 4, 3, 3)}, 3, 0, 3, axis=0
+    ),
     "residual, other side live": Topology(f"{SAME} s = Add(p, q) Y = Conv(s, V)", {"V": R, **OTHER}, 0, 0, 0),
     "residual, dead on both sides": Topology(
         f"{SAME} s = Add(p, q) Y = Conv(s, R)", {"R": R, **OTHER_DEAD}, 3, 3, 3
@@ -233,7 +244,8 @@ TOPOLOGIES = {
     ),
     "Mul with a live branch": Topology(f"{SAME} s = Mul(p, q) Y = Conv(s, V)", {"V": R, **OTHER}, 3, 0, 0),
     "Sum, Max, Min of dead": Topology(
-        f"{SAME} s = Sum(p, q, p) t = Max(s, q) u = Min(t, t, p) Y = Conv(u, R)", {"R": R, **OTHER_DEAD}, 3, 3, 3
+        f"{SAME} s = Sum(p, q, p) t = Max(s, q) u = Min(t, t, p) Y = Conv(u, R)",
+        {"R": R, **OTHER_DEAD}, 3, 3, 3,
     ),
     "Sub and Div": Topology(
         "s = Sub(two, p) t = Div(s, three) Y = Conv(t, R)",
@@ -271,7 +283,8 @@ TOPOLOGIES = {
         {"shape": np.array([0, 288]), "V": random(288, 4) / 8}, 3, 3, 0,
     ),
     "left MatMul": Topology(
-        "f = Reshape(p, shape) Y = MatMul(Rl, f)", {"shape": np.array([0, 8, 36]), "Rl": random(4, 8)}, 3, 3, 3
+        "f = Reshape(p, shape) Y = MatMul(Rl, f)",
+        {"shape": np.array([0, 8, 36]), "Rl": random(4, 8)}, 3, 3, 3
     ),
     "Pad, Conv": Topology(
         "d = Pad(p, pads) Y = Conv(d, R)", {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "R": R}, 3, 0, 3
@@ -281,8 +294,8 @@ TOPOLOGIES = {
         {"scales": np.array([1, 1, 2, 2], np.float32), "R": R}, 3, 3, 3,
     ),
     "squeeze and excitation": Topology(
-        "g = GlobalAveragePool(p) h = Conv(g, Se) i = Relu(h) j = Conv(i, Sx, sb) k = Sigmoid(j) s = Mul(p, k)"
-        " Y = Conv<pads = [1, 1, 1, 1]>(s, V)",
+        "g = GlobalAveragePool(p) h = Conv(g, Se) i = Relu(h) j = Conv(i, Sx, sb) k = Sigmoid(j)"
+        " s = Mul(p, k) Y = Conv<pads = [1, 1, 1, 1]>(s, V)",
         {"Se": random(3, 8, 1, 1), "Sx": random(8, 3, 1, 1), "sb": random(8), "V": R}, 3, 0, 0,
     ),
     "output of the model": Topology("Y = Conv(p, R)", {"R": R}, 0, 0, 0, outputs="Y, p"),
@@ -294,7 +307,8 @@ TOPOLOGIES = {
         {"R": R, "V": random(4, 8, 1, 1)}, 3, 3, 3, outputs="Y, Z",
     ),
     "read by a subgraph": Topology(
-        "Y = If(yes) <then_branch = one () => (a) { a = Relu(p) }, else_branch = two () => (e) { e = Neg(p) }>",
+        "Y = If(yes) <then_branch = one () => (a) { a = Relu(p) },"
+        " else_branch = two () => (e) { e = Neg(p) }>",
         {"yes": np.array(True)}, 0, 0, 0, outputs="float[N, 8, 6, 6] Y",
     ),
 }  # fmt: skip
@@ -311,7 +325,7 @@ def weights_for(topology, kind):
 
 
 def _without_dead(values):
-    """Zero for dead channels, of which each has ``len / 8`` neighbouring entries; in halves for grouped Conv."""
+    """Zero for dead channels, of which each has ``len / 8`` neighbouring entries."""
     if len(values) == 4:  # [inputs of a group, outputs of two groups, ...]
         for channel in DEAD:
             group, index = divmod(channel, 4)
