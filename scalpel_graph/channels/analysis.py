@@ -19,7 +19,7 @@ class Pin:
     Attributes:
         slots: which.
         node: label of what keeps them.
-        reason: why, for a person; empty where nobody needs to be told (a position is no channel).
+        reason: why, for a person.
     """
 
     slots: IntArray
@@ -54,7 +54,7 @@ def analyse(graph: ModelGraph) -> Analysis:
     constants = Constants(slots.count)
     touched = np.zeros(slots.count, dtype=np.bool_)
     for node in graph.nodes:
-        reason = ""
+        reason = "it depends on all of them"
         named: list[IntArray] = []
         try:
             rule = rule_for(graph, node, slots)

@@ -20,8 +20,7 @@ def kept_channels(analysis: Analysis, decision: Decision) -> list[tuple[str, str
     stuck = decision.live & analysis.constants.known
     reasons: Counter[tuple[str, str]] = Counter()
     for pin in analysis.pins:
-        if pin.reason:
-            reasons[pin.node, pin.reason] += int(np.count_nonzero(stuck[pin.slots]))
+        reasons[pin.node, pin.reason] += int(np.count_nonzero(stuck[pin.slots]))
     for rule in analysis.rules:
         label = node_label(rule.node)
         for read in rule.reads:
