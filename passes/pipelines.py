@@ -7,6 +7,7 @@ Facts that the order rests on:
 - biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
   choice of sparse layers, since it scales weights;
 - channels go after that, when their constants end in one bias, and before layers are chosen by their size;
+- on a GPU that is all: what is left stays dense;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
 """
@@ -54,4 +55,15 @@ def _cpu() -> list[Pass]:
     ]
 
 
-_PIPELINES = {"cpu": _cpu}
+def _gpu() -> list[Pass]:
+    return [
+        FoldConstants(),
+        CleanUp(),
+        FuseBias(),
+        FoldBatchNorm(),
+        RemoveChannels(),
+        CleanUp(),
+    ]
+
+
+_PIPELINES = {"cpu": _cpu, "gpu": _gpu}

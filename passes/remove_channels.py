@@ -2,6 +2,9 @@
 
 The analysis, its rules and its notion of exact are in `scalpel_graph.channels`. Repeated until nothing goes
 any more. Masks of which only ones are left go as well.
+
+Where the target wants widths of a multiple (`Target.round_channels_to`), dead channels make up for what is
+missing (`scalpel_graph.channels.widths`).
 """
 
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from scalpel_graph.channels.liveness import decide
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.shrink import drop_masks_of_ones, shrink
 from scalpel_graph.channels.substitute import substitute_constants
+from scalpel_graph.channels.widths import dead_outputs, forget, round_up
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.clean_up import remove_dead
@@ -44,22 +48,27 @@ class RemoveChannels(Pass):
                 changed.update((label, None) for label in remove_dead(graph))
                 continue
             decision = decide(analysis)
-            if decision.live.all():
+            rounded = round_up(analysis, decision, context.target.round_channels_to)
+            forgetful = forget(graph, analysis, decision.live, rounded.live)
+            if forgetful:
+                changed.update((node_label(node), None) for node in forgetful)
+                continue
+            if rounded.live.all():
                 break
-            nodes = shrink(graph, analysis, decision)
+            nodes = shrink(graph, analysis, rounded)
             changed.update((node_label(node), None) for node in nodes)
-            graph.remove(*decision.gone)
+            graph.remove(*rounded.gone)
         for node in drop_masks_of_ones(graph):
             changed[node_label(node)] = None
         result.rewritten += changed
-        for label, reason in kept_channels(analysis, decision):
+        for label, reason in kept_channels(analysis, rounded):
             result.skip(label, reason)
-        after = _widths(graph)
-        context.removed_nodes += [
-            RemovedNodes(label, width, after[label])
-            for label, width in before.items()
-            if after.get(label, width) != width
-        ]
+        after, dead = _widths(graph), dead_outputs(analysis, decision)
+        for label, width in before.items():
+            left = after.get(label, width)
+            possible = left - dead.get(label, 0)
+            if possible != width:
+                context.removed_nodes.append(RemovedNodes(label, width, left, possible))
         return result
 
 

@@ -27,6 +27,7 @@ from scalpel_graph.passes.matching import (
     why_not_constant,
 )
 from scalpel_graph.report import Candidate, LayerDecision
+from scalpel_graph.target import CpuTarget
 
 _FLOAT_BYTES = 4
 
@@ -77,6 +78,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     """Chooses dense or a group shape for every layer of the graph."""
     decisions = Decisions()
     target, threads = context.target, context.threads
+    assert isinstance(target, CpuTarget)  # no other pipeline makes layers sparse
     nodes = [node for node in graph.nodes if is_standard(node, "Conv", "Gemm", "MatMul")]
     shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
     layers: list[tuple[Layer, list[Candidate]]] = []

@@ -19,7 +19,7 @@ from math import log, prod
 from scalpel_graph import group_csr
 from scalpel_graph.group_csr import Array
 from scalpel_graph.report import Candidate
-from scalpel_graph.target import Kernel, Table, Target
+from scalpel_graph.target import CpuTarget, Kernel, Table
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LayerWork:
         return self.M * self.K * self.N
 
 
-def candidates(work: LayerWork, weights: Array, target: Target, threads: int) -> list[Candidate]:
+def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
     """Every way to run a layer, dense first, then each group shape of the profile that fits it.
 
     A shape that would store as many bytes as the dense weight or more does not fit.
@@ -102,7 +102,7 @@ def fastest_sparse(ways: Sequence[Candidate]) -> Candidate | None:
     )
 
 
-def dense_us(work: LayerWork, target: Target, threads: int) -> float:
+def dense_us(work: LayerWork, target: CpuTarget, threads: int) -> float:
     """Microseconds of the dense layer in ONNX Runtime."""
     dense = target.dense
     if not work.is_conv:
@@ -119,7 +119,7 @@ def dense_us(work: LayerWork, target: Target, threads: int) -> float:
     return dense.overhead_us + max(compute, memory)
 
 
-def sparse_us(work: LayerWork, kernel: Kernel, density: float, target: Target, threads: int) -> float:
+def sparse_us(work: LayerWork, kernel: Kernel, density: float, target: CpuTarget, threads: int) -> float:
     """Microseconds of the layer in our kernel for one group shape.
 
     Args:
@@ -150,7 +150,7 @@ def _stored_bytes(work: LayerWork, kernel: Kernel, density: float) -> int:
     return group_csr.encoded_bytes((work.M, work.K), kernel.group_shape, groups)
 
 
-def reorder_us(nbytes: int, target: Target, threads: int) -> float:
+def reorder_us(nbytes: int, target: CpuTarget, threads: int) -> float:
     """Microseconds that ONNX Runtime takes to bring a tensor from NCHW to its blocked layout, or back."""
     time = (
         nbytes
@@ -160,7 +160,7 @@ def reorder_us(nbytes: int, target: Target, threads: int) -> float:
     return target.dense.overhead_us + time
 
 
-def stream_us(nbytes: int, target: Target, threads: int) -> float:
+def stream_us(nbytes: int, target: CpuTarget, threads: int) -> float:
     """Microseconds to read bytes once from the smallest memory that holds them."""
     memory, more = target.memory, _threads(target, threads) - 1
     if nbytes <= memory.l2_bytes:
@@ -184,9 +184,9 @@ def _per_us(giga_per_second: float) -> float:
     return giga_per_second * 1e3
 
 
-def _threads(target: Target, threads: int) -> int:
+def _threads(target: CpuTarget, threads: int) -> int:
     return max(1, min(threads, target.cores))
 
 
-def _speedup(efficiency: float, target: Target, threads: int) -> float:
+def _speedup(efficiency: float, target: CpuTarget, threads: int) -> float:
     return 1 + efficiency * (_threads(target, threads) - 1)

@@ -83,11 +83,18 @@ class PassRun:
 
 @dataclass(frozen=True)
 class RemovedNodes:
-    """A layer that lost output channels (or neurons), with their number before and after."""
+    """A layer that lost output channels (or neurons), or could have.
+
+    Attributes:
+        name: label of the node.
+        before, after: how many it has.
+        possible: how many it could do with; fewer than ``after`` where the target rounds widths up.
+    """
 
     name: str
     before: int
     after: int
+    possible: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Report:
         parameters: floating-point weights stored in the model.
         macs: multiply-accumulate operations of one run, a stored group counted whole.
         layers: the layers that a choice was made about.
-        removed_nodes: the layers that got narrower.
+        removed_nodes: the layers that got narrower, or could have.
         passes: in the order they ran.
     """
 
@@ -156,7 +163,13 @@ class Report:
             "macs": _before_after(self.macs),
             "layers": [_layer(layer) for layer in self.layers],
             "removed_nodes": [
-                {"name": node.name, "before": node.before, "after": node.after} for node in self.removed_nodes
+                {
+                    "name": node.name,
+                    "before": node.before,
+                    "after": node.after,
+                    "possible": node.possible,
+                }
+                for node in self.removed_nodes
             ],
             "passes": [
                 {

@@ -1,8 +1,8 @@
 """Target profiles: what the cost model knows of a kind of hardware.
 
 A profile is a TOML file. Those that ship are in `scalpel_graph/targets`; a person can give their own file.
-Every number in it is a rate or a cost that a benchmark can measure (`docs/adding-a-target.md` says how), and
-`scalpel_graph.cost` is the only reader.
+A CPU's holds rates and costs that a benchmark can measure (`docs/adding-a-target.md` says how), which
+`scalpel_graph.cost` reads.
 """
 
 import tomllib
@@ -18,7 +18,7 @@ from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
 
 #: Kinds of hardware, which choose the pipeline (`scalpel_graph.passes.pipelines`).
-KINDS = ("cpu",)
+KINDS = ("cpu", "gpu")
 
 #: ``(columns, rate)`` points, by increasing columns; a rate in between is interpolated.
 Table = tuple[tuple[float, float], ...]
@@ -100,7 +100,7 @@ class Kernel:
     conv_gflops: Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """One hardware profile.
 
@@ -109,6 +109,27 @@ class Target:
         source: the file it was read from, for a profile that did not ship with the package.
         kind: one of `KINDS`.
         description: one line for a person.
+        round_channels_to: layers that lose channels keep as many as make their width a multiple of this; 1
+            keeps none.
+    """
+
+    name: str
+    kind: str
+    description: str
+    round_channels_to: int = 1
+    source: str | None = None
+
+    @property
+    def option(self) -> str:
+        """What to give ``--target`` to get this profile again."""
+        return self.source or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuTarget(Target):
+    """A CPU: what the cost model needs to choose sparse layers.
+
+    Attributes:
         isa: instruction set of the sparse kernels that the numbers are for.
         cores: cores of the machine the numbers are for.
         margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
@@ -117,9 +138,6 @@ class Target:
         kernels: one entry for each group shape to consider, in the order that breaks ties.
     """
 
-    name: str
-    kind: str
-    description: str
     isa: str
     cores: int
     margin: float
@@ -127,12 +145,6 @@ class Target:
     dense: Dense
     sparse: Sparse
     kernels: tuple[Kernel, ...]
-    source: str | None = None
-
-    @property
-    def option(self) -> str:
-        """What to give ``--target`` to get this profile again."""
-        return self.source or self.name
 
 
 def available_targets() -> list[str]:
@@ -187,12 +199,22 @@ def parse_target(text: str, name: str, source: str | None) -> Target:
     kind = root.text("kind")
     if kind not in KINDS:
         raise root.error("kind", f"is {kind!r}, must be one of {', '.join(KINDS)}")
+    common: dict[str, Any] = {
+        "name": name,
+        "source": source,
+        "kind": kind,
+        "description": root.text("description"),
+        "round_channels_to": root.integer("round_channels_to", 1),
+    }
+    target = _cpu(root, common) if kind == "cpu" else Target(**common)
+    root.finish()
+    return target
+
+
+def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
     memory, dense, sparse = root.table("memory"), root.table("dense"), root.table("sparse")
-    target = Target(
-        name=name,
-        source=source,
-        kind=kind,
-        description=root.text("description"),
+    target = CpuTarget(
+        **common,
         isa=root.text("isa"),
         cores=root.integer("cores"),
         margin=root.fraction("margin"),
@@ -222,7 +244,7 @@ def parse_target(text: str, name: str, source: str | None) -> Target:
         ),
         kernels=tuple(_kernel(entry) for entry in root.tables("kernels")),
     )
-    for reader in (root, memory, dense, sparse):
+    for reader in (memory, dense, sparse):
         reader.finish()
     shapes = [kernel.group_shape for kernel in target.kernels]
     for shape in shapes:
@@ -263,7 +285,11 @@ class _Reader:
             raise self.error(key, f"must be a text, got {value!r}")
         return value
 
-    def integer(self, key: str) -> int:
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1; the default, where there is one, stands for a key that is missing."""
+        if default is not None and key not in self._table:
+            self._read.add(key)
+            return default
         value = self._get(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.error(key, f"must be a whole number of at least 1, got {value!r}")

@@ -40,7 +40,7 @@ CONTRACT = {
             "reason": str,
         }
     ],
-    "removed_nodes": [{"name": str, "before": int, "after": int}],
+    "removed_nodes": [{"name": str, "before": int, "after": int, "possible": int}],
     "passes": [{"name": str, "modified": bool, "seconds": NUMBER, "skipped": [{"node": str, "reason": str}]}],
 }
 

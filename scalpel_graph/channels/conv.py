@@ -121,7 +121,7 @@ class ConvRule(Rule):
         live_in, live_out = kept.live[self.inputs], kept.live[self.outputs]
         if live_in.all() and live_out.all():
             return
-        bias = self._folded_bias(kept, live_in)
+        bias = self.folded_bias(kept, live_in)
         if self.group > 1 and self.inputs.shape[1] == 1:
             groups = [(np.array([0]), np.flatnonzero(out), g) for g, out in enumerate(live_out) if out.any()]
         else:
@@ -136,7 +136,7 @@ class ConvRule(Rule):
         if self.group > 1:
             node.attrs["group"] = len(groups)
 
-    def _folded_bias(self, kept: Kept, live_in: BoolArray) -> Array | None:
+    def folded_bias(self, kept: Kept, live_in: BoolArray) -> Array | None:
         """The bias, with the constants of the inputs that go; None if there is none and none is needed."""
         given = self.input_constant(2)
         value = np.where(live_in, 0.0, kept.constants.value[self.inputs])

@@ -16,7 +16,19 @@ def test_every_shipped_profile_loads():
     for name in available_targets():
         target = load_target(name)
         assert target.name == name and target.option == name
-        assert target.kernels
+        assert target.round_channels_to >= 1
+
+
+def test_a_gpu_profile_states_the_multiple_of_its_widths_and_no_kernels():
+    target = load_target("gpu")
+    assert (target.kind, target.round_channels_to) == ("gpu", 8)
+    assert load_target("cpu").round_channels_to == 1
+    text = 'kind = "gpu"\ndescription = "some"\n'
+    assert parse_target(text, "mine", None).round_channels_to == 1
+    with pytest.raises(InputError, match="round_channels_to must be a whole number of at least 1, got 0"):
+        parse_target(text + "round_channels_to = 0", "mine", None)
+    with pytest.raises(InputError, match="kernels is not a known key"):
+        parse_target(text + "kernels = 3", "mine", None)
 
 
 def test_a_file_of_ones_own_is_read_and_remembers_where_it_came_from(tmp_path):
@@ -27,7 +39,7 @@ def test_a_file_of_ones_own_is_read_and_remembers_where_it_came_from(tmp_path):
     assert replace(target, name="cpu", source=None) == load_target("cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "mcu", "nonsense", ""])
+@pytest.mark.parametrize("name", ["mcu", "nonsense", ""])
 def test_unknown_names_list_what_there_is(name):
     with pytest.raises(InputError, match=rf"target {name!r}: no such profile; .*choose from .*cpu"):
         load_target(name)
@@ -53,7 +65,7 @@ def test_unreadable_files(tmp_path):
     ("find", "put", "message"),
     [
         ('kind = "cpu"', "kind = ", "not valid TOML"),
-        ('kind = "cpu"', 'kind = "gpu"', "kind is 'gpu', must be one of cpu"),
+        ('kind = "cpu"', 'kind = "npu"', "kind is 'npu', must be one of cpu, gpu"),
         ('kind = "cpu"', "", "kind is missing"),
         ("cores = 2", "cores = 0", "cores must be a whole number of at least 1, got 0"),
         ("cores = 2", "cores = true", "cores must be a whole number of at least 1, got True"),
