@@ -61,7 +61,7 @@ def _entries(graph: ModelGraph, node: gs.Node, concat: gs.Node) -> list[int] | N
 
 
 def _size(graph: ModelGraph, part: gs.Tensor, source: gs.Tensor, place: int) -> int | None:
-    """A computed entry: its value if known, 0 if it is the size of axis ``place`` of ``source``, else None."""
+    """A computed entry: its value if known, 0 if it is that of axis ``place`` of ``source``, else None."""
     origin = _origin(graph, part)
     if origin is None:
         return None

@@ -57,8 +57,8 @@ def test_channels_go_through_a_view():
     weight = random(4, 3, 3, 3)
     weight[1] = 0
     proto = model(
-        "(float[N, 3, 5, 5] X) => (Y) { c = Conv(X, W) s = Shape(c) n = Gather(s, zero) u = Unsqueeze(n, axis)"
-        " t = Concat<axis = 0>(u, rest) f = Reshape(c, t) Y = Gemm(f, G) }",
+        "(float[N, 3, 5, 5] X) => (Y) { c = Conv(X, W) s = Shape(c) n = Gather(s, zero)"
+        " u = Unsqueeze(n, axis) t = Concat<axis = 0>(u, rest) f = Reshape(c, t) Y = Gemm(f, G) }",
         {**WEIGHTS, "W": weight, "G": random(36, 5)},
     )
     out, _ = run(proto, FoldShapes(), RemoveChannels())
