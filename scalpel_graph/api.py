@@ -115,7 +115,10 @@ def optimize(
         optimized, runs_of_passes, outcome = None, [], _unchanged(str(error))
         context.layers.clear()
     if check and not outcome.ok:
-        raise CheckError(f"{source.path or 'the model'}: {outcome.reason}; nothing was written")
+        raise CheckError(
+            f"{source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it, allow"
+            " more with --rtol or --atol, else leave out passes with --skip-pass to find the one at fault"
+        )
 
     before = stats.measure(source.proto, context.dimensions)
     after = before if optimized is None else stats.measure(optimized, context.dimensions)
