@@ -116,8 +116,8 @@ def optimize(
         context.layers.clear()
     if check and not outcome.ok:
         raise CheckError(
-            f"{source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it, allow"
-            " more with --rtol or --atol, else leave out passes with --skip-pass to find the one at fault"
+            f"{source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it,"
+            " allow more with --rtol or --atol, else find the pass at fault by leaving out some (--skip-pass)"
         )
 
     before = stats.measure(source.proto, context.dimensions)
