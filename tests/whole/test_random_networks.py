@@ -23,7 +23,7 @@ from tests.random_networks import random_network
 
 
 def _seeds() -> range:
-    first, _, last = os.environ.get("RANDOM_NETWORKS", "120").rpartition(":")
+    first, _, last = os.environ.get("RANDOM_NETWORKS", "500").rpartition(":")
     return range(int(first or 0), int(last))
 
 
