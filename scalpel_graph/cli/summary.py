@@ -56,7 +56,7 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
 
 def _figures(report: Report) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
     for name, figure, unit in (
@@ -147,9 +147,10 @@ def _print_next_step(out: Console, report: Report) -> None:
     lines = (
         "options = onnxruntime.SessionOptions()",
         "options.register_custom_ops_library(scalpel_graph.custom_op_library())",
-        f'session = onnxruntime.InferenceSession("{report.output}", options)',
+        f"session = onnxruntime.InferenceSession({report.output!r}, options)",
     )
-    out.print(_indented(Text("\n".join(lines))))
+    for line in lines:
+        out.print(f"  {line}", soft_wrap=True)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -197,9 +197,9 @@ def test_version_and_help(capfd):
 
 def test_as_a_module_and_piped_into_something_that_stops_reading(pruned, tmp_path):
     command = [sys.executable, "-m", "scalpel_graph", str(pruned), str(tmp_path / "out.onnx")]
-    pipe = f"{' '.join(command)} | true"
-    done = subprocess.run(pipe, shell=True, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    pipe = f"{' '.join(command)} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.onnx").exists()
 
 
@@ -408,3 +408,22 @@ def test_an_interrupted_run_leaves_nothing(number, code, pruned, tmp_path):
     assert "Traceback" not in err
     assert err.count("\n") <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.onnx"]
+
+
+@pytest.mark.parametrize("name", ["opt", "bench"])
+def test_ctrl_c_while_the_libraries_are_being_imported_is_quiet(name):
+    program = textwrap.dedent(f"""
+        import os, signal, sys
+        from scalpel_graph.cli import entry
+
+        class Interrupts:
+            def find_spec(self, module, *rest):
+                if module == "numpy":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        assert "numpy" not in sys.modules, "the entry point is to be light"
+        sys.meta_path.insert(0, Interrupts())
+        entry.{name}()
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

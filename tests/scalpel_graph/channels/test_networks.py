@@ -5,7 +5,6 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from models.alexnet import alexnet_fc
 from models.bert import bert
 from models.lenet import lenet_300_100
 from models.mobilenet import mobilenet_v1
@@ -117,16 +116,14 @@ def test_lenet_300_100_with_the_papers_counts():
 
 
 def test_neurons_that_the_next_layer_does_not_read():
-    proto = alexnet_fc()
-    weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "fc8.weight")
+    proto = lenet_300_100()
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "fc3.weight")
     values = numpy_helper.to_array(weight).copy()
     values[:, ::2] = 0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    graph = ModelGraph(proto)
-    graph.infer()
     context = PassContext(CPU)
-    RemoveChannels().run(graph, context)
-    assert [(node.before, node.after) for node in context.removed_nodes] == [(4096, 2048)]
+    run(proto, RemoveChannels(), context=context)
+    assert [(node.name, node.before, node.after) for node in context.removed_nodes] == [("fc2", 100, 50)]
 
 
 def test_feed_forward_units_and_heads_of_bert():
