@@ -60,6 +60,7 @@ def _cpu() -> list[Pass]:
 def _gpu() -> list[Pass]:
     return [
         FoldConstants(),
+        FoldShapes(),
         CleanUp(),
         FuseBias(),
         FoldBatchNorm(),

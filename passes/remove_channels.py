@@ -49,7 +49,7 @@ class RemoveChannels(Pass):
                 continue
             decision = decide(analysis)
             rounded = round_up(analysis, decision, context.target.round_channels_to)
-            forgetful = forget(graph, analysis, decision.live, rounded.live)
+            forgetful = forget(graph, analysis, rounded)
             if forgetful:
                 changed.update((node_label(node), None) for node in forgetful)
                 continue

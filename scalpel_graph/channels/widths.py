@@ -44,13 +44,14 @@ def round_up(analysis: Analysis, decision: Decision, multiple: int) -> Decision:
     changed = True
     while changed:
         changed = False
+        turns = _turns(analysis, live_class[class_of])
         for layer, axis in _layers(analysis):
             live = live_class[class_of[axis.slots]]
             missing = min(-int(np.count_nonzero(live)) % multiple, int(np.count_nonzero(~live)))
             if not live.any() or not missing:
                 continue
-            dead = _in_turn(layer, axis, live)
-            dead = dead[~barred[class_of[dead]]]
+            dead = axis.slots[~live & ~barred[class_of[axis.slots]]]
+            dead = dead[np.argsort(turns[class_of[dead]], kind="stable")]
             _, first = np.unique(class_of[dead], return_index=True)
             chosen = dead[np.sort(first)][:missing]
             if len(chosen):
@@ -68,7 +69,7 @@ def round_up(analysis: Analysis, decision: Decision, multiple: int) -> Decision:
     return replace(decision, live=live_class[class_of], held=[*decision.held, *held.values()])
 
 
-def forget(graph: ModelGraph, analysis: Analysis, needed: BoolArray, live: BoolArray) -> list[gs.Node]:
+def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs.Node]:
     """Makes it not matter what the slots hold that stay though nothing needs them.
 
     Layers that would read them get weights of zero for them, and their constants in the bias; masks get ones.
@@ -77,20 +78,24 @@ def forget(graph: ModelGraph, analysis: Analysis, needed: BoolArray, live: BoolA
     Args:
         graph: what ``analysis`` is of.
         analysis: the facts.
-        needed: ``[slots]``: what something needs.
-        live: ``[slots]``: what stays.
+        decision: what stays, and which of it is only held.
 
     Returns:
         the nodes that were changed.
     """
-    idle = live & ~needed
-    if not idle.any():
+    if not decision.held:
         return []
+    class_of = analysis.class_of
+    held: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
+    for pin in decision.held:
+        held[class_of[pin.slots]] = True
     for rule in analysis.rules:
         for read in rule.reads:
             if read.needs is None:
-                classes = analysis.class_of[read.inputs if read.factors is None else read.factors]
-                idle &= ~np.isin(analysis.class_of, classes)
+                held[class_of[read.inputs]] = False
+                if read.factors is not None:
+                    held[class_of[read.factors]] = False
+    idle = held[class_of]
     kept = Kept(~idle, analysis.constants)
     changed = []
     for rule in analysis.rules:
@@ -123,14 +128,15 @@ def _classes_of_empty_axes(analysis: Analysis, live: BoolArray) -> BoolArray:
     return barred
 
 
-def _in_turn(rule: Rule, axis: Axis, live: BoolArray) -> IntArray:
-    """The dead slots of a layer, in the order to keep them in: of several groups, one from each in turn."""
-    dead = np.flatnonzero(~live)
-    if isinstance(rule, ConvRule):
-        rows = ~live.reshape(rule.group, -1)
-        place = (np.cumsum(rows, axis=1) - 1).reshape(-1)[dead]
-        dead = dead[np.argsort(place, kind="stable")]
-    return dead + axis.start
+def _turns(analysis: Analysis, live: BoolArray) -> IntArray:
+    """``[slots]``: by class, when to keep a dead slot: of the groups of a Conv, one from each in turn."""
+    turns: IntArray = np.zeros(len(live), dtype=np.int64)
+    for rule in analysis.rules:
+        if isinstance(rule, ConvRule) and rule.group > 1 and rule.inputs.shape[1] > 1:
+            for slots in (rule.inputs, rule.outputs):
+                turn = np.cumsum(~live[slots], axis=1)
+                np.maximum.at(turns, analysis.class_of[slots], turn)
+    return turns
 
 
 def _forget_mask(graph: ModelGraph, rule: Rule, kept: Kept) -> bool:
