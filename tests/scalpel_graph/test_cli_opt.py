@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import models
 import scalpel_graph
 from scalpel_graph import api
 from scalpel_graph.cli import opt
@@ -82,6 +83,18 @@ def test_a_pruned_network_gets_smaller_and_answers_the_same(pruned, tmp_path, ca
 
     for words in ("fc1", "fc2", "before", "after", "Same answers", str(out), "register_custom_ops_library"):
         assert words in stdout
+
+
+def test_layers_that_get_narrower_are_listed(tmp_path, capfd):
+    network = models.lenet_300_100()
+    weight = next(tensor for tensor in network.graph.initializer if tensor.name == "fc3.weight")
+    values = numpy_helper.to_array(weight).copy()
+    values[:, 10:40] = 0
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    assert run(save(network, tmp_path / "in.onnx"), tmp_path / "out.onnx", "--target", "cpu") == 0
+    stdout, _ = capfd.readouterr()
+    assert "Made narrower" in stdout
+    assert "30 of 100 channels of 1 layer removed: fc2 100 → 70" in stdout
 
 
 def test_the_html_report_is_a_page(pruned, tmp_path):

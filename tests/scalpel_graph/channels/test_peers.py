@@ -7,6 +7,7 @@ import scalpel_graph
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from tests.pass_runner import model, op_types, random, reasons, run, weights_of
+from tests.scalpel_graph.channels.left import left_of
 
 HALF = [0, 2, 3, 7]
 W = random(8, 3, 3, 3)
@@ -28,7 +29,7 @@ IMAGE = "(float[N, 3, 9, 9] X) => (Y)"
 def shapes(text, weights, graph=IMAGE, passes=(), **options):
     """Shapes of the weights left, and the operators."""
     out, records = run(model(f"{graph} {{ {text} }}", weights, **options), *passes, RemoveChannels())
-    return {name: values.shape for name, values in weights_of(out).items()}, op_types(out), records
+    return {name: values.shape for name, values in left_of(out).items()}, op_types(out), records
 
 
 def test_conv_relu_mask_conv():
@@ -50,10 +51,11 @@ def test_gemm_relu_mask_gemm(mask):
     assert ops == ["Gemm", "Relu", "Gemm"]
 
 
-def test_matmul_add_mask_matmul():
+@pytest.mark.parametrize("last", ["Y = MatMul(s, H)", "d = MatMul(s, H) Y = Add(d, C)"])
+def test_matmul_add_mask_matmul(last):
     left, ops, _ = shapes(
-        "c = MatMul(X, G) b = Add(B, c) m = Mul(b, M) s = Sigmoid(m) Y = MatMul(s, H)",
-        {"G": random(6, 8), "B": B, "M": MASK, "H": random(8, 4)},
+        f"c = MatMul(X, G) b = Add(B, c) m = Mul(b, M) s = Sigmoid(m) {last}",
+        {"G": random(6, 8), "B": B, "M": MASK, "H": random(8, 4), "C": random(4)},
         graph="(float[N, T, 6] X) => (Y)",
     )
     assert left["G"] == (6, 4)
@@ -175,8 +177,8 @@ def test_types(kind, dtype, rtol):
         rtol=rtol,
         atol=rtol,
     )
-    assert {values.dtype for values in weights_of(out).values()} == {np.dtype(dtype)}
-    assert weights_of(out)["D"].shape[0] == 4
+    assert {values.dtype for values in left_of(out).values()} == {np.dtype(dtype)}
+    assert left_of(out)["D"].shape[0] == 4
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -192,7 +194,7 @@ def test_any_number_of_spatial_axes(rank, op):
         {"D": np.ascontiguousarray(first), "V": np.ascontiguousarray(second)},
     )
     out, _ = run(proto, RemoveChannels())
-    left = {name: values.shape for name, values in weights_of(out).items()}
+    left = {name: values.shape for name, values in left_of(out).items()}
     axis = 1 if op == "ConvTranspose" else 0
     assert left["D"][axis] == left["V"][1 - axis] == 4
 
