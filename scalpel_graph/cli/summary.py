@@ -30,9 +30,10 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
     out.print(heading.append(f"  for {report.target}", "dim"))
     out.print()
     out.print(_indented(_figures(report)))
-    if report.removed_nodes:
+    narrower = [node for node in report.removed_nodes if node.after < node.before]
+    if narrower:
         out.print("\nMade narrower", style="bold")
-        out.print(_indented(_narrower(report.removed_nodes, every=verbose)))
+        out.print(_indented(_narrower(narrower, every=verbose)))
     sparse = [layer for layer in report.layers if layer.chosen.decision == "group_csr"]
     if sparse:
         of_all = f": {len(sparse)} of {show.plural(len(report.layers), 'layer')}"
@@ -47,7 +48,7 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
         out.print("\nLeft dense", style="bold")
         for reason, names in dense:
             out.print(_indented(Text.assemble(f"{reason}: ", (_some(names), "dim"))))
-    if not report.layers:
+    if not report.layers and not narrower:
         out.print("\nNo layer to make sparse: no Conv, Gemm or MatMul with constant weights was considered.")
     if verbose:
         out.print("\nPasses", style="bold")
