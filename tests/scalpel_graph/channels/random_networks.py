@@ -244,9 +244,12 @@ class RandomNetwork:
 
     def barrier(self):
         x, channels = self.a_map()
-        op, attributes = [("LRN", {"size": 3}), ("Softmax", {"axis": 1}), ("CumSum", {})][
-            self.rng.integers(3)
-        ]
+        op, attributes = [
+            ("LRN", {"size": int(self.rng.choice([3, 5])), "alpha": 2.0}),
+            ("Softmax", {"axis": 1}),
+            ("CumSum", {}),
+            ("LpNormalization", {"axis": 1, "p": int(self.rng.integers(1, 3))}),
+        ][self.rng.integers(4)]
         if op == "CumSum":
             x = self.node("CumSum", [x, self.weight(np.int64(1))])
             self.add(self.node("Tanh", [x]), channels)
@@ -296,6 +299,13 @@ class RandomNetwork:
         y = self.node("Transpose", [y], perm=[0, 2, 1])
         y = self.node("Reshape", [y, self.weight(np.array([0, channels, _SIZE, _SIZE]))])
         self.add(self.node("Add", [x, y]), channels)
+
+    def layer_norm(self):
+        x, channels = self.a_map()
+        y = self.node("Transpose", [x], perm=[0, 2, 3, 1])
+        inputs = [y, self.weight(self.sparse(channels)), self.weight(self.sparse(channels))]
+        y = self.node("LayerNormalization", inputs[: 2 + self.coin()], epsilon=0.1)
+        self.add(self.node("Transpose", [y], perm=[0, 3, 1, 2]), channels)
 
     def recurrent(self):
         """Positions as the sequence."""
