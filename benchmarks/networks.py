@@ -6,7 +6,9 @@ one process. What it prints and writes:
 
 - layers that became sparse, of all that a choice was made about;
 - the size of the optimized file, against the size that the weights' density and the format predict;
-- the speed-up with the 95 % confidence interval of its median.
+- the speed-up with the 95 % confidence interval of its median; nothing is timed where optimization changed
+  nothing, since what goes out is then the file that came in;
+- with ``--fallback``, the same without our library, which ONNX Runtime then runs as dense operators.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import math
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -64,9 +66,10 @@ class Result:
         dense_bytes: size of the pruned model's file.
         optimized_bytes: size of the optimized model's file.
         predicted_bytes: size that density and format predict for it.
-        dense_ms: median time of the pruned model in plain ONNX Runtime.
+        dense_ms: median time of the pruned model in plain ONNX Runtime; None if nothing was timed.
         optimized_ms: median time of the optimized model with our operators.
         speed_up: times faster.
+        fallback: times faster without our library; None if not asked for.
         rounds: of the measurement.
     """
 
@@ -79,10 +82,11 @@ class Result:
     dense_bytes: int
     optimized_bytes: int
     predicted_bytes: int
-    dense_ms: float
-    optimized_ms: float
-    speed_up: Ratio
-    rounds: int
+    dense_ms: float | None = None
+    optimized_ms: float | None = None
+    speed_up: Ratio | None = None
+    fallback: Ratio | None = None
+    rounds: int = 0
 
     @property
     def size_error(self) -> float:
@@ -106,9 +110,11 @@ def _main(arguments: Sequence[str]) -> int:
             results.append(result)
             console.write_file(options.json, json.dumps(_as_json(results), indent=2) + "\n")
     out.print(_table(results))
-    slowest = min(results, key=lambda result: result.speed_up.median)
+    timed = [(result.speed_up.median, _name(result)) for result in results if result.speed_up is not None]
     worst = max(results, key=lambda result: abs(result.size_error))
-    out.print(f"\nslowest: {_name(slowest)} at {slowest.speed_up.median:.2f}×")
+    out.print()
+    if timed:
+        out.print("slowest: {1} at {0:.2f}×".format(*min(timed)))
     out.print(f"furthest from its predicted size: {_name(worst)}, {worst.size_error:+.1%}")
     out.print(f"written to {options.json}")
     return 0
@@ -125,6 +131,7 @@ def _parser() -> console.Parser:
     )
     parser.add_argument("--threads", action="append", type=console.positive, help="repeatable; default: 1 2")
     parser.add_argument("--seconds", type=_seconds, default=3.0, help="time for each comparison (default: 3)")
+    parser.add_argument("--fallback", action="store_true", help="also time it without our library")
     parser.add_argument("--quick", action="store_true", help="fewer sparsities and shapes, one second each")
     parser.add_argument(
         "--json",
@@ -183,7 +190,15 @@ def _measure_all(options: argparse.Namespace, step: Any) -> Iterator[Result]:
             for threads in options.threads or THREADS:
                 on = formatting.plural(threads, "thread")
                 step(f"{name}, {sparsity:.0%} of {_shape(group_shape)} groups zero, {on}")
-                yield _measure(name, pruned, sparsity, group_shape, threads=threads, seconds=seconds)
+                yield _measure(
+                    name,
+                    pruned,
+                    sparsity,
+                    group_shape,
+                    threads=threads,
+                    seconds=seconds,
+                    fallback=options.fallback,
+                )
 
 
 def _measure(
@@ -194,6 +209,7 @@ def _measure(
     *,
     threads: int,
     seconds: float,
+    fallback: bool,
 ) -> Result:
     result = scalpel_graph.optimize(pruned, target="cpu", threads=threads)
     unsubstituted = scalpel_graph.optimize(
@@ -201,13 +217,7 @@ def _measure(
     )
     decisions = result.report.layers
     sparse = [layer for layer in decisions if layer.chosen.decision == "group_csr"]
-    sessions = [
-        session(pruned, threads=threads),
-        session(result.model, library=scalpel_graph.custom_op_library(), threads=threads),
-    ]
-    feed = {pruned.graph.input[0].name: NETWORKS[name].sample_input()}
-    times = time_interleaved([partial(one.run, None, feed) for one in sessions], budget_s=seconds)
-    return Result(
+    outcome = Result(
         network=name,
         sparsity=sparsity,
         group_shape=group_shape,
@@ -217,9 +227,23 @@ def _measure(
         dense_bytes=result.report.size_bytes.before,
         optimized_bytes=result.report.size_bytes.after,
         predicted_bytes=predicted_bytes(pruned, sparse, unsubstituted.report.size_bytes.after),
+    )
+    if not result.report.modified:
+        return outcome
+    sessions = [
+        session(pruned, threads=threads),
+        session(result.model, library=scalpel_graph.custom_op_library(), threads=threads),
+    ]
+    if fallback:
+        sessions.append(session(result.model, threads=threads))
+    feed = {pruned.graph.input[0].name: NETWORKS[name].sample_input()}
+    times = time_interleaved([partial(one.run, None, feed) for one in sessions], budget_s=seconds)
+    return replace(
+        outcome,
         dense_ms=times.median(0) * 1e3,
         optimized_ms=times.median(1) * 1e3,
         speed_up=times.ratio(1),
+        fallback=times.ratio(2) if fallback else None,
         rounds=times.rounds,
     )
 
@@ -276,10 +300,10 @@ def _table(results: Sequence[Result]) -> Table:
         "optimized",
         "speed-up",
         "95 % interval",
+        "as plain ONNX",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
-        ratio = result.speed_up
         table.add_row(
             result.network,
             f"{result.sparsity:.0%}",
@@ -288,12 +312,23 @@ def _table(results: Sequence[Result]) -> Table:
             f"{result.sparse_layers}/{result.layers}",
             formatting.size(result.optimized_bytes),
             Text(f"{1 + result.size_error:.1%}", "red" if abs(result.size_error) > 0.03 else ""),
-            formatting.microseconds(result.dense_ms * 1e3),
-            formatting.microseconds(result.optimized_ms * 1e3),
-            Text(f"{ratio.median:.2f}×", "red" if ratio.median < 0.97 else "green" if ratio.low > 1 else ""),
-            f"{ratio.low:.2f}–{ratio.high:.2f}",
+            *_times(result),
         )
     return table
+
+
+def _times(result: Result) -> list[str | Text]:
+    ratio = result.speed_up
+    if ratio is None or result.dense_ms is None or result.optimized_ms is None:
+        return ["", "", "same file", "", ""]
+    style = "red" if ratio.median < 0.97 else "green" if ratio.low > 1 else ""
+    return [
+        formatting.microseconds(result.dense_ms * 1e3),
+        formatting.microseconds(result.optimized_ms * 1e3),
+        Text(f"{ratio.median:.2f}×", style),
+        f"{ratio.low:.2f}–{ratio.high:.2f}",
+        "" if result.fallback is None else f"{result.fallback.median:.2f}×",
+    ]
 
 
 def _name(result: Result) -> str:

@@ -26,6 +26,7 @@ from scalpel_graph.passes.matching import (
     optional_input,
     per_channel,
     why_not_constant,
+    why_not_moved,
 )
 
 
@@ -155,8 +156,9 @@ def _constant(graph: ModelGraph, what: str, tensor: gs.Tensor) -> Array:
     value = graph.constant(tensor)
     if value is None:
         raise _RefusalError(why_not_constant(graph, what, tensor))
-    if value.dtype.kind != "f":
-        raise _RefusalError(f"{what} {tensor.name!r} is {value.dtype}")
+    reason = why_not_moved(f"{what} {tensor.name!r}", value)
+    if reason:
+        raise _RefusalError(reason)
     return value
 
 

@@ -190,7 +190,9 @@ def _run(graph: ModelGraph, items: Sequence[_Foldable], computed: dict[str, Arra
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
     values = dict(zip(outputs, session.run(outputs, feeds), strict=True))
     for name, value in values.items():
         if not isinstance(value, np.ndarray):

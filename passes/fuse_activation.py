@@ -63,7 +63,11 @@ def _bounds(graph: ModelGraph, node: gs.Node) -> tuple[float, float] | str:
         value = graph.constant(tensor)
         if value is None:
             return why_not_constant(graph, ("min", "max")[index], tensor)
+        if value.size != 1:
+            return f"bound {tensor.name!r} has {value.size} elements, not 1"
         bounds[index] = float(value.reshape(-1)[0])
         if math.isnan(bounds[index]):
             return f"bound {tensor.name!r} is not a number"
+    if bounds[0] > bounds[1]:
+        return f"its min {bounds[0]:g} is above its max {bounds[1]:g}"
     return bounds[0], bounds[1]

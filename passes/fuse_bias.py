@@ -20,6 +20,7 @@ from scalpel_graph.passes.matching import (
     optional_input,
     per_channel,
     why_not_constant,
+    why_not_moved,
 )
 from scalpel_graph.passes.sparse_node import BIAS, is_sparse, may_take_more
 
@@ -64,8 +65,9 @@ def _fuse(graph: ModelGraph, layer: gs.Node, product: gs.Tensor, values: Array) 
         return f"{node_label(layer)} is read elsewhere as well"
     if is_sparse(layer) and not may_take_more(graph, layer):
         return f"{node_label(layer)} already adds a residual or has an activation"
-    if values.dtype.kind != "f":
-        return f"its type is {values.dtype}, not a floating-point one"
+    reason = why_not_moved("what it adds", values)
+    if reason:
+        return reason
     place = _output_channels(graph, layer, product)
     if place is None:
         return f"the shape of what {node_label(layer)} computes is not known"

@@ -79,11 +79,11 @@ class Verifier(Instrument):
     """Checks the graph by strict shape inference and ONNX's checker after every pass that changed it.
 
     A model that does not pass as it came is checked as far as it did: odd models are not refused for what
-    they brought along. Attributes: ``note`` says so, and is empty for a sound model.
+    they brought along. Attributes: ``problem`` is what the strictest check says, empty for a sound model.
     """
 
     def __init__(self, graph: ModelGraph) -> None:
-        self.note = ""
+        self.problem = ""
         self._levels = [True, False]
         while self._levels:
             try:
@@ -91,9 +91,7 @@ class Verifier(Instrument):
                 return
             except Exception as error:
                 self._levels.pop(0)
-                self.note = self.note or (
-                    f"the model fails strict checks as it came, so checks are looser: {_one_line(error)}"
-                )
+                self.problem = self.problem or _one_line(error)
 
     def after(self, step: Pass, graph: ModelGraph, result: PassResult) -> None:
         """Checks, and refreshes types and shapes for the next pass."""
@@ -199,6 +197,7 @@ class PassManager:
 
         Raises:
             CheckError: a pass failed or left an invalid graph; the line names the pass and the reproducer.
+            InputError: a pass failed, on a model that was invalid as it came.
         """
         verifier, timer = Verifier(graph), Timer()
         reproducer = Reproducer(self._reproducer_dir, context, self._names)
@@ -214,12 +213,19 @@ class PassManager:
                 for instrument in instruments:
                     instrument.after(step, graph, result)
             except Exception as error:
+                if verifier.problem:
+                    raise InputError(
+                        f"pass {step.name} cannot read the model ({_one_line(error)}), and ONNX's checks"
+                        f" refuse it as it came ({verifier.problem}); export it again, or run again with"
+                        f" --skip-pass {step.name}"
+                    ) from error
                 raise CheckError(self._failure(step, error, reproducer)) from error
             records.append(
                 PassRecord(step.name, result.modified, timer.seconds, result.rewritten, result.skipped)
             )
-        if verifier.note and records:
-            records[0].skipped.insert(0, Skip(graph.name, verifier.note))
+        if verifier.problem and records:
+            note = f"the model fails strict checks as it came, so checks are looser: {verifier.problem}"
+            records[0].skipped.insert(0, Skip(graph.name, note))
         return records
 
     @staticmethod
@@ -233,5 +239,5 @@ class PassManager:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(". ") or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."

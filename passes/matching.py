@@ -46,6 +46,16 @@ def why_not_constant(graph: ModelGraph, what: str, tensor: gs.Tensor) -> str:
     return f"{what} {tensor.name!r} is not constant"
 
 
+def why_not_moved(what: str, values: Array) -> str:
+    """A reason why arithmetic on ``values`` cannot be done ahead of time; empty if it can.
+
+    In types narrower than float32, sums that are rounded in another order differ by more than a check allows.
+    """
+    if values.dtype in (np.float32, np.float64):
+        return ""
+    return f"{what} is {values.dtype}, not float32 or double"
+
+
 def per_channel(values: Array, channels: int, rank: int, axis: int) -> Array | None:
     """``values`` as ``[channels]`` if adding it to a tensor adds one number to each channel, else None.
 

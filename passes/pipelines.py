@@ -15,6 +15,7 @@ from scalpel_graph.passes.base import Pass
 from scalpel_graph.passes.clean_up import CleanUp
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.fold_constants import FoldConstants
+from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.fuse_activation import FuseActivation
 from scalpel_graph.passes.fuse_bias import FuseBias
 from scalpel_graph.passes.fuse_residual import FuseResidual
@@ -41,6 +42,7 @@ def list_passes() -> list[Pass]:
 def _cpu() -> list[Pass]:
     return [
         FoldConstants(),
+        FoldShapes(),
         CleanUp(),
         FuseBias(),
         FoldBatchNorm(),

@@ -234,7 +234,11 @@ def _gemm(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, 
     matrix = weight if transposed else weight.T
     alpha, beta = float(attribute(node, "alpha", 1.0)), float(attribute(node, "beta", 1.0))
     if alpha != 1.0:
-        matrix = (matrix * np.float64(alpha)).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (matrix * np.float64(alpha)).astype(np.float32)
+        if not np.array_equal(np.isfinite(scaled), np.isfinite(matrix)):
+            raise Refusal("its weight times alpha is not finite in float32")
+        matrix = scaled
         if not matrix.any():
             raise Refusal("all its weights are zero")
     M = matrix.shape[0]

@@ -2,6 +2,7 @@
 
 import sys
 
-from scalpel_graph.cli.opt import main
+from scalpel_graph.cli.entry import opt
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(opt())

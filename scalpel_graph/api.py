@@ -116,7 +116,10 @@ def optimize(
         context.layers.clear()
         context.removed_nodes.clear()
     if check and not outcome.ok:
-        raise CheckError(f"{source.path or 'the model'}: {outcome.reason}; nothing was written")
+        raise CheckError(
+            f"{source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it,"
+            " allow more with --rtol or --atol, else find the pass at fault by leaving out some (--skip-pass)"
+        )
 
     before = stats.measure(source.proto, context.dimensions)
     after = before if optimized is None else stats.measure(optimized, context.dimensions)

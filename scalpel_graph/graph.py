@@ -32,8 +32,10 @@ from onnx import (
     shape_inference,
 )
 from onnx_graphsurgeon.ir.tensor import LazyValues
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from scalpel_graph import ops
+from scalpel_graph.errors import GraphError
 from scalpel_graph.group_csr import Array
 
 Shape = tuple[int | str | None, ...]
@@ -84,6 +86,9 @@ class ModelGraph:
 
     Args:
         proto: the model. It is read, never written to, and must outlive this object: weights stay in it.
+
+    Raises:
+        GraphError: it has a tensor of a type, or an operator of our domain, that is not known here.
     """
 
     def __init__(self, proto: ModelProto) -> None:
@@ -91,6 +96,7 @@ class ModelGraph:
 
     def reset(self, proto: ModelProto) -> None:
         """Starts again from another model, for a pass that rewrites the model as a whole."""
+        _check_representable(proto)
         self._proto = proto
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         self._kept: list[gs.Constant] = []
@@ -178,8 +184,10 @@ class ModelGraph:
                     dim.dim_value = dimensions.get(dim.dim_param, 1)
         # What the model states of other tensors is symbolic; inference must not keep it in the way.
         del model.graph.value_info[:]
+        made = {name for node in model.graph.node for name in node.output}
         for value in model.graph.output:
-            value.type.tensor_type.ClearField("shape")
+            if value.name in made:
+                value.type.tensor_type.ClearField("shape")
         try:
             model = shape_inference.infer_shapes(model, data_prop=True)
         except Exception:
@@ -231,9 +239,10 @@ class ModelGraph:
         """Makes input ``index`` of ``node``, now a constant, read ``values`` instead.
 
         The name stays where nothing else reads the constant; where something does, that goes on as it was.
+        A constant of another shape gets a new name: the model may state the shape under the old one.
         """
         old = node.inputs[index]
-        alone = len(old.outputs) == 1 and not self.is_pinned(old)
+        alone = len(old.outputs) == 1 and not self.is_pinned(old) and self.shape(old) == np.shape(values)
         name = old.name if alone else self.unique_name(f"{old.name}_of_{node_label(node)}")
         node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values).reshape(np.shape(values)))
 
@@ -378,9 +387,10 @@ class ModelGraph:
     def _import(self) -> gs.Graph:
         graph = self._proto.graph
         tensors: dict[str, gs.Tensor] = {}
-        for name, initializer in self._initializers.items():
-            if name not in self._overridable:
-                tensors[name] = gs.Constant(name, LazyValues(initializer))
+        with G_LOGGER.suppress():  # it prints what it thinks of types that numpy does not have
+            for name, initializer in self._initializers.items():
+                if name not in self._overridable:
+                    tensors[name] = gs.Constant(name, LazyValues(initializer))
 
         def tensor(name: str) -> gs.Tensor:
             if not name:
@@ -488,6 +498,28 @@ class ModelGraph:
             a for a in self._proto.graph.quantization_annotation if a.tensor_name not in gone
         )
         graph.sparse_initializer.extend(self._proto.graph.sparse_initializer)
+
+
+def _check_representable(proto: ModelProto) -> None:
+    for tensor in proto.graph.initializer:
+        if tensor.data_type not in TensorProto.DataType.values():
+            raise GraphError(
+                f"initializer {tensor.name!r} has element type {tensor.data_type}, which this release of onnx"
+                " does not know"
+            )
+    for function in proto.functions:
+        if _is_named_like_ours(function.domain, function.name) and tuple(function.input) != ops.INPUTS:
+            raise GraphError(f"it has a function {ops.DOMAIN}.{function.name} of its own, which is not ours")
+    for node in proto.graph.node:
+        if _is_named_like_ours(node.domain, node.op_type) and not ops.is_ours(node):
+            raise GraphError(
+                f"{node.op_type} node {node.name!r} lacks inputs or attributes that {ops.DOMAIN} version"
+                f" {ops.VERSION} asks for"
+            )
+
+
+def _is_named_like_ours(domain: str, name: str) -> bool:
+    return domain == ops.DOMAIN and name in ops.OPERATORS
 
 
 def node_label(node: gs.Node) -> str:

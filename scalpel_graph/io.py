@@ -58,7 +58,7 @@ def load(path: str | Path) -> LoadedModel:
 
     Raises:
         InputError: the file is missing, unreadable, truncated or not an ONNX model, or its external data is
-            missing, too short or outside the model's folder.
+            missing, too short or outside the model's folder, or a tensor does not hold what its shape says.
     """
     path = Path(path)
     data = _read(path)
@@ -72,6 +72,7 @@ def load(path: str | Path) -> LoadedModel:
             f"{path}: no IR version or operator set inside; the file is truncated or damaged, export it again"
         )
     files = read_into(model, path)
+    _check_payloads(model, f"{path}: ")
     return LoadedModel(
         proto=model, path=path, uses_external_data=bool(files), size_bytes=size + sum(files.values())
     )
@@ -81,11 +82,13 @@ def from_proto(proto: ModelProto) -> LoadedModel:
     """A model that is already in memory. It is not copied.
 
     Raises:
-        InputError: it has no graph, or refers to external data that was not loaded.
+        InputError: it has no graph, refers to external data that was not loaded, or a tensor does not hold as
+            much as its shape says.
     """
     if not proto.HasField("graph") or not proto.ir_version or not proto.opset_import:
         raise InputError("the model has no graph, IR version or operator set; use onnx.helper.make_model")
     _reject_external(proto)
+    _check_payloads(proto, "")
     return LoadedModel(proto=proto, path=None, uses_external_data=False, size_bytes=encoded_bytes(proto))
 
 
@@ -186,6 +189,23 @@ def _read(path: Path) -> bytes:
     if not data:
         raise InputError(f"{path}: the file is empty; export the model again")
     return data
+
+
+def _check_payloads(model: ModelProto, place: str) -> None:
+    """Raises `InputError` for a tensor that holds more or less than its shape and type need."""
+    for tensor in tensors(model):
+        needed = payload_bytes(tensor)
+        if tensor.HasField("raw_data"):
+            held = len(tensor.raw_data)
+        elif tensor.data_type == TensorProto.FLOAT:
+            held = 4 * len(tensor.float_data)
+        else:
+            continue
+        if needed is not None and held != needed:
+            raise InputError(
+                f"{place}tensor {tensor.name!r} holds {held} bytes, but its shape and type need {needed};"
+                " the model is damaged, export it again"
+            )
 
 
 def _parse(data: bytes, path: Path) -> ModelProto:

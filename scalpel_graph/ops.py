@@ -80,8 +80,23 @@ def function(op_type: str, opset: int) -> FunctionProto:
         ["Y"],
         body.nodes,
         [helper.make_opsetid("", opset)],
-        attributes=["weight_shape", *_ACTIVATION_ATTRIBUTES, *(_CONV_ATTRIBUTES if op_type == CONV else ())],
+        attributes=_attributes(op_type),
     )
+
+
+def is_ours(node: NodeProto) -> bool:
+    """Whether a node is one of these operators, with every input and attribute that the contract asks for."""
+    return (
+        node.domain == DOMAIN
+        and node.op_type in OPERATORS
+        and len(node.input) == len(INPUTS)
+        and {a.name: a.type for a in node.attribute}
+        == {name: _ATTRIBUTE_TYPES[name] for name in _attributes(node.op_type)}
+    )
+
+
+def _attributes(op_type: str) -> tuple[str, ...]:
+    return ("weight_shape", *_ACTIVATION_ATTRIBUTES, *(_CONV_ATTRIBUTES if op_type == CONV else ()))
 
 
 def add_functions(model: onnx.ModelProto, op_types: Sequence[str]) -> None:

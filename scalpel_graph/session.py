@@ -108,7 +108,8 @@ def run(session: ort.InferenceSession, inputs: Mapping[str, Any]) -> dict[str, A
 
 def _create(model: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Falling back, to the same provider, would print to stdout and fail again.
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
         raise SessionError(_sentence(error)) from error
 

@@ -105,7 +105,7 @@ def _concrete_shapes(model: ModelProto, dimensions: Mapping[str, int]) -> dict[s
 def _replace_group_csr(graph: GraphProto) -> None:
     """Puts standard operators in the place of ours, which shape inference sees through more surely."""
     for node in graph.node:
-        if node.domain != ops.DOMAIN or node.op_type not in ops.OPERATORS:
+        if not ops.is_ours(node):
             continue
         attributes = {attribute.name: attribute for attribute in node.attribute}
         shape = list(attributes["weight_shape"].ints)
@@ -132,9 +132,12 @@ def _macs(node: NodeProto, shapes: _Shapes) -> int:
     }
     rule = rules.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
     tensors = [*node.input[:2], *node.output[:1]]
-    if rule is None or any(name not in shapes for name in tensors):
+    if rule is None or len(tensors) < 3 or any(name not in shapes for name in tensors):
         return 0
-    return rule(node, *(shapes[name] for name in tensors))
+    try:
+        return rule(node, *(shapes[name] for name in tensors))
+    except IndexError:  # a shape that the operator does not take: the model is not valid
+        return 0
 
 
 def _conv(_: NodeProto, x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:

@@ -18,7 +18,7 @@ from onnx import AttributeProto, ModelProto, NodeProto
 
 from scalpel_graph import io, ops
 from scalpel_graph.compare import Difference, compare, is_float, worst
-from scalpel_graph.errors import Unverifiable
+from scalpel_graph.errors import InputError, Unverifiable
 from scalpel_graph.inputs import Recipe, has_open_dimensions, make_inputs
 from scalpel_graph.session import SessionError, run, session
 
@@ -106,7 +106,8 @@ def verify(
     Raises:
         Unverifiable: ONNX Runtime cannot load or run the original, the original gives other outputs each
             time, or no inputs can be made.
-        InputError: the library cannot be loaded, or ``shapes`` contradicts the model.
+        InputError: the library cannot be loaded, ``shapes`` contradicts the model, or ONNX Runtime refuses
+            ``check_inputs``.
     """
     settings = _Settings(rtol, atol, threads)
     generator = _Generator(before.proto, runs, seed, dimensions, shapes)
@@ -184,8 +185,8 @@ def _run_original(
         try:
             references.append(_Run(check_inputs, run(original, check_inputs)))
         except SessionError as error:
-            raise Unverifiable(
-                f"ONNX Runtime cannot run the original on the given inputs ({error})"
+            raise InputError(
+                f"ONNX Runtime cannot run the original on the given inputs ({error}); correct --check-inputs"
             ) from error
     else:
         proven = None

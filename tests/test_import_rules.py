@@ -1,6 +1,9 @@
 """A model flows one way: passes use facts about models, and only the API uses passes."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,15 @@ def test_passes_import_neither_the_api_nor_the_commands(path):
 def test_only_the_commands_import_the_commands(path):
     found = within(imported(path), "scalpel_graph.cli")
     assert not found or "cli" in path.parts or path.name == "__main__.py"
+
+
+def test_the_declared_dependencies_are_those_that_are_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split("[^A-Za-z0-9_-]", entry)[0] for entry in project["dependencies"]}
+    used = {name.split(".")[0] for path in (*PACKAGE, *PASSES) for name in imported(path)}
+    own_names = {"google": "protobuf", "onnx_graphsurgeon": "onnx-graphsurgeon"}
+    used = {own_names.get(name, name) for name in used - sys.stdlib_module_names - {"scalpel_graph"}}
+    assert used == declared
 
 
 def test_there_is_something_to_look_at():

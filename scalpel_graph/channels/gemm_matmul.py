@@ -179,11 +179,28 @@ class MatMulRule(Rule):
         if inputs is None and outputs is None:
             return
         value = np.where(kept.live[self.x.slots], 0.0, kept.constants.value[self.x.slots])
-        delta = take(self.matrix.astype(np.float64) @ value, outputs, 0)
+        delta = self.matrix.astype(np.float64) @ value
         smaller = take(take(self.matrix, inputs, 1), outputs, 0)
         kept.replace(self.graph, self.node, self.side, smaller.T if self.side == 1 else smaller)
-        if delta.any():
-            self._add_behind(delta.astype(self.matrix.dtype))
+        if delta[kept.live[self.y.slots]].any() and not self._add_to_bias(delta):
+            self._add_behind(take(delta, outputs, 0).astype(self.matrix.dtype))
+
+    def _add_to_bias(self, delta: Array) -> bool:
+        """Takes constants into the bias that an Add behind the node adds, if there is one."""
+        add = self.graph.sole_consumer(self.node.outputs[0])
+        if add is None or add.op != "Add" or add.domain or self.side != 1:
+            return False
+        index = 1 if add.inputs[0] is self.node.outputs[0] else 0
+        bias = self.graph.constant(add.inputs[index])
+        if bias is None or bias.size != self.y.size or bias.shape[-1] != self.y.size:
+            return False
+        with np.errstate(over="ignore"):
+            values = (bias + delta).astype(bias.dtype)
+        if not np.isfinite(values).all():
+            return False
+        # Still of full size: the rule of the Add, which comes later, slices it.
+        self.graph.set_constant(add, index, values)
+        return True
 
     def _add_behind(self, delta: Array) -> None:
         label = node_label(self.node)
@@ -192,7 +209,6 @@ class MatMulRule(Rule):
         shape = (-1,) if self.side == 1 else (-1, 1)
         bias = self.graph.add_constant(f"{label}_bias", delta.reshape(shape))
         self.node.outputs[0] = product
-        add = gs.Node(
-            "Add", name=self.graph.unique_name(f"{label}_add"), inputs=[product, bias], outputs=[output]
-        )
+        name = self.graph.unique_name(f"{label}_add")
+        add = gs.Node("Add", name=name, inputs=[product, bias], outputs=[output])
         self.graph.nodes.insert(self.graph.index(self.node) + 1, add)

@@ -1,4 +1,4 @@
-"""Transpose, Squeeze, Unsqueeze, Flatten, Reshape, Pad, Resize, Softmax: slots change place or number.
+"""Transpose, Squeeze, Unsqueeze, Flatten, Reshape, Pad, Resize, Softmax, …: slots change place or number.
 
 Reshape and Flatten merge axes or split one. Of merged axes one moves with the result (each of its slots is a
 set of places there); of the axes that one is split into, the outermost does. The others stay as they are.
@@ -7,6 +7,7 @@ set of places there); of the axes that one is split into, the outermost does. Th
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.concat_split import MovingRule
 from scalpel_graph.channels.constants import Constants
@@ -116,16 +117,24 @@ def _pair(before: Shape, after: Shape) -> tuple[list[_Block], int, int]:
     return found, i, j
 
 
+@dataclass(frozen=True)
+class _Size:
+    """An entry of a Reshape's shape: at ``place`` in input ``index`` of ``node``; its value if constant."""
+
+    node: gs.Node
+    index: int
+    place: int
+    value: int | None
+
+
 class ReshapeRule(Rule):
-    """Reshape to a constant shape, and Flatten."""
+    """Reshape, whose shape is a constant or joined from constants and computed sizes, and Flatten."""
 
     def describe(self) -> None:
         """See the module's docstring."""
         node = self.node
         before, after = self.axes(node.inputs[0]), self.axes(node.outputs[0])
-        self.target = self.input_constant(1)
-        if node.op == "Reshape" and self.target is None:
-            raise Refusal("its shape is computed")
+        self.target = self._target() if node.op == "Reshape" else []
         shapes = [self.graph.shape(tensor) for tensor in (node.inputs[0], node.outputs[0])]
         if shapes[0] is None or shapes[1] is None:
             raise Refusal("its shape is not known")
@@ -139,6 +148,8 @@ class ReshapeRule(Rule):
                 axis for index in block.before if (axis := before[index]) is not None and axis.size > 1
             ]
             targets = [axis for index in block.after if (axis := after[index]) is not None and axis.size > 1]
+            if self.target and targets and self.target[targets[0].index].value is None:
+                continue
             if len(targets) == 1 and sources:
                 self._merge(sources, targets[0])
             elif len(sources) == 1 and targets:
@@ -147,6 +158,26 @@ class ReshapeRule(Rule):
             self.couplings.append((np.repeat(source, places.shape[1]), places.reshape(-1)))
         for places, target in self.splits:
             self.couplings.append((places.reshape(-1), np.repeat(target, places.shape[1])))
+
+    def _target(self) -> list[_Size]:
+        """The entries of the shape, one for each axis of the output."""
+        shape = self.node.inputs[1]
+        values = self.input_constant(1)
+        if values is not None:
+            return [_Size(self.node, 1, place, int(value)) for place, value in enumerate(values)]
+        maker = shape.inputs[0] if len(shape.inputs) == 1 else None
+        if maker is None or maker.op != "Concat" or self.graph.sole_consumer(shape) is None:
+            raise Refusal("its shape is computed")
+        sizes = []
+        for index, part in enumerate(maker.inputs):
+            values, length = self.graph.constant(part), self.graph.shape(part)
+            if length is None or len(length) != 1 or not isinstance(length[0], int):
+                raise Refusal("its shape is computed")
+            for place in range(length[0]):
+                sizes.append(_Size(maker, index, place, None if values is None else int(values[place])))
+        if len(sizes) != len(self.axes(self.node.outputs[0])):
+            raise Refusal("its shape is computed")
+        return sizes
 
     def _merge(self, sources: list[Axis], target: Axis) -> None:
         moving = self._moving(sources)
@@ -173,13 +204,17 @@ class ReshapeRule(Rule):
 
     def shrink(self, kept: Kept) -> None:
         """States the new sizes, unless the shape says to infer them."""
-        if self.target is None or all(kept.of(axis) is None for axis in self.after):
+        if not self.target or all(kept.of(axis) is None for axis in self.after):
             return
-        target = np.array(self.target)
-        for index, axis in enumerate(self.after):
-            if axis is not None and target[index] != -1:
-                target[index] = int(kept.live[axis.slots].sum())
-        kept.replace(self.graph, self.node, 1, target)
+        changed: dict[tuple[int, int], tuple[gs.Node, int, dict[int, int]]] = {}
+        for size, axis in zip(self.target, self.after, strict=True):
+            if axis is not None and size.value is not None and size.value != -1:
+                entry = changed.setdefault((id(size.node), size.index), (size.node, size.index, {}))
+                entry[2][size.place] = int(kept.live[axis.slots].sum())
+        for node, index, sizes in changed.values():
+            values = np.array(self.graph.constant(node.inputs[index]))
+            values[list(sizes)] = list(sizes.values())
+            kept.replace(self.graph, node, index, values)
 
 
 class PadRule(MovingRule):
@@ -257,6 +292,50 @@ class ResizeRule(MovingRule):
         kept.replace(self.graph, self.node, 3, sizes)
 
 
+class DepthToSpaceRule(Rule):
+    """DepthToSpace: the channels that make up one of the output go together."""
+
+    def describe(self) -> None:
+        """See the class."""
+        node = self.node
+        size = int(node.attrs["blocksize"]) ** 2
+        x, y = self.slots.axis(node.inputs[0], 1), self.slots.axis(node.outputs[0], 1)
+        if x is None or y is None or x.size != y.size * size:
+            raise Refusal("the number of its channels is not known")
+        self.couple(self.slots.axis(node.inputs[0], 0), self.slots.axis(node.outputs[0], 0))
+        neighbours = node.attrs.get("mode", "DCR") == "CRD"
+        self.parts = x.slots.reshape(y.size, size) if neighbours else x.slots.reshape(size, y.size).T
+        self.made = y.slots
+        self.couplings.append((self.parts.reshape(-1), np.repeat(self.made, size)))
+
+    def constants(self, constants: Constants) -> None:
+        """What all parts hold."""
+        known, value = constants.known[self.parts], constants.value[self.parts]
+        constants.set(self.made, known.all(axis=1) & (value == value[:, :1]).all(axis=1), value[:, 0])
+
+
+class ShapeRule(Rule):
+    """Shape: it looks at no slot. Sizes that Gather does not pick of it may change."""
+
+    def describe(self) -> None:
+        """See the class."""
+        axes = self.axes(self.node.inputs[0])
+        looked_at = self._looked_at(len(axes))
+        self.free += [axis.slots for axis in axes if axis is not None and axis.index not in looked_at]
+
+    def _looked_at(self, rank: int) -> set[int]:
+        output = self.node.outputs[0]
+        if self.graph.is_pinned(output) or {"start", "end"} & set(self.node.attrs):
+            return set(range(rank))
+        axes: set[int] = set()
+        for reader in output.outputs:
+            indices = self.graph.constant(reader.inputs[1]) if reader.op == "Gather" else None
+            if indices is None or reader.inputs[0] is not output:
+                return set(range(rank))
+            axes |= {int(index) % rank for index in indices.reshape(-1)}
+        return axes
+
+
 class SoftmaxRule(Rule):
     """Softmax, LogSoftmax and Hardmax: every axis but the one they normalise along."""
 
@@ -280,6 +359,8 @@ RULES = {
     "Pad": PadRule,
     "Resize": ResizeRule,
     "Upsample": ResizeRule,
+    "DepthToSpace": DepthToSpaceRule,
+    "Shape": ShapeRule,
     "Softmax": SoftmaxRule,
     "LogSoftmax": SoftmaxRule,
     "Hardmax": SoftmaxRule,

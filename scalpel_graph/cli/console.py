@@ -83,10 +83,18 @@ def run(command: Callable[[Sequence[str]], int], prog: str, arguments: Sequence[
             return _INTERNAL_ERROR
 
 
+class _Output(Console):
+    """A console that reports a reader who left as Python does."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises `BrokenPipeError`, where rich would end the program with exit code 1."""
+        raise BrokenPipeError
+
+
 def output_console(quiet: bool = False) -> Console:
     """The console for results: stdout. Off a terminal its tables are wide, so that names stay whole."""
     width = None if sys.stdout.isatty() else _FILE_WIDTH
-    return Console(quiet=quiet, width=width, highlight=False, markup=False, emoji=False)
+    return _Output(quiet=quiet, width=width, highlight=False, markup=False, emoji=False)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scalpel_graph import formatting as show
-from scalpel_graph.report import LayerDecision, Report
+from scalpel_graph.report import LayerDecision, RemovedNodes, Report
 
 #: Names of layers that one line lists before it only counts the rest.
 _NAMES_SHOWN = 4
@@ -30,6 +30,9 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
     out.print(heading.append(f"  for {report.target}", "dim"))
     out.print()
     out.print(_indented(_figures(report)))
+    if report.removed_nodes:
+        out.print("\nMade narrower", style="bold")
+        out.print(_indented(_narrower(report.removed_nodes, every=verbose)))
     sparse = [layer for layer in report.layers if layer.chosen.decision == "group_csr"]
     if sparse:
         of_all = f": {len(sparse)} of {show.plural(len(report.layers), 'layer')}"
@@ -56,7 +59,7 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
 
 def _figures(report: Report) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
     for name, figure, unit in (
@@ -72,6 +75,14 @@ def _figures(report: Report) -> Table:
             "predicted time, these layers", show.microseconds(before), show.microseconds(after), gain
         )
     return table
+
+
+def _narrower(nodes: Sequence[RemovedNodes], *, every: bool) -> Text:
+    """How many channels the layers lost together, and the layers with their widths."""
+    before, after = sum(node.before for node in nodes), sum(node.after for node in nodes)
+    widths = [f"{node.name} {node.before} → {node.after}" for node in nodes]
+    total = f"{before - after:,} of {before:,} channels of {show.plural(len(nodes), 'layer')} removed: "
+    return Text.assemble(total, (", ".join(widths) if every else _some(widths), "dim"))
 
 
 def _most_saved(layers: Sequence[LayerDecision]) -> Sequence[LayerDecision]:
@@ -147,9 +158,10 @@ def _print_next_step(out: Console, report: Report) -> None:
     lines = (
         "options = onnxruntime.SessionOptions()",
         "options.register_custom_ops_library(scalpel_graph.custom_op_library())",
-        f'session = onnxruntime.InferenceSession("{report.output}", options)',
+        f"session = onnxruntime.InferenceSession({report.output!r}, options)",
     )
-    out.print(_indented(Text("\n".join(lines))))
+    for line in lines:
+        out.print(f"  {line}", soft_wrap=True)
 
 
 def _some(names: Sequence[str]) -> str:

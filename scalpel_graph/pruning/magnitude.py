@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import onnx
-from onnx import TensorProto, external_data_helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from scalpel_graph import group_csr
 from scalpel_graph.errors import InputError
@@ -111,6 +111,12 @@ def prune_magnitude(
         pruned = zero_least_important(matrix, group_shape, sparsity, importance)
         if uses[weights.name] > len(sharers):
             tensor = result.graph.initializer.add(name=unused_name(f"{weights.name}_pruned"))
+            if result.ir_version < 4:  # every initializer is listed as an input as well
+                result.graph.input.append(
+                    helper.make_tensor_value_info(
+                        tensor.name, tensors[weights.name].data_type, layer.weight_shape
+                    )
+                )
             for _, sharer in sharers:
                 result.graph.node[sharer.node].input[1] = tensor.name
         _write(tensor, layer, pruned)

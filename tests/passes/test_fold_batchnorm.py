@@ -63,15 +63,23 @@ def test_matmul(add):
     assert op_types(out) == ["MatMul", "Add"]
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("float16", np.float16), ("double", np.float64)])
-def test_types_are_kept(kind, dtype):
+def test_double_stays_double():
     proto = model(
-        f"({kind}[3, 4] X) => (Y) {{ a = Gemm(X, W)  Y = {BN}(a, s, o, m, v) }}",
-        {"W": random(4, 6, dtype=dtype), **statistics(6, dtype)},
+        f"(double[3, 4] X) => (Y) {{ a = Gemm(X, W)  Y = {BN}(a, s, o, m, v) }}",
+        {"W": random(4, 6, dtype=np.float64), **statistics(6, np.float64)},
     )
-    out, _ = run(proto, FoldBatchNorm(), rtol=2e-2, atol=2e-2)
+    out, _ = run(proto, FoldBatchNorm())
     assert op_types(out) == ["Gemm"]
-    assert {values.dtype for values in weights_of(out).values()} == {np.dtype(dtype)}
+    assert {values.dtype for values in weights_of(out).values()} == {np.dtype(np.float64)}
+
+
+def test_float16_is_refused():
+    proto = model(
+        f"(float16[3, 4] X) => (Y) {{ a = Gemm(X, W)  Y = {BN}(a, s, o, m, v) }}",
+        {"W": random(4, 6, dtype=np.float16), **statistics(6, np.float16)},
+    )
+    _, records = run(proto, FoldBatchNorm())
+    assert "is float16" in reasons(records["fold-batchnorm"])["Y"]
 
 
 def test_a_shared_weight_is_copied_and_zeros_stay_zero():
@@ -158,14 +166,10 @@ def test_matmul_with_channels_elsewhere_is_refused():
     assert "axis 1" in reasons(records["fold-batchnorm"])["Y"]
 
 
-def test_overflow_in_float16_is_refused():
+def test_overflow_is_refused():
     proto = model(
-        f"(float16[1, 4, 5, 5] X) => (Y) {{ a = Conv(X, W)  Y = {BN}(a, s, o, m, v) }}",
-        {
-            "W": np.full((6, 4, 1, 1), 3e4, np.float16),
-            **statistics(6, np.float16),
-            "s": np.full(6, 100, np.float16),
-        },
+        f"(float[1, 4, 5, 5] X) => (Y) {{ a = Conv(X, W)  Y = {BN}(a, s, o, m, v) }}",
+        {"W": np.full((6, 4, 1, 1), 3e37, np.float32), **statistics(6), "s": np.full(6, 1000, np.float32)},
     )
     _, records = _without_running(proto)
-    assert "not finite in float16" in reasons(records["fold-batchnorm"])["Y"]
+    assert "not finite in float32" in reasons(records["fold-batchnorm"])["Y"]

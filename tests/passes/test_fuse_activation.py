@@ -23,7 +23,6 @@ def bounds(out):
         ("Clip(a, , six)", (-math.inf, 6.0)),
         ("Clip(a, zero)", (0.0, math.inf)),
         ("Clip(a)", (-math.inf, math.inf)),
-        ("Clip(a, six, zero)", (6.0, 0.0)),
     ],
 )
 @pytest.mark.parametrize("layer", ["Conv(X, W)", "MatMul(X, M)"])
@@ -49,11 +48,14 @@ def test_bounds(node, expected, layer):
         ),
         ("Z = Neg(X)  a = Conv(X, W)  r = Relu(a)  Y = Clip(r, , six)", "already has an activation"),
         ("Z = Neg(X)  a = Conv(X, W)  Y = Clip(a, nan)", "not a number"),
+        ("Z = Neg(X)  a = Conv(X, W)  Y = Clip(a, six, five)", "above its max"),
     ],
 )
 def test_refused_with_a_reason(body, why):
     proto = model(
-        f"(float[1, 8, 5, 5] X) => (Y, Z) <float six = {{6}}, float nan = {{0}}> {{ {body} }}", WEIGHTS
+        f"""(float[1, 8, 5, 5] X) => (Y, Z)
+            <float six = {{6}}, float nan = {{0}}, float five = {{5}}> {{ {body} }}""",
+        WEIGHTS,
     )
     proto.graph.initializer[1].float_data[:] = [math.nan]
     out, records = run(proto, *PASSES, target=EAGER)

@@ -136,6 +136,14 @@ def test_a_model_that_is_broken_as_it_came_is_still_handled_and_that_is_said_onc
     assert [node.op for node in graph.nodes] == ["Neg"]
 
 
+def test_a_pass_that_fails_on_a_broken_model_blames_the_model():
+    proto = model("(float[4] X, float[5] Z) => (float[4] Y) { a = Identity(X)  b = Add(a, Z)  Y = Neg(a) }")
+    with pytest.raises(
+        InputError, match=r"pass raises cannot .*the reason.* refuse it as it came .*; export it"
+    ):
+        PassManager([Raises()]).run(ModelGraph(proto), PassContext(CPU))
+
+
 def test_the_list_of_passes_is_distinct_and_complete():
     names = [step.name for step in list_passes()]
     assert len(names) == len(set(names)) and set(names) == {step.name for step in pipeline_for(CPU)}

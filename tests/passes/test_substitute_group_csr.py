@@ -137,6 +137,7 @@ def only_one_by_one():
         ("c = Neg(v)  Y = Gemm(X, W, c)", "computed by Neg"),
         ("Y = MatMul(X, zeros)", "all its weights are zero"),
         ("Y = Gemm<alpha = 0.0>(X, W)", "all its weights are zero"),
+        ("Y = Gemm<alpha = 1e30>(X, large)", "not finite"),
         ("Y = MatMul(X, batch)", "rank 3"),
         ("Y = MatMul(X, full)", "no sparse form is smaller"),
         ("h = Cast<to = 10>(X)  y = MatMul(h, half)  Y = Cast<to = 1>(y)", "float16"),
@@ -151,7 +152,7 @@ def test_stays_dense_with_a_reason(body, why):
         f"(float[16, 16] X) => (Y) {{ {body} }}",
         {
             "W": sparse(16, 16), "rows": random(16, 1), "v": random(16),
-            "zeros": np.zeros((16, 16), np.float32),
+            "zeros": np.zeros((16, 16), np.float32), "large": sparse(16, 16) * np.float32(1e10),
             "batch": sparse(2, 16, 16), "full": random(16, 16), "half": sparse(16, 16).astype(np.float16),
             "front": np.array([0]), "depth": sparse(16, 1, 3), "b": random(16), "ends": np.array([0, 1, 2]),
             "cube": sparse(1, 1, 1, 3, 3), "two": sparse(16, 2).T,

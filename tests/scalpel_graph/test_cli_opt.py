@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import models
 import scalpel_graph
 from scalpel_graph import api
 from scalpel_graph.cli import opt
@@ -82,6 +83,18 @@ def test_a_pruned_network_gets_smaller_and_answers_the_same(pruned, tmp_path, ca
 
     for words in ("fc1", "fc2", "before", "after", "Same answers", str(out), "register_custom_ops_library"):
         assert words in stdout
+
+
+def test_layers_that_get_narrower_are_listed(tmp_path, capfd):
+    network = models.lenet_300_100()
+    weight = next(tensor for tensor in network.graph.initializer if tensor.name == "fc3.weight")
+    values = numpy_helper.to_array(weight).copy()
+    values[:, 10:40] = 0
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    assert run(save(network, tmp_path / "in.onnx"), tmp_path / "out.onnx", "--target", "cpu") == 0
+    stdout, _ = capfd.readouterr()
+    assert "Made narrower" in stdout
+    assert "30 of 100 channels of 1 layer removed: fc2 100 → 70" in stdout
 
 
 def test_the_html_report_is_a_page(pruned, tmp_path):
@@ -197,9 +210,9 @@ def test_version_and_help(capfd):
 
 def test_as_a_module_and_piped_into_something_that_stops_reading(pruned, tmp_path):
     command = [sys.executable, "-m", "scalpel_graph", str(pruned), str(tmp_path / "out.onnx")]
-    pipe = f"{' '.join(command)} | true"
-    done = subprocess.run(pipe, shell=True, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    pipe = f"{' '.join(command)} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.onnx").exists()
 
 
@@ -408,3 +421,22 @@ def test_an_interrupted_run_leaves_nothing(number, code, pruned, tmp_path):
     assert "Traceback" not in err
     assert err.count("\n") <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.onnx"]
+
+
+@pytest.mark.parametrize("name", ["opt", "bench"])
+def test_ctrl_c_while_the_libraries_are_being_imported_is_quiet(name):
+    program = textwrap.dedent(f"""
+        import os, signal, sys
+        from scalpel_graph.cli import entry
+
+        class Interrupts:
+            def find_spec(self, module, *rest):
+                if module == "numpy":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        assert "numpy" not in sys.modules, "the entry point is to be light"
+        sys.meta_path.insert(0, Interrupts())
+        entry.{name}()
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

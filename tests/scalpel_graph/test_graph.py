@@ -9,6 +9,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 from onnx.backend.test.case.node import collect_testcases
 
+from scalpel_graph import ops
+from scalpel_graph.errors import GraphError
 from scalpel_graph.graph import ModelGraph, node_label
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
@@ -123,6 +125,37 @@ def test_set_constant_keeps_the_name_unless_somebody_else_reads_it():
     assert weights == {"B": [1, 2], "C": [5, 6], first.inputs[1].name: [7, 8]}
 
 
+def test_set_constant_of_another_shape_gets_another_name():
+    """The model states shapes of its constants: as graph inputs up to IR version 3, in value_info later."""
+    stated = helper.make_tensor_value_info("B", TensorProto.FLOAT, [1])
+    for ir_version in (3, 8):
+        proto = model("g (float[4] X) => (float[4] Y) <float[1] B = {1}> { Y = Add(X, B) }", ir_version)
+        (proto.graph.input if ir_version == 3 else proto.graph.value_info).append(stated)
+        graph = ModelGraph(proto)
+        graph.set_constant(graph.nodes[0], 1, np.arange(4, dtype=np.float32))
+        graph.infer()
+        onnx.checker.check_model(graph.to_proto(), full_check=True)
+
+
+def test_what_cannot_be_represented_is_said(capfd):
+    unknown = model("g (float[4] X) => (float[4] Y) <float[4] B = {1, 2, 3, 4}> { Y = Add(X, B) }")
+    unknown.graph.initializer[0].data_type = 77
+    with pytest.raises(GraphError, match="'B' has element type 77"):
+        ModelGraph(unknown)
+    foreign = model("g (float[4] X) => (float[4] Y) { Y = Neg(X) }")
+    foreign.graph.node[0].op_type, foreign.graph.node[0].domain = ops.GEMM, ops.DOMAIN
+    with pytest.raises(GraphError, match="lacks inputs or attributes"):
+        ModelGraph(foreign)
+    del foreign.graph.node[:]
+    foreign.functions.add(domain=ops.DOMAIN, name=ops.GEMM, input=["X"], output=["Y"])
+    with pytest.raises(GraphError, match=r"function ai\.scalpel\.GroupCsrGemm of its own"):
+        ModelGraph(foreign)
+    bfloat16 = model("g (bfloat16[2] X) => (bfloat16[2] Y) { Y = Add(X, B) }")
+    bfloat16.graph.initializer.append(helper.make_tensor("B", TensorProto.BFLOAT16, [2], [1, 2]))
+    ModelGraph(bfloat16)
+    assert capfd.readouterr() == ("", ""), "graphsurgeon's own messages are no business of the caller"
+
+
 def test_light_model_comes_back_whole():
     weights = numpy_helper.from_array(np.random.default_rng(0).random((64, 64), dtype=np.float32), "W")
     proto = model("g (float[1, 64] X) => (float[1, 64] Y) <float[64] B = {0}> { Y = Neg(X) }")
@@ -144,6 +177,14 @@ def test_assumed_shapes_resolve_symbols_and_leave_the_graph_alone():
     assert graph.assumed_shapes({"H": 9, "W": 5})["Y"] == (1, 3, 8, 4)
     assert graph.shape(graph.nodes[0].inputs[0]) == ("N", 3, "H", "W")
     assert same(graph.to_proto(), proto)
+
+
+def test_assumed_shapes_where_a_weight_is_an_output():
+    proto = model(
+        """g (float[N, 2] X) => (float[N, 2] Y, float[2, 2] W) <float[2, 2] W = {1, 2, 3, 4}>
+           { Y = MatMul(X, W) }"""
+    )
+    assert ModelGraph(proto).assumed_shapes({})["Y"] == (1, 2)
 
 
 def test_infer_raises_on_a_contradiction_only_if_strict():

@@ -474,7 +474,19 @@ def test_strings_and_tensors_that_contradict_themselves_stay_in_the_model(tmp_pa
         TensorProto(name="negative", data_type=FLOAT, dims=[-1], raw_data=bytes(8))
     )
     io.save(model, tmp_path / "out.onnx", external_data=True)
-    assert io.load(tmp_path / "out.onnx").proto == model
+    written = {tensor.name: tensor for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer}
+    assert all(written[tensor.name] == tensor for tensor in model.graph.initializer[-4:])
+
+
+@pytest.mark.parametrize("content", [{"raw_data": bytes(8)}, {"float_data": [1.0]}, {}])
+def test_a_tensor_that_holds_less_than_its_shape_says_is_refused(tmp_path, content):
+    model = make_model()
+    model.graph.initializer.append(TensorProto(name="short", data_type=FLOAT, dims=[500], **content))
+    onnx.save(model, tmp_path / "in.onnx")
+    with pytest.raises(InputError, match=r"in\.onnx: tensor 'short' holds \d bytes, .* need 2000"):
+        io.load(tmp_path / "in.onnx")
+    with pytest.raises(InputError, match="tensor 'short'"):
+        io.from_proto(model)
 
 
 def test_a_model_above_the_limit_gets_a_data_file(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import tempfile
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -86,3 +87,13 @@ def test_an_unusable_library_is_named(tmp_path):
         with pytest.raises(InputError, match="the operator library cannot be loaded") as caught:
             session(gather_model(), library=path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_internal_error_of_onnx_runtime_prints_nothing(monkeypatch, capfd):
+    def fails(*arguments):
+        raise RuntimeError("something inside")
+
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fails)
+    with pytest.raises(SessionError, match="something inside"):
+        session(gather_model())
+    assert capfd.readouterr() == ("", "")

@@ -143,3 +143,17 @@ def test_shapes_that_cannot_be_inferred_count_nothing():
     proto = model(nodes, {"x": [1, 4]}, ["y"], {"w": floats(4, 2)})
     proto.opset_import.append(helper.make_opsetid("com.example", 1))
     assert measure(proto, {}) == Size(parameters=8, macs=0)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("MatMul", ["scalar", "w"], ["y"]),
+        helper.make_node("Conv", ["x"], ["y"]),
+        helper.make_node(ops.GEMM, ["x"], ["y"], domain=ops.DOMAIN),
+    ],
+)
+def test_nodes_that_are_not_valid_count_nothing(node):
+    proto = model([node], {"x": [1, 4], "scalar": []}, ["y"], {"w": floats(4, 2)})
+    proto.graph.output[0].type.tensor_type.shape.dim.add(dim_value=2)
+    assert measure(proto, {}) == Size(parameters=8, macs=0)

@@ -49,20 +49,22 @@ X = "(float[N, 2, 4, 4] X) => (Y)"
         ("Y = Conv(X, W, B)", {}, [1.5, None, -2]),
         ("c = Conv(X, W, B) Y = Relu(c)", {}, [1.5, None, 0]),
         ("c = Conv(X, W) Y = Sigmoid(c)", {}, [0.5, None, 0.5]),
-        ("c = Conv(X, W, B) Y = Clip(c, low, high)", {"low": np.float32(-1), "high": np.float32(1)}, [1, None, -1]),
+        ("c = Conv(X, W, B) Y = Clip(c, low, high)",
+         {"low": np.float32(-1), "high": np.float32(1)}, [1, None, -1]),
         ("c = Conv(X, W, B) Y = Mul(c, m)", {"m": np.float32([[[2]], [[0]], [[1]]])}, [3, 0, -2]),
         ("c = Conv(X, W, B) Y = Mul(c, m)", {"m": np.float32([[[2]], [[np.inf]], [[1]]])}, [3, None, -2]),
         ("c = Conv(X, W) Y = Div(c, m)", {"m": np.float32(0)}, [None, None, None]),
         ("c = Conv(X, W) Y = Log(c)", {}, [None, None, None]),
-        ("c = Conv(X, W, B) Y = Exp(c)", {}, [float(np.exp(np.float32(1.5))), None, float(np.exp(np.float32(-2)))]),
+        ("c = Conv(X, W, B) Y = Exp(c)", {}, [np.exp(1.5), None, np.exp(-2)]),
         ("c = Conv(X, W, B) d = Neg(c) Y = Add(c, d)", {}, [0, None, 0]),
-        ("c = Conv(X, W, B) Y = Add(c, d)", {"d": np.arange(12, dtype=np.float32).reshape(3, 1, 4)}, [None] * 3),
+        ("c = Conv(X, W, B) Y = Add(c, d)", {"d": random(3, 1, 4)}, [None] * 3),
         (
             "c = Conv(X, W, B) Y = Where(m, c, d)",
             {"m": np.array([[[True]], [[False]], [[False]]]), "d": np.float32(7)},
             [1.5, 7, 7],
         ),
-        ("c = Conv(X, W, B) Y = Conv(c, V)", {"V": np.float32([[1, 0, 1], [0, 1, 0]]).reshape(2, 3, 1, 1)}, [-0.5, None]),
+        ("c = Conv(X, W, B) Y = Conv(c, V)",
+         {"V": np.float32([[1, 0, 1], [0, 1, 0]]).reshape(2, 3, 1, 1)}, [-0.5, None]),
         (
             "c = Conv(X, W, B) Y = Conv<pads = [1, 1, 1, 1]>(c, V)",
             {"V": np.float32([[1, 0, 1], [0, 0, 0]]).reshape(2, 3, 1, 1)},
@@ -85,7 +87,9 @@ def test_constants(text, weights, expected):
     weights = {"W": W, "B": B, **weights}
     found = constants_of(graph_of(f"{X} {{ {text} }}", weights), "Y")
     assert [value is None for value in found] == [value is None for value in expected]
-    assert [v for v in found if v is not None] == pytest.approx([v for v in expected if v is not None], rel=1e-6)
+    assert [v for v in found if v is not None] == pytest.approx(
+        [v for v in expected if v is not None], rel=1e-6
+    )
 
 
 def test_types_round_constants_as_they_compute():
@@ -133,7 +137,11 @@ def test_a_constant_too_large_for_the_bias_stays():
         (("N", "S", 12), ("N", "S", 3, 4), [((0,), (0,)), ((1,), (1,)), ((2,), (2, 3))]),
         ((2, 6), (4, 3), [((0, 1), (0, 1))]),
         ((2, 6), (2, 2, 3), [((0,), (0,)), ((1,), (1, 2))]),
-        (("N", 8, "H", "W"), ("N", 4, 2, "H", "W"), [((0,), (0,)), ((1,), (1, 2)), ((2,), (3,)), ((3,), (4,))]),
+        (
+            ("N", 8, "H", "W"),
+            ("N", 4, 2, "H", "W"),
+            [((0,), (0,)), ((1,), (1, 2)), ((2,), (3,)), ((3,), (4,))],
+        ),
         (("N", "C", 4), ("N", "M"), [((0,), (0,))]),
         (("N", 8, 1, 1), ("N", 8), [((0,), (0,)), ((1,), (1,))]),
     ],
@@ -214,11 +222,18 @@ def test_one_channel_stays_where_a_tensor_must():
 @pytest.mark.parametrize(
     ("text", "node", "why"),
     [
-        ("Y = Conv<pads = [1, 1, 1, 1]>(c, V)", "Y", "2 channels that cannot matter: they hold a non-zero constant, but its p"),
-        ("d = Add(c, X) Y = Conv(d, V)", "d", "2 channels that cannot matter: it combines them with others that vary"),
+        (
+            "Y = Conv<pads = [1, 1, 1, 1]>(c, V)",
+            "Y",
+            "2 channels that cannot matter: they hold a non-zero constant, but its p",
+        ),
+        (
+            "d = Add(c, X) Y = Conv(d, V)",
+            "d",
+            "2 channels that cannot matter: it combines them with others that vary",
+        ),
         ("d = CumSum(c, one) Y = Conv(d, V)", "d", "there is no rule for CumSum"),
         ("d = custom.Op(c) Y = Conv(d, V)", "d", "there is no rule for Op of domain custom"),
-        
         ("Y = Relu(c)", "Y", "it is an output of the model"),
         ("Y = ConvTranspose(c, V)", "Y", "the borders of its output see less"),
         ("d = Softmax<axis = 1>(c) Y = Conv(d, V)", "d", "it depends on all of them"),
@@ -242,9 +257,10 @@ def test_reasons(text, node, why):
 def test_a_weight_that_two_layers_share_is_shared_again():
     weights = {"W": zero_rows(4, 2, 1, 1, rows=[1]), "V": random(3, 4, 1, 1)}
     graph = graph_of(
-        "(float[N, 2, 4, 4] X) => (Y, Z) { a = Conv(X, W) b = Conv(X, W) Y = Conv(a, V) Z = Conv(b, V) }", weights
+        "(float[N, 2, 4, 4] X) => (Y, Z) { a = Conv(X, W) b = Conv(X, W) Y = Conv(a, V) Z = Conv(b, V) }",
+        weights,
     )
     analysis = analyse(graph)
     shrink(graph, analysis, decide(analysis))
     shapes = sorted(values.shape for values in weights_of(graph.to_proto()).values())
-    assert shapes == [(3, 3, 1, 1), (3, 2, 1, 1)] or shapes == [(3, 2, 1, 1), (3, 3, 1, 1)]
+    assert shapes == [(3, 2, 1, 1), (3, 3, 1, 1)]

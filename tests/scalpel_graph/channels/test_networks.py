@@ -5,7 +5,6 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from models.alexnet import alexnet_fc
 from models.bert import bert
 from models.lenet import lenet_300_100
 from models.mobilenet import mobilenet_v1
@@ -16,6 +15,7 @@ from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.stats import measure
 from tests.pass_runner import CPU, op_types, run
+from tests.scalpel_graph.channels.left import left_of
 
 
 def add_masks(proto, groups):
@@ -111,22 +111,20 @@ def test_lenet_300_100_with_the_papers_counts():
             values[dead] = 0
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     out, _ = run(proto, RemoveChannels())
-    left = sum(np.prod(tensor.dims) for tensor in out.graph.initializer if tensor.name.endswith("weight"))
+    left = sum(values.size for name, values in left_of(out).items() if name.endswith("weight"))
     assert left == 784 * 207 + 207 * 68 + 68 * 10
     assert abs(100 * left / 266_200 - 66.83) < 0.5
 
 
 def test_neurons_that_the_next_layer_does_not_read():
-    proto = alexnet_fc()
-    weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "fc8.weight")
+    proto = lenet_300_100()
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "fc3.weight")
     values = numpy_helper.to_array(weight).copy()
     values[:, ::2] = 0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    graph = ModelGraph(proto)
-    graph.infer()
     context = PassContext(CPU)
-    RemoveChannels().run(graph, context)
-    assert [(node.before, node.after) for node in context.removed_nodes] == [(4096, 2048)]
+    run(proto, RemoveChannels(), context=context)
+    assert [(node.name, node.before, node.after) for node in context.removed_nodes] == [("fc2", 100, 50)]
 
 
 def test_feed_forward_units_and_heads_of_bert():
@@ -141,7 +139,7 @@ def test_feed_forward_units_and_heads_of_bert():
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     feeds = {"input_ids": np.arange(16, dtype=np.int64).reshape(2, 8)}
     out, _ = run(proto, RemoveChannels(), feeds=feeds)
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in out.graph.initializer}
+    shapes = {name: values.shape for name, values in left_of(out).items()}
     for layer in range(2):
         name = f"encoder.{layer}"
         assert shapes[f"{name}.intermediate.weight"] == (32, 44)

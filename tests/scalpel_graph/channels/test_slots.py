@@ -15,7 +15,11 @@ def naive_classes(count, pairs):
     return found
 
 
-@given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))
+    )
+)
 def test_classes_are_what_is_connected(case):
     count, pairs = case
     left, right = (np.array([pair[i] for pair in pairs], dtype=np.int64) for i in (0, 1))

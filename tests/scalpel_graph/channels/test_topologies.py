@@ -282,6 +282,16 @@ TOPOLOGIES = {
         "t = Transpose<perm = [0, 2, 3, 1]>(p) f = Reshape(t, shape) Y = MatMul(f, V)",
         {"shape": np.array([0, 288]), "V": random(288, 4) / 8}, 3, 3, 0,
     ),
+    "view(x.size(0), 8, 36)": Topology(
+        "i = Shape(p) n = Gather(i, first) t = Concat<axis = 0>(n, rest) f = Reshape(p, t) Y = MatMul(Rl, f)",
+        {"first": np.array([0]), "rest": np.array([8, 36]), "Rl": random(4, 8)}, 3, 3, 3,
+    ),
+    "Shape of all axes": Topology(
+        "Z = Shape(p) Y = Conv(p, R)", {"R": R}, 0, 0, 0, outputs="Y, Z"
+    ),
+    "DepthToSpace": Topology(
+        "d = DepthToSpace<blocksize = 2>(p) Y = Conv(d, V)", {"V": random(3, 2, 1, 1)}, 0, 0, 0
+    ),
     "left MatMul": Topology(
         "f = Reshape(p, shape) Y = MatMul(Rl, f)",
         {"shape": np.array([0, 8, 36]), "Rl": random(4, 8)}, 3, 3, 3

@@ -252,6 +252,22 @@ class TestSharedWeights:
         np.testing.assert_allclose(a, self.x @ self.pruned.T, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(b, self.x @ self.weights.T, rtol=1e-5, atol=1e-6)
 
+    def test_a_copy_is_listed_as_an_input_in_ir_version_3(self):
+        model = self.model(self.gemm("a"), helper.make_node("Neg", ["w"], ["b"]))
+        model.ir_version = 3
+        model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, self.weights.shape))
+        model.opset_import[0].version = 8
+        model.graph.node[0].input.append("c")  # Gemm's C is required in that version
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(8, np.float32), "c"))
+        model.graph.input.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, [8]))
+        result = prune_magnitude(model, 0.75, (1, 4))
+        for value in result.model.graph.output:
+            value.type.tensor_type.shape.SetInParent()
+        onnx.checker.check_model(result.model)
+        np.testing.assert_allclose(
+            run(result.model, x=self.x)[0], self.x @ self.pruned.T, rtol=1e-5, atol=1e-6
+        )
+
     def test_users_that_read_it_both_ways_get_one_each(self):
         matmul = helper.make_node("MatMul", ["x", "w"], ["b"], name="fc_b")
         result = prune_magnitude(self.model(self.gemm("a"), matmul), 0.75, (1, 4))
