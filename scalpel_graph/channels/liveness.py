@@ -129,7 +129,7 @@ class _Liveness:
             slots = rule.widths(live)
             if len(slots):
                 kept = True
-                self._hold(slots, rule.node, "its groups must stay equally wide")
+                self._hold(slots, rule.node, rule.why_held)
         return kept
 
     def _hold(self, slots: IntArray, node: gs.Node, reason: str) -> None:

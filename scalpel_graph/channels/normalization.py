@@ -1,7 +1,6 @@
 """BatchNormalization and InstanceNormalization: each channel by itself.
 
-What normalises over channels (LayerNormalization, GroupNormalization, LRN) has no rule: without a channel the
-others would get other values.
+What normalises over channels is in `across_channels`.
 """
 
 import numpy as np

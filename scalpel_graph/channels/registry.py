@@ -2,7 +2,16 @@
 
 import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels import concat_split, elementwise, normalization, pooling, reduce, shape
+from scalpel_graph.channels import (
+    across_channels,
+    concat_split,
+    elementwise,
+    normalization,
+    pooling,
+    recurrent,
+    reduce,
+    shape,
+)
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.rule import Refusal, Rule
@@ -20,6 +29,8 @@ RULES: dict[str, type[Rule]] = {
     **shape.RULES,
     **concat_split.RULES,
     **reduce.RULES,
+    **recurrent.RULES,
+    **across_channels.RULES,
 }
 
 #: Before this opset broadcasting had other rules.

@@ -95,10 +95,12 @@ class Rule:
         free: output slots that the node can leave out, and input slots that it does not look at.
         optional_along: axes along which an input may come to nothing, and is then left out.
         why_varied: for a person, why the node makes something that varies of a constant.
+        why_held: for a person, why `widths` asks for slots.
     """
 
     optional_along: frozenset[int] = frozenset()
     why_varied = "it combines them with others that vary"
+    why_held = "its groups must stay equally wide"
 
     def __init__(self, graph: ModelGraph, node: gs.Node, slots: Slots) -> None:
         """Looks at the node.

@@ -244,9 +244,12 @@ class RandomNetwork:
 
     def barrier(self):
         x, channels = self.a_map()
-        op, attributes = [("LRN", {"size": 3}), ("Softmax", {"axis": 1}), ("CumSum", {})][
-            self.rng.integers(3)
-        ]
+        op, attributes = [
+            ("LRN", {"size": int(self.rng.choice([3, 5])), "alpha": 2.0}),
+            ("Softmax", {"axis": 1}),
+            ("CumSum", {}),
+            ("LpNormalization", {"axis": 1, "p": int(self.rng.integers(1, 3))}),
+        ][self.rng.integers(4)]
         if op == "CumSum":
             x = self.node("CumSum", [x, self.weight(np.int64(1))])
             self.add(self.node("Tanh", [x]), channels)
@@ -296,6 +299,40 @@ class RandomNetwork:
         y = self.node("Transpose", [y], perm=[0, 2, 1])
         y = self.node("Reshape", [y, self.weight(np.array([0, channels, _SIZE, _SIZE]))])
         self.add(self.node("Add", [x, y]), channels)
+
+    def layer_norm(self):
+        x, channels = self.a_map()
+        y = self.node("Transpose", [x], perm=[0, 2, 3, 1])
+        inputs = [y, self.weight(self.sparse(channels)), self.weight(self.sparse(channels))]
+        y = self.node("LayerNormalization", inputs[: 2 + self.coin()], epsilon=0.1)
+        self.add(self.node("Transpose", [y], perm=[0, 3, 1, 2]), channels)
+
+    def recurrent(self):
+        """Positions as the sequence."""
+        x, channels = self.a_map()
+        op, gates = [("LSTM", 4), ("GRU", 3), ("RNN", 1)][self.rng.integers(3)]
+        hidden, directions = int(self.rng.integers(1, 7)), int(self.rng.integers(1, 3))
+        blocks = [self.normal(directions, gates, hidden, size) / 3 for size in (channels, hidden)]
+        blocks.append(self.sparse(directions, 2, gates, hidden))
+        dead = self.rng.random(hidden) < self.share()
+        blocks[0][:, -1, dead] = blocks[1][:, -1, dead] = 0
+        blocks[2].reshape(directions, 2, gates, hidden)[:, :, -1, dead] = 0
+        blocks[1][..., self.rng.random(hidden) < self.share()] = 0
+        w, r, b = blocks
+        inputs = [
+            self.node(
+                "Transpose", [self.node("Reshape", [x, self.weight(np.array([0, 0, -1]))])], perm=[2, 0, 1]
+            ),
+            self.weight(w.reshape(directions, -1, channels)),
+            self.weight(r.reshape(directions, -1, hidden)),
+            self.weight(b.reshape(directions, -1)),
+        ]
+        direction = "bidirectional" if directions == 2 else str(self.rng.choice(["forward", "reverse"]))
+        inputs = inputs[: 3 + self.coin()]
+        y = self.node(op, inputs, hidden_size=hidden, direction=direction)
+        y = self.node("ReduceSum", [y, self.weight(np.array([1]))], keepdims=0)
+        y = self.node("Transpose", [y], perm=[1, 2, 0])
+        self.add(self.node("Reshape", [y, self.weight(np.array([0, hidden, _SIZE, _SIZE]))]), hidden)
 
     def tap(self):
         name, channels = self.maps[-1]

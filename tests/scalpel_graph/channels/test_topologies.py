@@ -310,7 +310,7 @@ TOPOLOGIES = {
     ),
     "output of the model": Topology("Y = Conv(p, R)", {"R": R}, 0, 0, 0, outputs="Y, p"),
     "behind an output": Topology("p2 = Neg(p) Y = Conv(p2, R)", {"R": R}, 0, 0, 0, outputs="Y, p2"),
-    "operator without a rule": Topology("l = LRN<size = 3>(p) Y = Conv(l, R)", {"R": R}, 0, 0, 0),
+    "LRN": Topology("l = LRN<size = 3>(p) Y = Conv(l, R)", {"R": R}, 0, 0, 0),
     "Softmax over channels": Topology("l = Softmax<axis = 1>(p) Y = Conv(l, R)", {"R": R}, 0, 0, 0),
     "shared weight": Topology(
         "q = Conv(X, W) t = Relu(q) Y = Conv(p, R) Z = Conv(t, V)",
