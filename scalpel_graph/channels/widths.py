@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from scalpel_graph.channels.across_channels import LpNormRule
 from scalpel_graph.channels.analysis import Analysis, Pin
 from scalpel_graph.channels.conv import ConvRule
 from scalpel_graph.channels.elementwise import MulRule
@@ -73,7 +74,7 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
     """Makes it not matter what the slots hold that stay though nothing needs them.
 
     Layers that would read them get weights of zero for them, and their constants in the bias; masks get ones.
-    Slots that something else reads, such as a sum over channels, go on being what they were.
+    Slots that something else reads, such as a sum or a normalisation over channels, go on being what they were.
 
     Args:
         graph: what ``analysis`` is of.
@@ -90,8 +91,11 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
     for pin in decision.held:
         held[class_of[pin.slots]] = True
     for rule in analysis.rules:
+        if isinstance(rule, LpNormRule):  # it goes without zeros because they are zeros
+            for source, _ in rule.couplings:
+                held[class_of[source]] = False
         for read in rule.reads:
-            if read.needs is None:
+            if read.needs is None or not isinstance(rule, ConvRule | GemmRule | MatMulRule):
                 held[class_of[read.inputs]] = False
                 if read.factors is not None:
                     held[class_of[read.factors]] = False
