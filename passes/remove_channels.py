@@ -4,7 +4,8 @@ The analysis, its rules and its notion of exact are in `scalpel_graph.channels`.
 any more. Masks of which only ones are left go as well.
 
 Where the target wants widths of a multiple (`Target.round_channels_to`), dead channels make up for what is
-missing (`scalpel_graph.channels.widths`).
+missing (`scalpel_graph.channels.widths`); where it has sparse kernels, they stay if groups of zeros would
+fall apart without them (`scalpel_graph.passes.group_alignment`).
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from scalpel_graph.channels.widths import dead_outputs, forget, round_up
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.clean_up import remove_dead
+from scalpel_graph.passes.group_alignment import keep_aligned
 from scalpel_graph.report import RemovedNodes
 
 
@@ -49,6 +51,7 @@ class RemoveChannels(Pass):
                 continue
             decision = decide(analysis)
             rounded = round_up(analysis, decision, context.target.round_channels_to)
+            rounded = keep_aligned(graph, analysis, rounded, context)
             forgetful = forget(graph, analysis, rounded)
             if forgetful:
                 changed.update((node_label(node), None) for node in forgetful)

@@ -86,7 +86,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     ways_of: dict[tuple[Any, ...], list[Candidate]] = {}
     for node in nodes:
         try:
-            layer = _describe(graph, node, shapes)
+            layer = describe(graph, node, shapes)
         except Refusal as refusal:
             decisions.skipped.append(Skip(node_label(node), str(refusal)))
             continue
@@ -144,7 +144,17 @@ def _reason(
     return f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not predicted to be clearly faster"
 
 
-def _describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+    """Looks at a Conv, Gemm or MatMul.
+
+    Args:
+        graph: the model.
+        node: the layer.
+        shapes: of tensors, with sizes assumed for symbols (`ModelGraph.assumed_shapes`).
+
+    Raises:
+        Refusal: it has to stay dense.
+    """
     tensor = node.inputs[1]
     kind = graph.type(tensor) or graph.type(node.inputs[0])
     if kind is not None and kind != TensorProto.FLOAT:
@@ -156,8 +166,8 @@ def _describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, 
         raise Refusal("weight has no elements")
     if not weight.any():
         raise Refusal("all its weights are zero")
-    describe = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}[node.op]
-    return describe(graph, node, weight, shapes)
+    by_operator = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
+    return by_operator[node.op](graph, node, weight, shapes)
 
 
 def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, tuple[int, ...]]) -> Layer:

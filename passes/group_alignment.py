@@ -1,0 +1,112 @@
+"""Dead channels that stay, because the groups behind them would fall apart.
+
+Where a channel goes, every later one moves up by one, and groups that were zero as a whole then straddle two
+that were not: of `1×8` groups of which one in ten is kept, nearly one in five is after a single column has
+gone. So, on a target with sparse kernels, a layer keeps its dead inputs, or its dead outputs too, where the
+cost model predicts it to be slower without them.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from scalpel_graph import cost
+from scalpel_graph.channels.analysis import Analysis, Pin
+from scalpel_graph.channels.conv import ConvRule
+from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
+from scalpel_graph.channels.liveness import Decision
+from scalpel_graph.channels.slots import BoolArray
+from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.passes import sparse_layers
+from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.sparse_layers import Layer, Refusal
+
+_LayerRule = ConvRule | GemmRule | MatMulRule
+
+_REASON = "without them its groups of zeros would fall apart"
+#: A layer may get slower by this much, for what its neighbours gain.
+_TOLERANCE = 1.01
+
+
+def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, context: PassContext) -> Decision:
+    """Keeps the dead slots of layers that would be slower without them.
+
+    Args:
+        graph: what ``analysis`` is of.
+        analysis: the facts.
+        decision: what has to stay.
+        context: whose target and sizes the cost model is asked about.
+
+    Returns:
+        the decision, with further slots live and held.
+    """
+    if not context.target.kernels or decision.live.all():
+        return decision
+    layers = _layers(graph, analysis, context)
+    class_of = analysis.class_of
+    live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
+    live_class[class_of[decision.live]] = True
+    held: list[Pin] = []
+    before: dict[int, float] = {}
+    changed = True
+    while changed:
+        changed = False
+        live = live_class[class_of]
+        for rule, layer in layers:
+            inputs, outputs = live[rule.x.slots], live[rule.y.slots]
+            if (inputs.all() and outputs.all()) or not (inputs.any() and outputs.any()):
+                continue
+            if id(layer.node) not in before:
+                before[id(layer.node)] = _time(layer, None, None, context)
+            most = _TOLERANCE * before[id(layer.node)]
+            if _time(layer, inputs, outputs, context) <= most:
+                continue
+            slots = rule.x.slots[~inputs]
+            if not len(slots) or _time(layer, None, outputs, context) > most:
+                slots = np.concatenate([slots, rule.y.slots[~outputs]])
+            live_class[class_of[slots]] = True
+            held.append(
+                Pin(slots, node_label(layer.node), "without them its groups of zeros would fall apart")
+            )
+            changed = True
+            live = live_class[class_of]
+        for other in analysis.rules:
+            slots = other.widths(live_class[class_of])
+            if len(slots):
+                live_class[class_of[slots]] = True
+                changed = True
+    return replace(decision, live=live_class[class_of], held=[*decision.held, *held])
+
+
+def _layers(graph: ModelGraph, analysis: Analysis, context: PassContext) -> list[tuple[_LayerRule, Layer]]:
+    """The layers that could be sparse and are not cut into groups of channels."""
+    shapes = graph.assumed_shapes(context.dimensions)
+    layers: list[tuple[_LayerRule, Layer]] = []
+    for rule in analysis.rules:
+        if not isinstance(rule, _LayerRule) or rule.node.op not in ("Conv", "Gemm", "MatMul"):
+            continue
+        if (isinstance(rule, MatMulRule) and rule.side != 1) or rule.node.attrs.get("group", 1) != 1:
+            continue
+        try:
+            layers.append((rule, sparse_layers.describe(graph, rule.node, shapes)))
+        except Refusal:
+            continue
+    return layers
+
+
+def _time(layer: Layer, inputs: BoolArray | None, outputs: BoolArray | None, context: PassContext) -> float:
+    """Predicted microseconds of a layer with some of its inputs and outputs (None: all)."""
+    weights, work = layer.weights, layer.work
+    if outputs is not None and not outputs.all():
+        weights = weights[outputs]
+    if inputs is not None and not inputs.all():
+        weights = weights[:, np.repeat(inputs, weights.shape[1] // len(inputs))]
+    M, K = weights.shape
+    work = replace(
+        work,
+        M=M,
+        K=K,
+        input_bytes=work.input_bytes * K // work.K,
+        output_bytes=work.output_bytes * M // work.M,
+    )
+    return min(way.predicted_us for way in cost.candidates(work, weights, context.target, context.threads))

@@ -1,0 +1,61 @@
+"""Dead channels stay where the groups of zeros behind them would fall apart, and go where they would not."""
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+import scalpel_graph
+
+
+def groups(generator: np.random.Generator, M: int, K: int, keep: float) -> np.ndarray:
+    """``[M, K]`` with a fraction of its 1×8 groups kept."""
+    mask = np.repeat(generator.random((M, K // 8)) < keep, 8, axis=1)
+    return (generator.standard_normal((M, K)) * mask / np.sqrt(K * keep)).astype(np.float32)
+
+
+def two_layers(dead: list[int], keep: float) -> ModelProto:
+    """Gemm, Relu, Gemm of width 1024; the hidden neurons in ``dead`` are always zero."""
+    generator = np.random.default_rng(0)
+    first, second = (groups(generator, 1024, 1024, keep) for _ in range(2))
+    bias = generator.standard_normal(1024).astype(np.float32)
+    first[dead], bias[dead] = 0, 0
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"], name="first", transB=1),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2"], ["y"], name="second", transB=1),
+    ]
+    weights = [numpy_helper.from_array(a, n) for n, a in (("w1", first), ("b1", bias), ("w2", second))]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "g", [value("x", 1, ["n", 1024])], [value("y", 1, ["n", 1024])], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def hidden_width(result: scalpel_graph.OptimizeResult) -> int:
+    return next((n.after for n in result.report.removed_nodes if n.name == "first"), 1024)
+
+
+@pytest.mark.parametrize("dead", [[5], [3, 100, 777]])
+def test_scattered_neurons_stay_in_front_of_groups(dead: list[int]) -> None:
+    result = scalpel_graph.optimize(two_layers(dead, keep=0.1))
+    assert hidden_width(result) == 1024
+    second = next(layer for layer in result.report.layers if layer.name == "second")
+    assert second.chosen.group_shape == (1, 8)
+    assert second.chosen.density < 0.11
+    reasons = {skip.node: skip.reason for run in result.report.passes for skip in run.skipped}
+    assert "groups of zeros" in reasons["second"]
+
+
+def test_whole_groups_of_neurons_go() -> None:
+    result = scalpel_graph.optimize(two_layers([*range(16), *range(512, 528)], keep=0.1))
+    assert hidden_width(result) == 1024 - 32
+    assert all(layer.chosen.group_shape == (1, 8) for layer in result.report.layers)
+
+
+def test_neurons_go_from_dense_layers() -> None:
+    result = scalpel_graph.optimize(two_layers([3, 100, 777], keep=1.0))
+    assert hidden_width(result) == 1024 - 3
+
+
+def test_a_second_run_changes_nothing() -> None:
+    once = scalpel_graph.optimize(two_layers([5], keep=0.1))
+    assert not scalpel_graph.optimize(once.model).report.modified
