@@ -7,10 +7,11 @@ cost model predicts it to be slower without them.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from scalpel_graph import cost
+from scalpel_graph import cost, group_csr
 from scalpel_graph.channels.analysis import Analysis, Pin
 from scalpel_graph.channels.conv import ConvRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
@@ -20,6 +21,7 @@ from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes import sparse_layers
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.sparse_layers import Layer, Refusal
+from scalpel_graph.target import CpuTarget
 
 _LayerRule = ConvRule | GemmRule | MatMulRule
 
@@ -40,8 +42,10 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
     Returns:
         the decision, with further slots live and held.
     """
-    if not context.target.kernels or decision.live.all():
+    target = context.target
+    if not isinstance(target, CpuTarget) or decision.live.all():
         return decision
+    time = partial(_time, target=target, threads=context.threads)
     layers = _layers(graph, analysis, context)
     class_of = analysis.class_of
     live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
@@ -57,12 +61,12 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
             if (inputs.all() and outputs.all()) or not (inputs.any() and outputs.any()):
                 continue
             if id(layer.node) not in before:
-                before[id(layer.node)] = _time(layer, None, None, context)
+                before[id(layer.node)] = time(layer, None, None)
             most = _TOLERANCE * before[id(layer.node)]
-            if _time(layer, inputs, outputs, context) <= most:
+            if time(layer, inputs, outputs) <= most:
                 continue
             slots = rule.x.slots[~inputs]
-            if not len(slots) or _time(layer, None, outputs, context) > most:
+            if not len(slots) or time(layer, None, outputs) > most:
                 slots = np.concatenate([slots, rule.y.slots[~outputs]])
             live_class[class_of[slots]] = True
             held.append(
@@ -94,8 +98,14 @@ def _layers(graph: ModelGraph, analysis: Analysis, context: PassContext) -> list
     return layers
 
 
-def _time(layer: Layer, inputs: BoolArray | None, outputs: BoolArray | None, context: PassContext) -> float:
-    """Predicted microseconds of a layer with some of its inputs and outputs (None: all)."""
+def _time(
+    layer: Layer, inputs: BoolArray | None, outputs: BoolArray | None, *, target: CpuTarget, threads: int
+) -> float:
+    """Predicted microseconds of a layer with some of its inputs and outputs (None: all).
+
+    Every group shape counts, also one that stores as much as the dense weight: without its zeros a layer
+    must not look slower because that shape is no longer worth it.
+    """
     weights, work = layer.weights, layer.work
     if outputs is not None and not outputs.all():
         weights = weights[outputs]
@@ -109,4 +119,10 @@ def _time(layer: Layer, inputs: BoolArray | None, outputs: BoolArray | None, con
         input_bytes=work.input_bytes * K // work.K,
         output_bytes=work.output_bytes * M // work.M,
     )
-    return min(way.predicted_us for way in cost.candidates(work, weights, context.target, context.threads))
+    return min(
+        cost.dense_us(work, target, threads),
+        *(
+            cost.sparse_us(work, kernel, group_csr.density(weights, kernel.group_shape), target, threads)
+            for kernel in target.kernels
+        ),
+    )
