@@ -16,7 +16,7 @@ std::string describe(const Tensor& tensor) {
   static constexpr const char* kNames[] = {"undefined", "float32", "uint8",   "int8",   "uint16",  "int16",
                                            "int32",     "int64",   "string",  "bool",   "float16", "float64",
                                            "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
-  const size_t type = tensor.type;
+  const auto type = static_cast<size_t>(tensor.type);
   return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
 }
 
