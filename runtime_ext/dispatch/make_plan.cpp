@@ -26,7 +26,7 @@ std::unique_ptr<Plan> make(const GroupCsrView& matrix, std::string problem, std:
 
 // Null where the scalar kernels must do.
 const KernelSet* vector_kernels(const GroupCsrView& matrix, Isa isa) {
-  return matrix.K <= kMaxVectorK ? kernel_set(isa) : nullptr;
+  return matrix.M <= kMaxVectorM && matrix.K <= kMaxVectorK ? kernel_set(isa) : nullptr;
 }
 
 }  // namespace

@@ -253,11 +253,11 @@ def test_nan_and_infinity_reach_the_outputs_that_read_them(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_too_many_rows_for_any_memory_are_refused_in_words(isa):
+def test_rows_that_a_file_only_claims_take_no_memory(isa):
     M = 2**60
     no_groups = (np.zeros((0, M, 1), np.float32), np.zeros(2, np.int32), np.zeros(0, np.uint16))
-    with pytest.raises(ValueError, match=rf"not enough memory to repack a matrix of shape \[{M}, 8\]"):
-        _kernels.Gemm(*no_groups, (M, 8), isa=isa)
+    kernel = _kernels.Gemm(*no_groups, (M, 8), isa=isa)
+    assert kernel.run(np.zeros((0, 8), np.float32)).shape == (0, M)
 
 
 def test_weights_outside_the_matrix_are_ignored():
