@@ -44,7 +44,8 @@ $(VENV)/created:
 	@touch $@
 
 $(VENV)/installed: $(VENV)/created $(BUILT_FROM)
-	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[test]' \
+	  --config-settings=cmake.define.SCALPEL_WERROR=ON
 	@touch $@
 
 # The source tree as it is when installed (passes inside scalpel_graph), for the type checker.

@@ -6,10 +6,6 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #define SCALPEL_X86 1
-#elif defined(_M_X64)
-#include <immintrin.h>
-#include <intrin.h>
-#define SCALPEL_X86 1
 #endif
 
 namespace scalpel {
@@ -22,29 +18,16 @@ struct Registers {
 
 // All zero where the processor does not know the leaf.
 Registers cpuid(uint32_t leaf) {
-#ifdef _MSC_VER
-  int values[4];
-  __cpuid(values, 0);
-  if (static_cast<uint32_t>(values[0]) < leaf) return {};
-  __cpuidex(values, static_cast<int>(leaf), 0);
-  return {static_cast<uint32_t>(values[0]), static_cast<uint32_t>(values[1]), static_cast<uint32_t>(values[2]),
-          static_cast<uint32_t>(values[3])};
-#else
   Registers registers{};
   __get_cpuid_count(leaf, 0, &registers.eax, &registers.ebx, &registers.ecx, &registers.edx);
   return registers;
-#endif
 }
 
 // The register state that the operating system saves (XCR0).
 uint64_t saved_state() {
-#ifdef _MSC_VER
-  return _xgetbv(0);
-#else
   uint32_t low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (static_cast<uint64_t>(high) << 32) | low;
-#endif
 }
 
 bool has_avx2_and_fma() {

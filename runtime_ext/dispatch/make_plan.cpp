@@ -1,4 +1,5 @@
-#include <exception>
+#include <new>
+#include <stdexcept>
 
 #include "dispatch/kernel_sets.h"
 #include "kernels/conv_geometry.h"
@@ -8,12 +9,15 @@ namespace scalpel {
 namespace {
 
 template <typename Plan, typename Make>
-std::unique_ptr<Plan> make(std::string problem, std::string* error, const Make& make_checked) {
+std::unique_ptr<Plan> make(const GroupCsrView& matrix, std::string problem, std::string* error,
+                           const Make& make_checked) {
   if (problem.empty()) {
+    problem = "there is not enough memory to repack a matrix of shape [" + std::to_string(matrix.M) + ", " +
+              std::to_string(matrix.K) + "]";
     try {
       return make_checked();
-    } catch (const std::exception& exception) {  // out of memory
-      problem = exception.what();
+    } catch (const std::bad_alloc&) {
+    } catch (const std::length_error&) {  // more than a std::vector can hold
     }
   }
   *error = std::move(problem);
@@ -22,13 +26,13 @@ std::unique_ptr<Plan> make(std::string problem, std::string* error, const Make& 
 
 // Null where the scalar kernels must do.
 const KernelSet* vector_kernels(const GroupCsrView& matrix, Isa isa) {
-  return matrix.K <= kMaxVectorK ? kernel_set(isa) : nullptr;
+  return matrix.M <= kMaxVectorM && matrix.K <= kMaxVectorK ? kernel_set(isa) : nullptr;
 }
 
 }  // namespace
 
 std::unique_ptr<GemmPlan> make_gemm_plan(const GroupCsrView& matrix, Isa isa, std::string* error) {
-  return make<GemmPlan>(validate(matrix), error, [&] {
+  return make<GemmPlan>(matrix, validate(matrix), error, [&] {
     const KernelSet* kernels = vector_kernels(matrix, isa);
     return kernels != nullptr ? make_vector_gemm_plan(matrix, *kernels) : make_scalar_gemm_plan(matrix);
   });
@@ -38,7 +42,7 @@ std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvG
                                          std::string* error) {
   std::string problem = validate(matrix);
   if (problem.empty()) problem = check_geometry(matrix, geometry);
-  return make<ConvPlan>(std::move(problem), error, [&] {
+  return make<ConvPlan>(matrix, std::move(problem), error, [&] {
     const KernelSet* kernels = vector_kernels(matrix, isa);
     return kernels != nullptr ? make_vector_conv_plan(matrix, geometry, *kernels)
                               : make_scalar_conv_plan(matrix, geometry);

@@ -52,7 +52,7 @@ GemvStreams::GemvStreams(const GroupCsrView& matrix, const GemvKernel& kernel_)
     : M(matrix.M), K(matrix.K), kernel(kernel_), slice_begin{0} {
   Streams streams;
   const int64_t rows_of_stream = kernel.layout == GemvLayout::kColumnVectors ? kernel.width : 1;
-  streams.row.reserve(static_cast<size_t>(M / rows_of_stream + 1));  // fails at once if M is absurd
+  streams.row.reserve(static_cast<size_t>(M / rows_of_stream) + 1);
   for (int64_t group = 0; group + 1 < matrix.n_row_offsets; ++group) {
     append_row_group(matrix, group, kernel, &streams);
   }

@@ -1,7 +1,7 @@
 // The vector kernels of one instruction set, as data: what dispatch, tests and benchmarks go by.
 //
-// A kernel does one contiguous piece of the work on one thread; the plans (gemm_plan.cpp, conv_plan.cpp) cut the
-// work, lay out its operands and know nothing of the instruction set but the number of lanes.
+// A kernel does one contiguous piece of the work on one thread; the plans (vector_gemm.cpp, vector_conv.cpp) cut
+// the work, lay out its operands and know nothing of the instruction set but the number of lanes.
 #pragma once
 
 #include <cstddef>

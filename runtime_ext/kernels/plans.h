@@ -13,6 +13,8 @@ std::unique_ptr<ConvPlan> make_scalar_conv_plan(const GroupCsrView& matrix, cons
 
 // The widest matrix a vector plan can address: its offsets are 32 bits.
 constexpr int64_t kMaxVectorK = int64_t{1} << 26;
+// The tallest: it keeps a few numbers for every row, and a file can claim any number of rows that it stores nothing of.
+constexpr int64_t kMaxVectorM = int64_t{1} << 24;
 
 std::unique_ptr<GemmPlan> make_vector_gemm_plan(const GroupCsrView& matrix, const KernelSet& kernels);
 std::unique_ptr<ConvPlan> make_vector_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,

@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kFloatsPerPadTask = 1.3e5;
 
-// A product of sizes that stays at the largest value instead of overflowing.
+// A product of sizes that stays at the largest int64 instead of overflowing.
 size_t saturating_product(std::initializer_list<int64_t> factors) {
   size_t product = 1;
   for (int64_t factor : factors) {
@@ -49,9 +49,8 @@ class VectorConvPlan final : public ConvPlan {
   size_t workspace_bytes(int64_t batch, int64_t in_h, int64_t in_w) const override {
     const Layout layout(*this, in_h, in_w);
     if (!layout.copied) return 0;
-    const size_t floats = saturating_product({batch, geometry_.in_channels, static_cast<int64_t>(phases_.size()),
-                                              layout.plane_h, layout.pitch});
-    return saturating_product({static_cast<int64_t>(floats) + kernels_.lanes, sizeof(float)});
+    const size_t bytes = saturating_product({batch, geometry_.in_channels, layout.channel_size, sizeof(float)});
+    return bytes + static_cast<size_t>(kernels_.lanes) * sizeof(float);
   }
 
   void run(const float* X, int64_t batch, int64_t in_h, int64_t in_w, float* Y, const Epilogue& epilogue,
@@ -135,7 +134,8 @@ class VectorConvPlan final : public ConvPlan {
       copied = !plain || (out_h - 1) * in_w + out_w < plan.kernels_.lanes;
       pitch = copied ? out_w + plan.reach_[1] : in_w;
       plane_h = copied ? out_h + plan.reach_[0] : in_h;
-      channel_size = plane_h * pitch * (copied ? static_cast<int64_t>(plan.phases_.size()) : 1);
+      const int64_t planes = copied ? static_cast<int64_t>(plan.phases_.size()) : 1;
+      channel_size = static_cast<int64_t>(saturating_product({planes, plane_h, pitch}));
     }
     int64_t out_h, out_w;
     bool copied;

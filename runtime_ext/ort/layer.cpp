@@ -16,7 +16,7 @@ std::string describe(const Tensor& tensor) {
   static constexpr const char* kNames[] = {"undefined", "float32", "uint8",   "int8",   "uint16",  "int16",
                                            "int32",     "int64",   "string",  "bool",   "float16", "float64",
                                            "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
-  const size_t type = tensor.type;
+  const auto type = static_cast<size_t>(tensor.type);
   return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
 }
 
@@ -162,7 +162,10 @@ Epilogue Layer::Call::epilogue(const Shape& output) const {
 void* Layer::Call::workspace(size_t bytes) {
   if (bytes == 0) return nullptr;
   check(api_, api_.KernelContext_GetAllocator(&context_, layer_.cpu_memory_, &allocator_));
-  check(api_, api_.AllocatorAlloc(allocator_, bytes + kAlignment - 1, &memory_));
+  if (OrtStatus* status = api_.AllocatorAlloc(allocator_, bytes + kAlignment - 1, &memory_)) {
+    api_.ReleaseStatus(status);  // says less than we do
+    memory_ = nullptr;
+  }
   if (memory_ == nullptr) layer_.fail("no memory for " + std::to_string(bytes) + " bytes of workspace");
   const uintptr_t address = reinterpret_cast<uintptr_t>(memory_);
   return reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);

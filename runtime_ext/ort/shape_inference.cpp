@@ -81,7 +81,9 @@ Dim convolved(const Dim& in, int64_t kernel, int64_t stride, int64_t dilation, i
   const int64_t reach = dilation * (kernel - 1);
   if (stride == 1 && pads == reach) return in;
   Dim out;
-  if (in.value >= 0 && in.value + pads > reach) out.value = (in.value + pads - reach - 1) / stride + 1;
+  int64_t padded = 0;
+  const bool is_known = in.value >= 0 && !__builtin_add_overflow(in.value, pads, &padded);
+  if (is_known && padded > reach) out.value = (padded - reach - 1) / stride + 1;
   return out;
 }
 

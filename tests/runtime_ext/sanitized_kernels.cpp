@@ -141,9 +141,40 @@ void try_corrupt(int64_t r, int64_t c) {
   }
 }
 
+// Sizes that no memory holds: more workspace is asked for than there is, and nothing overflows.
+void try_absurd_sizes() {
+  constexpr int64_t kMost = INT32_MAX;
+  std::string error;
+  for (int64_t kernel : {1, 2}) {
+    const Matrix matrix(4, kernel * kernel, 1, 1);
+    for (int64_t stride : {int64_t{1}, kMost}) {
+      const ConvGeometry geometry{1,           1, {kernel, kernel}, {stride, stride}, {kMost, kMost},
+                                  {kMost, kMost, kMost, kMost}};
+      for (Isa isa : available_isas()) {
+        const auto plan = make_conv_plan(matrix.view(), geometry, isa, &error);
+        require(plan != nullptr, error.c_str());
+        int64_t out_h, out_w;
+        require(plan->output_size(2, 2, &out_h, &out_w) && out_h > 0 && out_w > 0, "an absurd output size");
+        const size_t bytes = plan->workspace_bytes(kMost, 2, 2);
+        require(isa == Isa::kScalar || stride > 1 || bytes >= SIZE_MAX / 2, "too little workspace");
+      }
+    }
+  }
+  GroupCsrView no_groups;
+  const int32_t offsets[] = {0, 0};
+  no_groups.M = no_groups.r = INT64_MAX;
+  no_groups.K = 1;
+  no_groups.row_offsets = offsets;
+  no_groups.n_row_offsets = 2;
+  for (Isa isa : available_isas()) {
+    require(make_gemm_plan(no_groups, isa, &error) != nullptr, "rows that are only claimed take memory");
+  }
+}
+
 }  // namespace
 
 int main() {
+  try_absurd_sizes();
   constexpr int64_t kShapes[][2] = {{1, 1}, {1, 8}, {1, 16}, {2, 1}, {4, 1}, {8, 1}, {16, 1}, {3, 2}, {4, 4}};
   for (int round = 0; round < 60; ++round) {
     for (const auto& shape : kShapes) {

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from scalpel_graph import group_csr, ops
+from scalpel_graph import _kernels, group_csr, ops
 from scalpel_graph.errors import GroupCsrError
 from tests.ort_sessions import run, session
 from tests.sparse_layer import SparseLayer, assemble, conv, gemm
@@ -266,6 +266,17 @@ def test_a_residual_of_another_shape_is_refused_by_the_call(op_type: str, shape:
     model = layer.model()
     with pytest.raises(Exception, match=f"{op_type} node 'layer': residual .* must have the output's shape"):
         run(model, {**feeds, "residual": np.zeros(shape, np.float32)})
+
+
+@pytest.mark.parametrize("isa", [isa for isa in _kernels.isas() if isa != "scalar"])
+def test_a_call_that_needs_more_memory_than_there_is_says_so(
+    isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALPEL_ISA", isa)
+    most = 2**31 - 1
+    layer = conv((1, 1, 2, 2), (1, 1), (1, 1, 2, 2), dilations=(most, most), pads=(most, most, 0, 0))
+    with pytest.raises(Exception, match=r"GroupCsrConv node 'layer': no memory for \d+ bytes of workspace"):
+        run(layer.model(), layer.feeds())
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

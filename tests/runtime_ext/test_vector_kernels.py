@@ -252,6 +252,14 @@ def test_nan_and_infinity_reach_the_outputs_that_read_them(isa):
         np.testing.assert_array_equal(Y[1:], 1.0)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_rows_that_a_file_only_claims_take_no_memory(isa):
+    M = 2**60
+    no_groups = (np.zeros((0, M, 1), np.float32), np.zeros(2, np.int32), np.zeros(0, np.uint16))
+    kernel = _kernels.Gemm(*no_groups, (M, 8), isa=isa)
+    assert kernel.run(np.zeros((0, 8), np.float32)).shape == (0, M)
+
+
 def test_weights_outside_the_matrix_are_ignored():
     group_values = np.full((1, 4, 8), np.nan, np.float32)
     group_values[0, :3, :5] = 1.0

@@ -1,0 +1,29 @@
+"""Compiles single sources of the kernels for tests that need another build than the installed one."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+RUNTIME = Path(__file__).parents[2] / "runtime_ext"
+COMPILER = os.environ.get("CXX", "c++")
+
+#: By translation unit: what runtime_ext/kernels/CMakeLists.txt sets for each instruction set of this machine.
+ISA_FLAGS = {"avx2": ["-mavx2", "-mfma"]} if platform.machine() in ("x86_64", "AMD64") else {}
+#: What it does not build on this machine.
+LEFT_OUT = {"avx2"} - set(ISA_FLAGS)
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def compile_source(source: Path, folder: Path, *flags: str) -> Path:
+    """Gives back the object file, in ``folder``."""
+    target = folder / f"{source.stem}.o"
+    have = [f"-DSCALPEL_{isa.upper()}" for isa in ISA_FLAGS]
+    own = ISA_FLAGS.get(source.stem, [])
+    run(COMPILER, "-std=c++17", f"-I{RUNTIME}", *have, *own, *flags, "-c", source, "-o", target)
+    return target
