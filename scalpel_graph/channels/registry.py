@@ -6,7 +6,9 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels import (
     across_channels,
+    along_axis,
     concat_split,
+    einsum,
     elementwise,
     normalization,
     pooling,
@@ -29,6 +31,8 @@ RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
     **recurrent.RULES,
     **across_channels.RULES,
     **quantized.RULES,
+    **along_axis.RULES,
+    **einsum.RULES,
 }
 
 #: Before this opset broadcasting had other rules.

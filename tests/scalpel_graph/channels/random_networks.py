@@ -316,6 +316,30 @@ class RandomNetwork:
                                                self.weight(np.float32(0.1))])]  # fmt: skip
         self.add(self.node("Conv", [x, y, *bias[: self.coin()]]), made)
 
+    def einsum(self):
+        x, channels = self.a_map()
+        made = int(self.rng.integers(1, 9))
+        kernel = self.kernel(made, channels, fan_in=channels)
+        self.add(self.node("Einsum", [x, kernel], equation="nchw,kc->nkhw"), made)
+
+    def repeat(self):
+        x, channels = self.a_map()
+        y = self.node("GlobalMaxPool", [x])
+        kind = self.rng.integers(4)
+        if kind == 0 and channels <= 8:
+            y = self.node("Tile", [x, self.weight(np.array([1, 2, 1, 1]))])
+            self.add(y, 2 * channels)
+        elif kind == 1:
+            self.add(self.node("Expand", [y, self.weight(np.array([1, channels, _SIZE, _SIZE]))]), channels)
+        elif kind == 2 and channels <= 4:
+            y = self.node("SpaceToDepth", [x], blocksize=2)
+            y = self.node(
+                "Conv", [y, self.kernel(4, 4 * channels, 1, 1, fan_in=4 * channels)], pads=[1, 1, 2, 2]
+            )
+            self.add(y, 4)
+        else:
+            self.add(self.node("Tanh", [self.node("CumSum", [x, self.weight(np.int64(3))])]), channels)
+
     def layer_norm(self):
         x, channels = self.a_map()
         y = self.node("Transpose", [x], perm=[0, 2, 3, 1])
