@@ -153,9 +153,7 @@ def test_conv_transpose_consumer():
 
 
 def test_unknown_operator():
-    left, _, records = shapes(
-        "a = Conv(X, D) l = Trilu(a) Y = Conv(l, V)", {"D": half_zero(W), "V": V}
-    )
+    left, _, records = shapes("a = Conv(X, D) l = Trilu(a) Y = Conv(l, V)", {"D": half_zero(W), "V": V})
     assert left["D"][0] == 8
     assert (
         reasons(records["remove-channels"])["l"]
