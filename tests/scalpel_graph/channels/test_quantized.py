@@ -1,13 +1,13 @@
 """Quantized graphs: which channels go, and that not a bit of the answers changes."""
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from tests.pass_runner import CPU, model, random_feeds, reasons, run, weights_of
+from tests.scalpel_graph.channels.bits import bits
 from tests.scalpel_graph.channels.left import left_of
 
 C = 8
@@ -45,16 +45,6 @@ def bias(name):
 
 def requantize(name, made):
     return f"q{made} = QuantizeLinear({name}, sx, zx) {made} = DequantizeLinear(q{made}, sx, zx) "
-
-
-def bits(proto, feeds):
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, feeds)
 
 
 def shrunk(text, weights, shape="N, 3, 5, 5", made="(Y)"):
