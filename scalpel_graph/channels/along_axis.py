@@ -98,13 +98,13 @@ class ExpandRule(Rule):
             constants.copy(source, target)
 
     def shrink(self, kept: Kept) -> None:
-        """States the new sizes, but for those that say to leave an axis as it is."""
+        """States the new sizes."""
         assert self.shape is not None
         shape = np.array(self.shape)
         for made in self.made:
             indices = kept.of(made)
             place = -1 if made is None else made.index - len(self.made) + len(shape)
-            if indices is not None and place >= 0 and shape[place] != 1:
+            if indices is not None and place >= 0:
                 shape[place] = len(indices)
         if not np.array_equal(shape, self.shape):
             kept.replace(self.graph, self.node, 1, shape)
