@@ -35,6 +35,7 @@ def densenet121(
         g.conv_bn(g.input("input", [BATCH, 3, image, image]), "conv0", 3, channels, 7, stride=2), "relu0"
     )
     x = g.pool("MaxPool", x, "pool0", kernel=3, stride=2, pads=(1, 1, 1, 1))
+    usual = 2 * growth
     for number, layers in enumerate(blocks, start=1):
         made = [x]
         for layer in range(1, layers + 1):
@@ -50,7 +51,7 @@ def densenet121(
         x = g.relu(g.batch_norm(x, f"norm{number}", channels), f"relu{number}")
         if number < len(blocks):
             name = f"transition{number}"
-            usual //= 2
+            usual = (usual + layers * growth) // 2
             out = width(name, usual)
             x = g.conv(x, name, channels, out, 1, bias=False)
             x, channels = g.pool("AveragePool", x, f"{name}.pool", kernel=2, stride=2), out

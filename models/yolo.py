@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from models.builder import BATCH, LINEAR_GAIN, OPSET, GraphBuilder
+from models.builder import BATCH, LINEAR_GAIN, OPSET, Dims, GraphBuilder
 from models.widths import Widths
 
 
@@ -69,7 +69,7 @@ def yolo(
     z = conv(y, "neck.down", near, down, kernel=3, stride=2)
     z = g.node("Concat", "deep.join", [z, deep], axis=1)
     z, far = block(z, "deep", down + deep_channels, width << 4, adds=False)
-    heads = {}
+    heads: dict[str, Dims] = {}
     for name, value, channels, size in (("near", y, near, image // 16), ("far", z, far, image // 32)):
         head = g.conv(value, f"head.{name}", channels, outputs, 1, gain=LINEAR_GAIN)
         heads[head] = [BATCH, outputs, size, size]

@@ -74,7 +74,7 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
     """Makes it not matter what the slots hold that stay though nothing needs them.
 
     Layers that would read them get weights of zero for them, and their constants in the bias; masks get ones.
-    Slots that something else reads, such as a sum or a normalisation over channels, go on being what they were.
+    Slots that something else reads, such as a sum or a normalisation over channels, stay what they were.
 
     Args:
         graph: what ``analysis`` is of.

@@ -1,7 +1,7 @@
 """Whole networks, random channels of each dependency group dead: nothing of them is left.
 
-What comes out must have the parameters and multiply-accumulates of the same network built narrower, which goes
-through the same passes.
+What comes out must have the parameters and multiply-accumulates of the same network built narrower, which
+goes through the same passes.
 """
 
 from functools import partial
@@ -112,7 +112,7 @@ def test_densenet_121():
             groups[f"block{number}.{layer}.conv2"] = [f"block{number}.{layer}.conv2"]
         if number < len(blocks):
             groups[f"transition{number}"] = [f"transition{number}"]
-    # What the BatchNormalizations behind the Concats make of dead channels ends in biases that were not there.
+    # What the BatchNormalizations behind Concats make of dead channels ends in biases that were not there.
     biased = [f"transition{number}" for number in range(1, len(blocks))]
     check(partial(densenet121, blocks=blocks, growth=8, image=64, classes=10), groups, biased)
 
