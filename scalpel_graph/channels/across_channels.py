@@ -188,7 +188,7 @@ class LrnRule(Rule):
         stays = live[self.x.slots]
         varied = np.flatnonzero(stays & ~self.zero)
         wanted = []
-        for a, b in pairwise(varied):
+        for a, b in pairwise(varied.tolist()):
             missing = min(b - a, self.reach + 1) - 1 - int(stays[a + 1 : b].sum())
             if missing > 0:
                 dead = a + 1 + np.flatnonzero(~stays[a + 1 : b])

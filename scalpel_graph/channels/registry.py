@@ -1,28 +1,27 @@
 """Which rule holds for which operator: the one list of them."""
 
+from collections.abc import Callable
+
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels import (
     across_channels,
+    along_axis,
     concat_split,
+    einsum,
     elementwise,
     normalization,
     pooling,
+    quantized,
     recurrent,
     reduce,
     shape,
 )
-from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
-from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.rule import Refusal, Rule
 from scalpel_graph.channels.slots import Slots
 from scalpel_graph.graph import ModelGraph
 
-RULES: dict[str, type[Rule]] = {
-    "Conv": ConvRule,
-    "ConvTranspose": ConvTransposeRule,
-    "Gemm": GemmRule,
-    "MatMul": MatMulRule,
+RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
     **elementwise.RULES,
     **normalization.RULES,
     **pooling.RULES,
@@ -31,6 +30,9 @@ RULES: dict[str, type[Rule]] = {
     **reduce.RULES,
     **recurrent.RULES,
     **across_channels.RULES,
+    **quantized.RULES,
+    **along_axis.RULES,
+    **einsum.RULES,
 }
 
 #: Before this opset broadcasting had other rules.

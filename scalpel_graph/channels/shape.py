@@ -187,11 +187,16 @@ class ReshapeRule(Rule):
         self.merges.append((moving.slots, places))
 
     def _moving(self, sources: list[Axis]) -> Axis:
-        """The outermost axis, or, right behind a Transpose, the one that it took from the channels' place."""
+        """The outermost axis, or, right behind a Transpose, the one that it took from the channels' place.
+
+        The place is axis 1, but for the hidden units of recurrent layers, which come last.
+        """
         maker = self.node.inputs[0].inputs[0] if self.node.inputs[0].inputs else None
         if maker is not None and maker.op == "Transpose" and "perm" in maker.attrs:
             order = list(maker.attrs["perm"])
-            return next((axis for axis in sources if order[axis.index] == 1), sources[0])
+            origin = maker.inputs[0].inputs[0] if maker.inputs[0].inputs else None
+            channels = 3 if origin is not None and origin.op in ("LSTM", "GRU", "RNN") else 1
+            return next((axis for axis in sources if order[axis.index] == channels), sources[0])
         return sources[0]
 
     def constants(self, constants: Constants) -> None:

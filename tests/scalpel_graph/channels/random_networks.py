@@ -300,6 +300,46 @@ class RandomNetwork:
         y = self.node("Reshape", [y, self.weight(np.array([0, channels, _SIZE, _SIZE]))])
         self.add(self.node("Add", [x, y]), channels)
 
+    def quantized_conv(self):
+        """Weights of 8 bits; activations are not rounded, for that would enlarge differences."""
+        x, channels = self.a_map()
+        made = int(self.rng.integers(1, 9))
+        scale, zero = self.rng.random(made) * 0.01 + 0.001, self.rng.integers(-9, 10, made)
+        weight = self.rng.integers(-128, 128, (made, channels, 1, 1))
+        for axis, size in enumerate((made, channels)):
+            dead = self.rng.random(size) < self.share()
+            np.moveaxis(weight, axis, 0)[dead] = 0
+        weight = np.clip(weight + zero.reshape(-1, 1, 1, 1), -128, 127)
+        inputs = [weight.astype(np.int8), np.float32(scale), zero.astype(np.int8)]
+        y = self.node("DequantizeLinear", [self.weight(values) for values in inputs], axis=0)
+        bias = [self.node("DequantizeLinear", [self.weight(self.rng.integers(-9, 10, made).astype(np.int32)),
+                                               self.weight(np.float32(0.1))])]  # fmt: skip
+        self.add(self.node("Conv", [x, y, *bias[: self.coin()]]), made)
+
+    def einsum(self):
+        x, channels = self.a_map()
+        made = int(self.rng.integers(1, 9))
+        kernel = self.kernel(made, channels, fan_in=channels)
+        self.add(self.node("Einsum", [x, kernel], equation="nchw,kc->nkhw"), made)
+
+    def repeat(self):
+        x, channels = self.a_map()
+        y = self.node("GlobalMaxPool", [x])
+        kind = self.rng.integers(4)
+        if kind == 0 and channels <= 8:
+            y = self.node("Tile", [x, self.weight(np.array([1, 2, 1, 1]))])
+            self.add(y, 2 * channels)
+        elif kind == 1:
+            self.add(self.node("Expand", [y, self.weight(np.array([1, channels, _SIZE, _SIZE]))]), channels)
+        elif kind == 2 and channels <= 4:
+            y = self.node("SpaceToDepth", [x], blocksize=2)
+            y = self.node(
+                "Conv", [y, self.kernel(4, 4 * channels, 1, 1, fan_in=4 * channels)], pads=[1, 1, 2, 2]
+            )
+            self.add(y, 4)
+        else:
+            self.add(self.node("Tanh", [self.node("CumSum", [x, self.weight(np.int64(3))])]), channels)
+
     def layer_norm(self):
         x, channels = self.a_map()
         y = self.node("Transpose", [x], perm=[0, 2, 3, 1])

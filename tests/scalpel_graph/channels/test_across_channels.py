@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import model, random, reasons, run, weights_of
+from tests.pass_runner import model, random, reasons, run
+from tests.scalpel_graph.channels.left import left_of
 
 C = 12
 
@@ -26,7 +27,7 @@ def removed(text, weights, dead=(), constant=None, opset=22, unread=()):
     out, records = run(proto, RemoveChannels())
     again, again_records = run(out, RemoveChannels())
     assert not again_records["remove-channels"].modified
-    return C - weights_of(again)["W"].shape[0], again, reasons(records["remove-channels"])
+    return C - left_of(again)["W"].shape[0], again, reasons(records["remove-channels"])
 
 
 CONV = "Y = Conv(l, V)"
@@ -114,8 +115,8 @@ class TestLayerNorm:
         parameters["M"][1:, :3] = 0
         text = self.NORM.replace("Y =", "m =") + " Y = MatMul(m, K)"
         _, out, _ = removed(text, parameters)
-        assert weights_of(out)["M"].shape == (C, 2)
-        assert weights_of(out)["K"].shape == (2, 4)
+        assert left_of(out)["M"].shape == (C, 2)
+        assert left_of(out)["K"].shape == (2, 4)
 
     def test_other_axes_pass(self):
         text = "l = LayerNormalization<axis = 2>(p, s, o) Y = Conv(l, V)"
@@ -133,7 +134,7 @@ class TestRmsNorm:
         count, out, _ = removed(self.NORM, RMS_PARAMETERS, [0, 1, 2, 7], opset=23)
         assert count == 4
         np.testing.assert_allclose(
-            weights_of(out)["s"], np.delete(RMS_PARAMETERS["s"], [0, 1, 2, 7]) * np.sqrt(C / 8), rtol=1e-6
+            left_of(out)["s"], np.delete(RMS_PARAMETERS["s"], [0, 1, 2, 7]) * np.sqrt(C / 8), rtol=1e-6
         )
 
     def test_constants_and_unread_ones_stay(self):

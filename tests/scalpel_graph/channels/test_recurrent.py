@@ -207,3 +207,29 @@ def test_two_layers_lose_features_with_units():
         f" y = GRU<hidden_size = 7>(t, W2, R2, B2) {READ}"
     )
     assert removed(text, values)[0] == 3
+
+
+def test_a_bidirectional_tagger():
+    """Directions side by side, as exporters put them: of unit 4 only one direction is dead."""
+    first = without_candidate(weights("LSTM", 2), "LSTM", [1, 4, 6], directions=2)
+    per_unit(first["W"], 2)[1, 3, 4, 0] = 1
+    per_unit(first["R"], 2)[:, 3, [1, 6], 4] = 0
+    second = without_candidate(weights("LSTM", 2, features=2 * H), "LSTM", [0, 2], directions=2)
+    values = {
+        **first,
+        **{f"{name}2": value for name, value in second.items()},
+        "shape": np.array([0, 0, -1]),
+        "V": random(2 * H, 3, seed=9),
+    }
+    text = (
+        'a = LSTM<hidden_size = 7, direction = "bidirectional">(X, W, R, B)'
+        " b = Transpose<perm = [0, 2, 1, 3]>(a) c = Reshape(b, shape)"
+        ' d = LSTM<hidden_size = 7, direction = "bidirectional">(c, W2, R2, B2)'
+        " e = Transpose<perm = [0, 2, 1, 3]>(d) f = Reshape(e, shape) Z = MatMul(f, V)"
+    )
+    proto = model(f"(float[6, N, {I}] X) => (Z) {{ {text} }}", values)
+    out, _ = run(proto, RemoveChannels())
+    shapes = {name.split("_of_")[0]: value.shape for name, value in weights_of(out).items()}
+    assert shapes["W"] == (2, 4 * (H - 2), I)
+    assert shapes["W2"] == (2, 4 * (H - 2), 2 * (H - 2))
+    assert shapes["V"] == (2 * (H - 2), 3)

@@ -1,0 +1,244 @@
+"""Quantized graphs: which channels go, and that not a bit of the answers changes."""
+
+import numpy as np
+import pytest
+
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.remove_channels import RemoveChannels
+from tests.pass_runner import CPU, model, random_feeds, reasons, run, weights_of
+from tests.scalpel_graph.channels.bits import bits
+from tests.scalpel_graph.channels.left import left_of
+
+C = 8
+DEAD = [1, 4, 6]
+#: Powers of two: every sum of products is exact in float32, in any order.
+SCALES = {"sx": np.float32(2**-4), "zx": np.uint8(131)}
+
+
+def integers(*shape, dead=(), axis=0, zero=0, seed=0, dtype=np.int8):
+    """Random integers, which are the zero point for dead indices of an axis."""
+    values = np.random.default_rng([seed, *shape]).integers(-60, 60, shape).astype(dtype)
+    np.moveaxis(values, axis, 0)[list(dead)] = zero
+    return values
+
+
+def weight(name, values, axis=None, bias=None, seed=0):
+    """Initializers for a quantized weight, with a scale per tensor or per channel, and its bias."""
+    rng = np.random.default_rng(seed)
+    count = () if axis is None else (values.shape[axis],)
+    scale = np.float32(2.0) ** rng.integers(-7, -4, count)
+    made = {name: values, f"s{name}": scale.astype(np.float32), f"z{name}": np.zeros(count, np.int8)}
+    if bias is not None:
+        made |= {f"b{name}": bias, f"t{name}": (scale * SCALES["sx"]).astype(np.float32)}
+    return made
+
+
+def dq(name, axis=None):
+    where = "" if axis is None else f"<axis = {axis}>"
+    return f"f{name} = DequantizeLinear{where}({name}, s{name}, z{name}) "
+
+
+def bias(name):
+    return f"g{name} = DequantizeLinear<axis = 0>(b{name}, t{name}) "
+
+
+def requantize(name, made):
+    return f"q{made} = QuantizeLinear({name}, sx, zx) {made} = DequantizeLinear(q{made}, sx, zx) "
+
+
+def shrunk(text, weights, shape="N, 3, 5, 5", made="(Y)"):
+    """The model without dead channels, and why others stay; compares the bits of all outputs."""
+    proto = model(f"(float[{shape}] X) => {made} {{ {requantize('X', 'x')} {text} }}", {**SCALES, **weights})
+    out, records = run(proto, RemoveChannels(), atol=float(SCALES["sx"]) * 1.01)
+    feeds = random_feeds(proto)
+    for before, after in zip(bits(proto, feeds), bits(out, feeds), strict=True):
+        np.testing.assert_array_equal(after, before)
+    _, again = run(out, RemoveChannels())
+    assert not again["remove-channels"].modified
+    return left_of(out), reasons(records["remove-channels"])
+
+
+FIRST = dq("W", 0) + bias("W") + "c = Conv(x, fW, gW) " + requantize("c", "p")
+
+
+def first(dead=DEAD, zero_bias=True):
+    b = integers(C, seed=3, dtype=np.int32) * 40 + 1
+    b[list(dead)] = 0 if zero_bias else 300
+    return weight("W", integers(C, 3, 3, 3, dead=dead), 0, b)
+
+
+class TestConv:
+    @pytest.mark.parametrize("pads", ["", "<pads = [1, 1, 1, 1]>"])
+    @pytest.mark.parametrize("axis", [0, None])
+    def test_zero_channels_go(self, pads, axis):
+        text = FIRST + dq("V", axis) + f"d = Conv{pads}(p, fV) " + requantize("d", "Y")
+        values, _ = shrunk(text, {**first(), **weight("V", integers(4, C, 3, 3, seed=1), axis)})
+        assert values["W"].shape == (5, 3, 3, 3) and values["W"].dtype == np.int8
+        assert values["V"].shape == (4, 5, 3, 3)
+        for name in ("sW", "zW", "bW", "tW"):
+            assert values[name].shape == (5,)
+        np.testing.assert_array_equal(values["W"], np.delete(first()["W"], DEAD, axis=0))
+        np.testing.assert_array_equal(values["bW"], np.delete(first()["bW"], DEAD))
+        assert values["bW"].dtype == np.int32
+
+    def test_zero_is_the_zero_point(self):
+        weights = first()
+        weights["zW"] = np.arange(C, dtype=np.int8)
+        for channel in DEAD:
+            weights["W"][channel] = channel
+        text = FIRST + dq("V", 0) + "Y = Conv(p, fV)"
+        values, _ = shrunk(text, {**weights, **weight("V", integers(4, C, 1, 1, seed=1), 0)})
+        np.testing.assert_array_equal(values["zW"], [0, 2, 3, 5, 7])
+
+    def test_channels_that_relu_stops_go(self):
+        weights = first(zero_bias=False)
+        weights["bW"] = -weights["bW"]
+        text = FIRST.replace("qp = QuantizeLinear(c", "r = Relu(c) qp = QuantizeLinear(r")
+        text += dq("V", 0) + "Y = Conv<pads = [1, 1, 1, 1]>(p, fV)"
+        values, _ = shrunk(text, {**weights, **weight("V", integers(4, C, 3, 3, seed=1), 0)})
+        assert values["W"].shape[0] == 5
+
+    def test_what_rounds_to_zero_goes(self):
+        weights = first()
+        weights["bW"][DEAD] = 1
+        text = FIRST + dq("V", 0) + "Y = Conv<pads = [1, 1, 1, 1]>(p, fV)"
+        values, _ = shrunk(text, {**weights, **weight("V", integers(4, C, 3, 3, seed=1), 0)})
+        assert values["W"].shape[0] == 5
+
+    def test_other_constants_stay(self):
+        text = FIRST + dq("V", 0) + "Y = Conv(p, fV)"
+        weights = {**first(zero_bias=False), **weight("V", integers(4, C, 1, 1, seed=1), 0)}
+        values, why = shrunk(text, weights)
+        assert values["W"].shape[0] == C
+        assert "they hold a non-zero constant, and its weights are quantized" in why["Y"]
+
+    def test_unread_channels_go(self):
+        text = FIRST + dq("V", 0) + "Y = Conv(p, fV)"
+        weights = {**first(dead=()), **weight("V", integers(4, C, 1, 1, dead=DEAD, axis=1, seed=1), 0)}
+        assert shrunk(text, weights)[0]["W"].shape[0] == 5
+
+    def test_masks(self):
+        mask = np.ones((1, C, 1, 1), np.int8)
+        mask[:, DEAD] = 0
+        text = (
+            FIRST + dq("mask") + "m = Mul(p, fmask) " + requantize("m", "n") + dq("V", 0) + "Y = Conv(n, fV)"
+        )
+        weights = {**first(dead=()), **weight("mask", mask), **weight("V", integers(4, C, 1, 1, seed=1), 0)}
+        assert shrunk(text, weights)[0]["W"].shape[0] == 5
+
+    def test_depthwise(self):
+        text = FIRST + dq("D", 0) + "d = Conv<group = 8>(p, fD) " + requantize("d", "e") + dq("V")
+        weights = {
+            **first(),
+            **weight("D", integers(C, 1, 3, 3, seed=2), 0),
+            **weight("V", integers(4, C, 1, 1, seed=1)),
+        }
+        values, _ = shrunk(text + "Y = Conv(e, fV)", weights)
+        assert values["D"].shape == (5, 1, 3, 3)
+        assert values["V"].shape == (4, 5, 1, 1)
+
+    def test_groups_are_refused(self):
+        text = FIRST + dq("V", 0) + "Y = Conv<group = 2>(p, fV)"
+        values, why = shrunk(text, {**first(), **weight("V", integers(4, C // 2, 1, 1, seed=1), 0)})
+        assert values["W"].shape[0] == C
+        assert "its weights are quantized and in groups" in why["Y"]
+
+    def test_transposed(self):
+        text = FIRST + dq("V", 1) + "Y = ConvTranspose(p, fV)"
+        values, _ = shrunk(text, {**first(), **weight("V", integers(C, 4, 3, 3, seed=1), 1)})
+        assert values["V"].shape == (5, 4, 3, 3)
+
+    def test_residual(self):
+        text = (
+            FIRST + dq("U", 0) + "d = Conv<pads = [1, 1, 1, 1]>(p, fU) " + requantize("d", "e")
+            + "s = Add(p, e) " + requantize("s", "t") + dq("V", 0) + "Y = Conv(t, fV)"
+        )  # fmt: skip
+        weights = {
+            **first(),
+            **weight("U", integers(C, C, 3, 3, dead=[1, 6], seed=2), 0),
+            **weight("V", integers(4, C, 1, 1, seed=1), 0),
+        }
+        assert shrunk(text, weights)[0]["W"].shape[0] == 6
+
+    def test_shared_weights_and_a_float_bias(self):
+        text = FIRST + dq("V", 0) + "Y = Conv(p, fV, k) r = Relu(p) Z = Conv(r, fV)"
+        weights = {**first(), **weight("V", integers(4, C, 1, 1, seed=1), 0), "k": np.ones(4, np.float32)}
+        assert shrunk(text, weights, made="(Y, Z)")[0]["V"].shape == (4, 5, 1, 1)
+
+
+class TestMatrices:
+    @pytest.mark.parametrize("transposed", [0, 1])
+    def test_gemm(self, transposed):
+        def matrix(m, k, **options):
+            values = integers(m, k, **options)
+            return values if transposed else values.T
+
+        axis = 1 - transposed
+        gemm = f"Gemm<transB = {transposed}>"
+        text = (
+            dq("W", axis) + bias("W") + f"c = {gemm}(x, fW, gW) " + requantize("c", "p")
+            + dq("V", axis) + f"Y = {gemm}(p, fV)"
+        )  # fmt: skip
+        biases = integers(C, seed=3, dtype=np.int32, dead=DEAD)
+        weights = {
+            **weight("W", matrix(C, 3, dead=DEAD), axis, biases),
+            **weight("V", matrix(4, C, seed=1), axis),
+        }
+        values, _ = shrunk(text, weights, "N, 3")
+        assert sorted(values["W"].shape) == [3, 5]
+        assert sorted(values["V"].shape) == [4, 5]
+
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_matmul(self, turned):
+        turn = "h = Transpose(fV) " if turned else ""
+        text = dq("W", 1) + "c = MatMul(x, fW) " + requantize("c", "p") + dq("V") + turn
+        matrix = integers(4, C, seed=1)
+        weights = {
+            **weight("W", integers(3, C, dead=DEAD, axis=1), 1),
+            **weight("V", matrix if turned else matrix.T),
+        }
+        values, _ = shrunk(text + f"Y = MatMul(p, {'h' if turned else 'fV'})", weights, "N, 6, 3")
+        assert values["W"].shape == (3, 5)
+        assert sorted(values["V"].shape) == [4, 5]
+
+    def test_a_matrix_on_the_left(self):
+        text = dq("W", 0) + "c = MatMul(fW, x) " + requantize("c", "p") + dq("V", 0) + "Y = MatMul(fV, p)"
+        weights = {**weight("W", integers(C, 3, dead=DEAD), 0), **weight("V", integers(4, C, seed=1), 0)}
+        values, _ = shrunk(text, weights, "N, 3, 6")
+        assert values["V"].shape == (4, 5)
+
+
+def test_blocks_are_refused():
+    text = "f = DequantizeLinear<axis = 1, block_size = 2>(W, s) Y = MatMul(X, f)"
+    weights = {"W": integers(3, C, dead=DEAD, axis=1), "s": np.ones((3, 4), np.float32)}
+    proto = model(f"(float[N, 3] X) => (Y) {{ {text} }}", weights, 21, 10)
+    graph = ModelGraph(proto)
+    graph.infer()
+    assert not RemoveChannels().run(graph, PassContext(CPU)).modified
+
+
+def test_operators_on_integers_are_refused():
+    text = "q = QuantizeLinear(X, sx, zx) c = ConvInteger(q, W, zx) Y = Cast<to = 1>(c)"
+    out, _ = run(
+        model(
+            f"(float[N, 3, 5, 5] X) => (Y) {{ {text} }}",
+            {**SCALES, "W": integers(4, 3, 1, 1, dtype=np.uint8)},
+        ),
+        RemoveChannels(),
+    )
+    assert weights_of(out)["W"].shape == (4, 3, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_scale_within_one_step(seed):
+    """With other scales sums round, and a number on the border of two steps may fall on either side."""
+    rng = np.random.default_rng(seed)
+    weights = {**first(), **weight("V", integers(4, C, 3, 3, seed=seed), 0)}
+    for name in ("sW", "sV"):
+        weights[name] = (rng.random(weights[name].shape) * 0.05 + 0.01).astype(np.float32)
+    text = FIRST + dq("V", 0) + "d = Conv<pads = [1, 1, 1, 1]>(p, fV) " + requantize("d", "Y")
+    scales = {"sx": np.float32(rng.random() * 0.05 + 0.03), "zx": np.uint8(rng.integers(100, 150))}
+    proto = model(f"(float[N, 3, 5, 5] X) => (Y) {{ {requantize('X', 'x')} {text} }}", {**scales, **weights})
+    out, _ = run(proto, RemoveChannels(), atol=float(scales["sx"]) * 1.01)
+    assert left_of(out)["W"].shape[0] == 5
