@@ -14,11 +14,18 @@ import onnx
 from models.alexnet import alexnet, alexnet_fc
 from models.bert import bert
 from models.convnet import convnet
+from models.densenet import densenet121
+from models.inverted_residual import efficientnet_b0, mobilenet_v2, mobilenet_v3
 from models.lenet import lenet_5, lenet_300_100
 from models.mlp import mlp
 from models.mobilenet import mobilenet_v1
 from models.nin import nin
 from models.resnet import resnet50
+from models.shufflenet import shufflenet_v2
+from models.tagger import lstm_tagger
+from models.unet import unet
+from models.vit import vit
+from models.yolo import yolo
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,28 @@ NETWORKS: dict[str, Network] = {
     "alexnet-fc": Network("AlexNet's fully connected layers", alexnet_fc, (1, 9216), ("fc*",)),
     "resnet-50": Network("ResNet-50 v1.5, ImageNet", resnet50, (1, 3, 224, 224), ("layer*",)),
     "mobilenet-v1": Network("MobileNetV1, ImageNet", mobilenet_v1, (1, 3, 224, 224), ("*.pointwise",)),
+    "mobilenet-v2": Network(
+        "MobileNetV2, ImageNet", mobilenet_v2, (1, 3, 224, 224), ("*.expand", "*.project", "conv2")
+    ),
+    "mobilenet-v3": Network(
+        "MobileNetV3 (large), ImageNet",
+        mobilenet_v3,
+        (1, 3, 224, 224),
+        ("*.expand", "*.project", "conv2", "fc1"),
+    ),
+    "efficientnet-b0": Network(
+        "EfficientNet-B0, ImageNet", efficientnet_b0, (1, 3, 224, 224), ("*.expand", "*.project", "conv2")
+    ),
+    "shufflenet-v2": Network(
+        "ShuffleNetV2, ImageNet", shufflenet_v2, (1, 3, 224, 224), ("*.conv1", "*.conv2", "*.conv", "conv5")
+    ),
+    "densenet-121": Network(
+        "DenseNet-121, ImageNet", densenet121, (1, 3, 224, 224), ("block*", "transition*")
+    ),
+    "unet": Network("U-Net, 128×128 pictures", unet, (1, 3, 128, 128), ("down[1-9]*", "up*")),
+    "yolo": Network("a detector like YOLOv8", yolo, (1, 3, 256, 256), ("stage*", "neck*", "deep*")),
+    "vit-tiny": Network("ViT-Ti/16, ImageNet", vit, (1, 3, 224, 224), ("encoder.*",)),
+    "lstm-tagger": Network("bidirectional LSTM tagger", lstm_tagger, (1, 32), ("hidden",), vocabulary=1000),
     "bert-base": Network("BERT-base encoder, 128 tokens", bert, (1, 128), ("encoder.*",), vocabulary=1000),
     "minilm": Network(
         "MiniLM-size encoder, 128 tokens",

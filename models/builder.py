@@ -100,6 +100,53 @@ class GraphBuilder:
             group=group,
         )
 
+    def conv_bn(
+        self,
+        x: str,
+        name: str,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        group: int = 1,
+        gain: float = RELU_GAIN,
+        scale: float = 1.0,
+    ) -> str:
+        """A square 2-D Conv without bias, padded to keep the size, and BatchNormalization ``{name}.bn``."""
+        pad = kernel // 2
+        x = self.conv(
+            x,
+            name,
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride,
+            pad=pad,
+            group=group,
+            bias=False,
+            gain=gain,
+        )
+        return self.batch_norm(x, f"{name}.bn", out_channels, scale=scale)
+
+    def conv_transpose(self, x: str, name: str, in_channels: int, out_channels: int) -> str:
+        """A 2-D ConvTranspose that doubles height and width: kernel 2, stride 2."""
+        weight = self.weights(f"{name}.weight", (in_channels, out_channels, 2, 2), 2.0, outputs_axis=1)
+        bias = self.normal(f"{name}.bias", (out_channels,), 0.1)
+        return self.node(
+            "ConvTranspose",
+            name,
+            [x, weight, bias],
+            kernel_shape=[2, 2],
+            strides=[2, 2],
+            pads=[0] * 4,
+            group=1,
+        )
+
+    def silu(self, x: str, name: str) -> str:
+        """``x · sigmoid(x)``, as two nodes."""
+        return self.node("Mul", name, [x, self.node("Sigmoid", f"{name}.sigmoid", [x])])
+
     def batch_norm(self, x: str, name: str, channels: int, *, scale: float = 1.0) -> str:
         """A BatchNormalization with statistics of its own for each channel, and a mean gain of ``scale``."""
         uniform = self._rng.uniform
@@ -117,6 +164,13 @@ class GraphBuilder:
         weight = self.weights(f"{name}.weight", (out_features, in_features), gain)
         bias = self.normal(f"{name}.bias", (out_features,), 0.1)
         return self.node("Gemm", name, [x, weight, bias], alpha=1.0, beta=1.0, transB=1)
+
+    def split(self, x: str, name: str, sizes: Sequence[int]) -> list[str]:
+        """A Split of the channels."""
+        outputs = [f"{name}_output_{index}" for index in range(len(sizes))]
+        inputs = [x, self.initializer(f"{name}.sizes", np.array(sizes, dtype=np.int64))]
+        self._nodes.append(helper.make_node("Split", inputs, outputs, name=name, axis=1))
+        return outputs
 
     def matmul_add(self, x: str, name: str, in_features: int, out_features: int) -> str:
         """A fully connected layer on ``[..., in_features]``: MatMul, then Add of the bias."""

@@ -12,13 +12,16 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.across_channels import LpNormRule
 from scalpel_graph.channels.analysis import Analysis, Pin
-from scalpel_graph.channels.conv import ConvRule
+from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
 from scalpel_graph.channels.elementwise import MulRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.rule import Kept, Rule
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 from scalpel_graph.graph import ModelGraph, node_label
+
+#: Rules of layers whose weights are plain constants: those of quantized layers are made by another node.
+_FORGETFUL = (ConvRule, ConvTransposeRule, GemmRule, MatMulRule)
 
 
 def round_up(analysis: Analysis, decision: Decision, multiple: int) -> Decision:
@@ -74,7 +77,7 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
     """Makes it not matter what the slots hold that stay though nothing needs them.
 
     Layers that would read them get weights of zero for them, and their constants in the bias; masks get ones.
-    Slots that something else reads, such as a sum or a normalisation over channels, go on being what they were.
+    Slots that something else reads, such as a sum or a normalisation over channels, stay what they were.
 
     Args:
         graph: what ``analysis`` is of.
@@ -95,7 +98,7 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
             for source, _ in rule.couplings:
                 held[class_of[source]] = False
         for read in rule.reads:
-            if read.needs is None or not isinstance(rule, ConvRule | GemmRule | MatMulRule):
+            if read.needs is None or type(rule) not in _FORGETFUL:
                 held[class_of[read.inputs]] = False
                 if read.factors is not None:
                     held[class_of[read.factors]] = False
@@ -169,7 +172,8 @@ def _forget_mask(graph: ModelGraph, rule: Rule, kept: Kept) -> bool:
 
 def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -> bool:
     """Has a layer not read its idle inputs; says whether it did."""
-    if not any(read.needs is not None and read.needs[:, idle[read.inputs]].any() for read in rule.reads):
+    reads = rule.reads if type(rule) in _FORGETFUL else []
+    if not any(read.needs is not None and read.needs[:, idle[read.inputs]].any() for read in reads):
         return False
     if isinstance(rule, ConvRule):
         _forget_inputs_of_conv(graph, rule, kept)

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from models import NETWORKS
 from models.bert import bert
+from models.inverted_residual import mobilenet_v2
 from models.lenet import lenet_5, lenet_300_100
 from models.mlp import mlp
 from models.mobilenet import mobilenet_v1
@@ -65,7 +66,8 @@ def test_usual_pruning_selects_the_right_layers(built):
         if layer.pruned
     }
     left = {layer.name for layer in layers_of(model)} - selected
-    depthwise = {f"block{i}.depthwise" for i in range(1, 14)}
+    depthwise = {layer.name for layer in layers_of(model) if layer.group > 1}
+    squeezes = {layer.name for layer in layers_of(model) if layer.name.endswith((".squeeze", ".excite"))}
     assert (
         left
         == {
@@ -77,6 +79,15 @@ def test_usual_pruning_selects_the_right_layers(built):
             "alexnet-fc": set(),
             "resnet-50": {"conv1", "fc"},
             "mobilenet-v1": {"conv1", "fc"} | depthwise,
+            "mobilenet-v2": {"conv1", "fc"} | depthwise,
+            "mobilenet-v3": {"conv1", "fc"} | depthwise | squeezes,
+            "efficientnet-b0": {"conv1", "fc"} | depthwise | squeezes,
+            "shufflenet-v2": {"conv1", "fc"} | depthwise,
+            "densenet-121": {"conv0", "fc"},
+            "unet": {"down0.conv1", "down0.conv2", "head"},
+            "yolo": {"stem", "head.near", "head.far"},
+            "vit-tiny": {"patches", "fc"},
+            "lstm-tagger": {"tags"},
             "bert-base": {"pooler.dense"},
             "minilm": {"pooler.dense"},
             "mlp": set(),
@@ -94,21 +105,33 @@ PUBLISHED_SIZE = {
     "alexnet-fc": 9216 * 4096 + 4096 * 4096 + 4096 * 1000,
     "resnet-50": 25_557_032,
     "mobilenet-v1": 4_231_976,
+    "mobilenet-v2": 3_504_872,
+    "mobilenet-v3": 5_483_032,
+    "efficientnet-b0": 5_288_548,
+    "shufflenet-v2": 2_278_604,
+    "densenet-121": 7_978_856,
+    "unet": 31_037_698,
+    "vit-tiny": 5_717_416,
     "bert-base": 12 * 7_087_872,
     "minilm": 6 * 1_774_464,
     "mlp": 6 * 2048**2,
 }
 
 
+#: Of these, weights are counted without biases.
+WEIGHTS_PUBLISHED = ("lenet-300-100", "lenet-5", "convnet", "nin", "alexnet", "alexnet-fc", "mlp")
+
+
+@pytest.mark.parametrize("built", PUBLISHED_SIZE, indirect=True)
 def test_is_as_large_as_published(built):
     name, _, model = built
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
     if name in ("bert-base", "minilm"):  # parameters of the encoder
         counted = {key for key in sizes if key.startswith("encoder") and key.endswith(("weight", "bias"))}
-    elif name in ("resnet-50", "mobilenet-v1"):  # trainable parameters
-        counted = {key for key in sizes if key.endswith(("weight", "bias"))}
-    else:  # weights
+    elif name in WEIGHTS_PUBLISHED:
         counted = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1}
+    else:  # trainable parameters
+        counted = {key for key in sizes if key.endswith(("weight", "bias", "class_token"))}
     assert sum(sizes[key] for key in counted) == PUBLISHED_SIZE[name]
 
 
@@ -143,7 +166,9 @@ def test_groups(built):
         channels = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024]
         assert grouped == {f"block{i}.depthwise": ((n, 9), n) for i, n in enumerate(channels, start=1)}
     else:
-        assert grouped == {}
+        depthwise = {layer.name for layer in layers_of(model) if layer.name.endswith("depthwise")}
+        assert grouped.keys() == depthwise
+        assert all(shape[0] == group for shape, group in grouped.values())
 
 
 @pytest.mark.parametrize("build", [lenet_5, mobilenet_v1])
@@ -171,6 +196,15 @@ def test_other_sizes_and_opsets():
     assert y.shape == (3, 5)
     assert small.opset_import[0].version == 13
     assert len(layers_of(mlp(layers=2, width=16))) == 2
+
+
+def test_widths_are_those_given_and_no_others():
+    shapes = {
+        name: array.shape for name, array in parameters(mobilenet_v2(widths={"block2.hidden": 40})).items()
+    }
+    assert shapes["block2.expand.weight"] == (40, 16, 1, 1) and shapes["block2.depthwise.weight"][0] == 40
+    with pytest.raises(ValueError, match=r"no layers are called block2.hiden: choose from block1.out, "):
+        mobilenet_v2(widths={"block2.hiden": 40})
 
 
 def test_unusable_bert():

@@ -12,6 +12,7 @@ from scalpel_graph.target import load_target
 from tests.pass_runner import model, op_types, random, reasons, run, weights_of
 
 GPU = load_target("gpu")
+ALONE = (RemoveChannels(),)
 
 
 def mask(channels, live, *shape):
@@ -26,7 +27,7 @@ def weight(out, name):
     return weights_of(out)[node.input[1]]
 
 
-def optimized(proto, multiple=8, passes=(RemoveChannels(),)):
+def optimized(proto, multiple=8, passes=ALONE):
     """Model, records and removed nodes by name; a second run must find nothing left to do."""
     target = replace(GPU, round_channels_to=multiple)
     context = PassContext(target)
@@ -151,7 +152,19 @@ def test_dead_channels_that_stay_with_batch_norm(multiple):
         {**weights, **norm},
     )
     width = -(-3 // multiple) * multiple
-    for passes in ((RemoveChannels(),), (FoldBatchNorm(), RemoveChannels())):
+    for passes in (ALONE, (FoldBatchNorm(), RemoveChannels())):
         out, _, removed = optimized(proto, multiple, passes)
         assert removed == {"c1": (32, width, 3)}
         assert "Mul" not in op_types(out)
+
+
+def test_zeros_that_a_normalisation_counts_on_stay_zeros():
+    for norm in ("LpNormalization<axis = 1>(b)", "LRN<size = 3>(b)"):
+        proto = model(
+            f"""(float[N, 4, 4, 4] X) => (Y)
+               {{ [c0] a = Conv(X, W0)  [mask] b = Mul(a, m)  c = {norm}  [c1] Y = Conv(c, W1) }}""",
+            {"W0": random(16, 4, 1, 1), "m": mask(16, [2, 3, 5], 1, 1), "W1": random(3, 16, 1, 1)},
+        )
+        out, _, removed = optimized(proto)
+        assert removed["c0"][:2] == (16, 8)
+        assert weight(out, "mask").sum() == 3
