@@ -226,7 +226,7 @@ def _measure(
         layers=len(decisions),
         dense_bytes=result.report.size_bytes.before,
         optimized_bytes=result.report.size_bytes.after,
-        predicted_bytes=predicted_bytes(pruned, sparse, unsubstituted.report.size_bytes.after),
+        predicted_bytes=predicted_bytes(unsubstituted.model, sparse, unsubstituted.report.size_bytes.after),
     )
     if not result.report.modified:
         return outcome
@@ -249,20 +249,20 @@ def _measure(
 
 
 def predicted_bytes(
-    pruned: onnx.ModelProto, sparse: Sequence[LayerDecision], unsubstituted_bytes: int
+    unsubstituted: onnx.ModelProto, sparse: Sequence[LayerDecision], unsubstituted_bytes: int
 ) -> int:
     """Size of the optimized file by density and format: what optimization should have written.
 
     Everything that is not substituted, the weights of each substituted layer as group-CSR at the density they
-    have in ``pruned``, and one function for each operator that is used.
+    have in ``unsubstituted``, and one function for each operator that is used.
 
     Args:
-        pruned: the model before optimization.
+        unsubstituted: the model after all other rewrites.
         sparse: the layers that were substituted, with the group shape chosen for each.
-        unsubstituted_bytes: size of the model after all other rewrites.
+        unsubstituted_bytes: its size.
     """
-    tensors = {tensor.name: tensor for tensor in pruned.graph.initializer}
-    layers = {layer.name: layer for layer in weight_layers(pruned) if isinstance(layer, WeightLayer)}
+    tensors = {tensor.name: tensor for tensor in unsubstituted.graph.initializer}
+    layers = {layer.name: layer for layer in weight_layers(unsubstituted) if isinstance(layer, WeightLayer)}
     total = unsubstituted_bytes
     for decision in sparse:
         layer = layers[decision.name]
@@ -271,7 +271,7 @@ def predicted_bytes(
         assert group_shape is not None, "a group-CSR layer has a group shape"
         n_groups = group_csr.encode(layer.matrix(tensor), group_shape).n_groups
         total += group_csr.encoded_bytes(layer.shape, group_shape, n_groups) - tensor.nbytes
-    opset = pruned.opset_import[0].version
+    opset = unsubstituted.opset_import[0].version
     used = {ops.CONV if decision.op == "Conv" else ops.GEMM for decision in sparse}
     return total + sum(int(ops.function(operator, opset).ByteSize()) for operator in used)
 

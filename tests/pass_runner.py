@@ -16,7 +16,8 @@ from scalpel_graph.passes.base import Pass, PassContext
 from scalpel_graph.passes.manager import PassManager, PassRecord
 from scalpel_graph.target import Target, load_target
 
-CPU = load_target("cpu")
+#: Every channel that can go goes: what widths the hardware likes has tests of its own.
+CPU = replace(load_target("cpu"), round_channels_to=1)
 
 #: A machine on which dense operators are so slow that every sparse form that is smaller pays.
 EAGER = replace(

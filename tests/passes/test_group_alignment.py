@@ -5,6 +5,7 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 import scalpel_graph
+from tests.pass_runner import CPU
 
 
 def groups(generator: np.random.Generator, M: int, K: int, keep: float) -> np.ndarray:
@@ -36,7 +37,7 @@ def hidden_width(result: scalpel_graph.OptimizeResult) -> int:
 
 @pytest.mark.parametrize("dead", [[5], [3, 100, 777]])
 def test_scattered_neurons_stay_in_front_of_groups(dead: list[int]) -> None:
-    result = scalpel_graph.optimize(two_layers(dead, keep=0.1))
+    result = scalpel_graph.optimize(two_layers(dead, keep=0.1), CPU)
     assert hidden_width(result) == 1024
     second = next(layer for layer in result.report.layers if layer.name == "second")
     assert second.chosen.group_shape == (1, 8)
@@ -46,16 +47,16 @@ def test_scattered_neurons_stay_in_front_of_groups(dead: list[int]) -> None:
 
 
 def test_whole_groups_of_neurons_go() -> None:
-    result = scalpel_graph.optimize(two_layers([*range(16), *range(512, 528)], keep=0.1))
+    result = scalpel_graph.optimize(two_layers([*range(16), *range(512, 528)], keep=0.1), CPU)
     assert hidden_width(result) == 1024 - 32
     assert all(layer.chosen.group_shape == (1, 8) for layer in result.report.layers)
 
 
 def test_neurons_go_from_dense_layers() -> None:
-    result = scalpel_graph.optimize(two_layers([3, 100, 777], keep=1.0))
+    result = scalpel_graph.optimize(two_layers([3, 100, 777], keep=1.0), CPU)
     assert hidden_width(result) == 1024 - 3
 
 
 def test_a_second_run_changes_nothing() -> None:
-    once = scalpel_graph.optimize(two_layers([5], keep=0.1))
-    assert not scalpel_graph.optimize(once.model).report.modified
+    once = scalpel_graph.optimize(two_layers([5], keep=0.1), CPU)
+    assert not scalpel_graph.optimize(once.model, CPU).report.modified

@@ -94,7 +94,7 @@ def test_layers_that_get_narrower_are_listed(tmp_path, capfd):
     assert run(save(network, tmp_path / "in.onnx"), tmp_path / "out.onnx", "--target", "cpu") == 0
     stdout, _ = capfd.readouterr()
     assert "Made narrower" in stdout
-    assert "30 of 100 channels of 1 layer removed: fc2 100 → 70" in stdout
+    assert "20 of 100 channels of 1 layer removed: fc2 100 → 80" in stdout
 
 
 def test_the_html_report_is_a_page(pruned, tmp_path):

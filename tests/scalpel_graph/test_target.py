@@ -22,7 +22,7 @@ def test_every_shipped_profile_loads():
 def test_a_gpu_profile_states_the_multiple_of_its_widths_and_no_kernels():
     target = load_target("gpu")
     assert (target.kind, target.round_channels_to) == ("gpu", 8)
-    assert load_target("cpu").round_channels_to == 1
+    assert load_target("cpu").round_channels_to == 16
     text = 'kind = "gpu"\ndescription = "some"\n'
     assert parse_target(text, "mine", None).round_channels_to == 1
     with pytest.raises(InputError, match="round_channels_to must be a whole number of at least 1, got 0"):
