@@ -14,7 +14,8 @@ namespace {
 constexpr int kMaxVectors = 16;      // of any kernel's tile
 constexpr int kMaxLanes = 16;        // of any instruction set
 constexpr int64_t kRowsAtOnce = 32;  // of the result, kept in the first cache until they are transposed
-constexpr double kWeightsPerGemvTask = 2.5e5;
+constexpr double kWeightsPerGemvTask = 1e5;         // about 10 µs
+constexpr double kElementsPerGemvTask = 3e4;        // the same, each weight with an index of its own
 constexpr double kFloatsPerTransposeTask = 1.3e5;
 
 class VectorGemmPlan final : public GemmPlan {
@@ -82,8 +83,10 @@ class VectorGemmPlan final : public GemmPlan {
       }
       X = workspace;
     }
+    const double weights_per_task =
+        streams_.kernel.layout == GemvLayout::kElements ? kElementsPerGemvTask : kWeightsPerGemvTask;
     const size_t tasks =
-        task_count(static_cast<double>(streams_.values.size()) * static_cast<double>(N), kWeightsPerGemvTask);
+        task_count(static_cast<double>(streams_.values.size()) * static_cast<double>(N), weights_per_task);
     parallel_for(parallel, tasks, [&](size_t task) {
       const int64_t first = streams_.part_begin(task, tasks), last = streams_.part_begin(task + 1, tasks);
       for (int64_t n = 0; n < N; ++n) {
