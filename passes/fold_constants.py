@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 from onnx import TensorProto, helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from scalpel_graph.evaluate import evaluate
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
@@ -175,7 +175,6 @@ def _run(graph: ModelGraph, items: Sequence[_Foldable], computed: dict[str, Arra
     """The outputs of ``items`` by name. ``computed`` holds values of tensors that earlier nodes made."""
     outputs = [tensor.name for item in items for tensor in item.outputs]
     inside = set(outputs)
-    model = graph.model_of([item.node for item in items], outputs)
     feeds: dict[str, Array] = {}
     for item in items:
         for tensor in item.node.inputs:
@@ -183,17 +182,7 @@ def _run(graph: ModelGraph, items: Sequence[_Foldable], computed: dict[str, Arra
                 continue
             value = graph.constant(tensor)
             feeds[tensor.name] = computed[tensor.name] if value is None else value
-    for name, value in feeds.items():
-        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-        model.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
-    values = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+    values = evaluate(graph, [item.node for item in items], outputs, feeds)
     for name, value in values.items():
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{name} is not a tensor")

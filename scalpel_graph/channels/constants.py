@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from scalpel_graph.channels.slots import BoolArray, IntArray
+from scalpel_graph.evaluate import evaluate
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import Array
 
@@ -61,7 +61,7 @@ def numpy_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[np.floating] | 
     return _FLOATS.get(graph.type(tensor) or 0)
 
 
-def evaluate(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -> Array | None:
+def first_output(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -> Array | None:
     """The first output of a node for given inputs, as ONNX Runtime computes it; None where it cannot.
 
     Args:
@@ -70,17 +70,8 @@ def evaluate(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -> Ar
         feeds: by name, every input of the node that is not left out.
     """
     output = node.outputs[0].name
-    model = graph.model_of([node], [output])
-    for name, value in feeds.items():
-        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-        model.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        result = session.run([output], dict(feeds))[0]
+        result = evaluate(graph, [node], [output], feeds)[output]
     except Exception:  # whatever the reason, the channel then counts as not constant
         return None
     return np.asarray(result)

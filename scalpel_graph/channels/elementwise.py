@@ -8,7 +8,7 @@ layers need nothing more.
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels.constants import Constants, Float64Array, evaluate, numpy_type, slices
+from scalpel_graph.channels.constants import Constants, Float64Array, first_output, numpy_type, slices
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, BoolArray
 from scalpel_graph.group_csr import Array
@@ -127,7 +127,7 @@ class ElementwiseRule(Rule):
                 feeds[tensor.name] = values
         if numpy_type(self.graph, self.output) is None:
             return None
-        result = evaluate(self.graph, self.node, feeds)
+        result = first_output(self.graph, self.node, feeds)
         return None if result is None or result.shape != operands[0].shape else result.astype(np.float64)
 
     def shrink(self, kept: Kept) -> None:
