@@ -40,7 +40,8 @@ def list_passes() -> list[Pass]:
     return list(passes.values())
 
 
-def _cpu() -> list[Pass]:
+def _narrow() -> list[Pass]:
+    """What every kind of target begins with."""
     return [
         FoldConstants(),
         FoldShapes(),
@@ -48,6 +49,12 @@ def _cpu() -> list[Pass]:
         FuseBias(),
         FoldBatchNorm(),
         RemoveChannels(),
+    ]
+
+
+def _cpu() -> list[Pass]:
+    return [
+        *_narrow(),
         RaiseOpset(),
         SubstituteGroupCsr(),
         FuseBias(),
@@ -59,12 +66,7 @@ def _cpu() -> list[Pass]:
 
 def _gpu() -> list[Pass]:
     return [
-        FoldConstants(),
-        FoldShapes(),
-        CleanUp(),
-        FuseBias(),
-        FoldBatchNorm(),
-        RemoveChannels(),
+        *_narrow(),
         CleanUp(),
     ]
 
