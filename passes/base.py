@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from scalpel_graph.autotune import Autotuner
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.report import LayerDecision, RemovedNodes
 from scalpel_graph.target import Target
@@ -45,6 +46,7 @@ class PassContext:
     Attributes:
         target: the hardware to rewrite for.
         threads: intra-op threads the model will run on.
+        tuner: measures the candidates of layers; None where the cost model's predictions are to count.
         dimensions: sizes to assume for symbolic dimensions (1 where a symbol is missing).
         layers: one entry for each layer that a choice was made about.
         removed_nodes: the layers that got narrower, or could have.
@@ -52,6 +54,7 @@ class PassContext:
 
     target: Target
     threads: int = 1
+    tuner: Autotuner | None = None
     dimensions: dict[str, int] = field(default_factory=dict)
     layers: list[LayerDecision] = field(default_factory=list)
     removed_nodes: list[RemovedNodes] = field(default_factory=list)

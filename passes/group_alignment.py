@@ -85,17 +85,19 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
 def _layers(graph: ModelGraph, analysis: Analysis, context: PassContext) -> list[tuple[_LayerRule, Layer]]:
     """The layers that could be sparse and are not cut into groups of channels."""
     shapes = graph.assumed_shapes(context.dimensions)
-    layers: list[tuple[_LayerRule, Layer]] = []
+    rules: list[_LayerRule] = []
+    layers: list[Layer] = []
     for rule in analysis.rules:
         if not isinstance(rule, _LayerRule) or rule.node.op not in ("Conv", "Gemm", "MatMul"):
             continue
         if (isinstance(rule, MatMulRule) and rule.side != 1) or rule.node.attrs.get("group", 1) != 1:
             continue
         try:
-            layers.append((rule, sparse_layers.describe(graph, rule.node, shapes)))
+            layers.append(sparse_layers.describe(graph, rule.node, shapes))
         except Refusal:
             continue
-    return layers
+        rules.append(rule)
+    return list(zip(rules, sparse_layers.in_one_network(layers), strict=True))
 
 
 def _time(
@@ -112,17 +114,11 @@ def _time(
     if inputs is not None and not inputs.all():
         weights = weights[:, np.repeat(inputs, weights.shape[1] // len(inputs))]
     M, K = weights.shape
-    work = replace(
-        work,
-        M=M,
-        K=K,
-        input_bytes=work.input_bytes * K // work.K,
-        output_bytes=work.output_bytes * M // work.M,
-    )
+    work = replace(work, M=M, K=K)
     return min(
         cost.dense_us(work, target, threads),
         *(
-            cost.sparse_us(work, kernel, group_csr.density(weights, kernel.group_shape), target, threads)
-            for kernel in target.kernels
+            cost.sparse_us(work, shape, group_csr.density(weights, shape), target, threads)
+            for shape in (kernel.group_shape for kernel in target.kernels)
         ),
     )

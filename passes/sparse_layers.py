@@ -4,8 +4,8 @@ Every Conv, Gemm and MatMul is described as a matrix ``W[M, K]`` with its bias, 
 it has to stay dense; `decide` then asks the cost model about all of them together.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from scalpel_graph import cost, layout
+from scalpel_graph import autotune, cost, layout
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
@@ -28,8 +28,6 @@ from scalpel_graph.passes.matching import (
 )
 from scalpel_graph.report import Candidate, LayerDecision
 from scalpel_graph.target import CpuTarget
-
-_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -81,33 +79,40 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     assert isinstance(target, CpuTarget)  # no other pipeline makes layers sparse
     nodes = [node for node in graph.nodes if is_standard(node, "Conv", "Gemm", "MatMul")]
     shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
+    margin = target.margin if context.tuner is None else autotune.MARGIN
+    described: list[Layer] = []
+    for node in nodes:
+        try:
+            described.append(describe(graph, node, shapes))
+        except Refusal as refusal:
+            decisions.skipped.append(Skip(node_label(node), str(refusal)))
     layers: list[tuple[Layer, list[Candidate]]] = []
     conv_times: dict[int, layout.ConvTimes] = {}
     ways_of: dict[tuple[Any, ...], list[Candidate]] = {}
-    for node in nodes:
-        try:
-            layer = describe(graph, node, shapes)
-        except Refusal as refusal:
-            decisions.skipped.append(Skip(node_label(node), str(refusal)))
-            continue
+    for layer in in_one_network(described):
         known = (layer.key, layer.work)
         if known not in ways_of:
-            ways_of[known] = cost.candidates(layer.work, layer.weights, target, threads)
+            ways_of[known] = _candidates(layer, context, target)
         ways = ways_of[known]
         layers.append((layer, ways))
         if layer.work.is_conv:
             best = cost.fastest_sparse(ways)
-            dense_us = (1 - target.margin) * ways[0].predicted_us
-            conv_times[id(node)] = layout.ConvTimes(dense_us, None if best is None else best.predicted_us)
+            dense_us = (1 - margin) * ways[0].predicted_us
+            conv_times[id(layer.node)] = layout.ConvTimes(
+                dense_us, None if best is None else best.predicted_us
+            )
+    if context.tuner is not None:
+        context.tuner.save()
     copy_us = partial(cost.reorder_us, target=target, threads=threads)
-    sparse_convs = layout.choose_sparse(graph, conv_times, target.dense.block, shapes, copy_us)
+    sparse_convs = layout.choose_sparse(graph, conv_times, target.block, shapes, copy_us)
+    verb = "predicted" if context.tuner is None else "measured"
     for layer, ways in layers:
-        alone = cost.choose(ways, target.margin)
+        alone = cost.choose(ways, margin)
         chosen = alone
         if layer.work.is_conv:
             best = cost.fastest_sparse(ways)
             chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
-        reason = _reason(layer, ways, alone, chosen, target.sparse.min_columns)
+        reason = _reason(layer, ways, alone, chosen, target.min_columns, verb)
         density = float(np.count_nonzero(layer.weights)) / layer.weights.size
         label = node_label(layer.node)
         decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason))
@@ -118,8 +123,16 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     return decisions
 
 
+def _candidates(layer: Layer, context: PassContext, target: CpuTarget) -> list[Candidate]:
+    ways = cost.candidates(layer.work, layer.weights, target, context.threads)
+    if context.tuner is None:
+        return ways
+    name = node_label(layer.node)
+    return context.tuner.retime(name, layer.work, layer.weights, layer.attributes, ways, context.threads)
+
+
 def _reason(
-    layer: Layer, ways: list[Candidate], alone: Candidate, chosen: Candidate, min_columns: int
+    layer: Layer, ways: list[Candidate], alone: Candidate, chosen: Candidate, min_columns: int, verb: str
 ) -> str:
     dense = ways[0].predicted_us
     best = cost.fastest_sparse(ways)
@@ -127,7 +140,7 @@ def _reason(
         r, c = chosen.group_shape or (1, 1)
         ratio = dense / chosen.predicted_us
         if ratio >= 1:
-            return f"{r}×{c} groups, {chosen.density:.0%} stored, predicted {ratio:.1f}× faster than dense"
+            return f"{r}×{c} groups, {chosen.density:.0%} stored, {verb} {ratio:.1f}× faster than dense"
         return f"{r}×{c} groups, {chosen.density:.0%} stored: saves layout changes between sparse neighbours"
     nonzero = np.count_nonzero(layer.weights) / layer.weights.size
     if best is None:
@@ -140,8 +153,14 @@ def _reason(
         return "kept dense: sparse would be faster by itself, but not with the layout changes at its borders"
     ratio = best.predicted_us / dense
     if ratio >= 1.05:
-        return f"kept dense: {nonzero:.0%} of weights are non-zero, dense is predicted {ratio:.1f}× faster"
-    return f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not predicted to be clearly faster"
+        return f"kept dense: {nonzero:.0%} of weights are non-zero, dense is {verb} {ratio:.1f}× faster"
+    return f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not {verb} to be clearly faster"
+
+
+def in_one_network(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, each with the size of all their weights together: what caches have to hold."""
+    network_bytes = sum({layer.key: layer.work.weight_bytes for layer in layers}.values())
+    return [replace(layer, work=replace(layer.work, network_bytes=network_bytes)) for layer in layers]
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
@@ -187,10 +206,9 @@ def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, 
         raise Refusal("the size of its output is not known; --input-shape may help")
     N = y[0] * prod(y[2:])
     _check_sizes(prod(x), N)
-    plain = all(n == 1 for n in (*kernel, *strides)) and not any(pads)
     work = LayerWork(
-        op=node.op, M=M, K=weight.size // M, N=N, group=group, kernel=kernel, needs_copy=not plain,
-        input_bytes=_FLOAT_BYTES * prod(x), output_bytes=_FLOAT_BYTES * prod(y),
+        op=node.op, M=M, K=weight.size // M, N=N, group=group, kernel=kernel, strides=tuple(strides),
+        dilations=tuple(dilations), pads=tuple(pads), in_size=x[2:], out_size=y[2:],
     )  # fmt: skip
     if x[1] != C:
         raise Refusal(f"it reads {x[1]} channels, its weight has {C}")
@@ -306,9 +324,7 @@ def _matrix_work(node: gs.Node, matrix: Array, shapes: Mapping[str, tuple[int, .
     M, K = matrix.shape
     N = prod(x[:-1])
     _check_sizes(prod(x), N)
-    return LayerWork(
-        op=node.op, M=M, K=K, N=N, input_bytes=_FLOAT_BYTES * prod(x), output_bytes=_FLOAT_BYTES * M * N
-    )
+    return LayerWork(op=node.op, M=M, K=K, N=N)
 
 
 def _check_sizes(elements: int, columns: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from scalpel_graph import inputs, io, stats
+from scalpel_graph.autotune import Autotuner, cache_path, measure_on_host
 from scalpel_graph.errors import CheckError, GraphError, InputError, Unverifiable
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.library import custom_op_library
@@ -50,6 +51,7 @@ def optimize(
     runs: int = RUNS,
     seed: int = 0,
     skip_passes: Sequence[str] = (),
+    autotune: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> OptimizeResult:
     """Makes the zeros of a pruned model pay on one kind of hardware, checking that its answers stay.
@@ -66,6 +68,7 @@ def optimize(
         runs: sets of random inputs that are compared.
         seed: of the random inputs.
         skip_passes: names of passes to leave out.
+        autotune: time the candidates of each layer on this machine instead of predicting them.
         progress: is told what is being done, in a few words, each time that changes.
 
     Raises:
@@ -82,6 +85,7 @@ def optimize(
     context = PassContext(
         target=profile,
         threads=threads,
+        tuner=Autotuner(measure_on_host, cache_path(), tell) if autotune else None,
         dimensions=inputs.symbol_sizes(source.proto, shapes),
     )
 
@@ -129,6 +133,7 @@ def optimize(
         input=None if source.path is None else str(source.path),
         output=None,
         target=profile.name,
+        times="measured" if autotune else "predicted",
         verified=outcome,
         size_bytes=BeforeAfter(source.size_bytes, size),
         parameters=BeforeAfter(before.parameters, after.parameters),

@@ -1,25 +1,34 @@
 """Predicts how long a layer takes, dense in ONNX Runtime and sparse in our kernels, in microseconds.
 
-The prediction is a roofline read from the target's profile. With ``t(bytes)`` the time to stream from the
-smallest memory that holds them:
+A layer's time is a sum of what it does, each at the price that was measured for it: every call, multiply-add,
+stored weight, input and output element costs so much, and no price is negative, so more work never looks
+faster. Some prices depend on size, and are points to interpolate between: a multiply-add costs more where
+there are few pixels, a weight costs more the farther away from the core it is kept. `target.OPERATIONS` lists
+what is counted; the prices are the target's profile, which ``scalpel-calibrate`` fits (`scalpel_graph.calibration`).
 
-- dense: ``overhead + max(operations / rate, t(weights) + t(input + output))``
-- sparse: ``overhead + operations on stored groups / rate + t(stored groups) + t(input + output) + copy``
+Weights are read from wherever they are kept between two runs of the *network*: a small matrix in a large network
+comes from memory each time. `LayerWork.network_bytes` says how large the network is; the sparse form of a layer
+is taken to live among layers as sparse as itself.
 
-The sum in the sparse line where the dense one has a maximum is on purpose: a static profile should err on the
-side of what ONNX Runtime does already. What a layer's choice does to its neighbours (layout changes) is
-`scalpel_graph.layout`'s business.
+What a layer's choice does to its neighbours (layout changes) is `scalpel_graph.layout`'s business.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log, prod
+from functools import cache
+from math import exp, log, prod
 
 from scalpel_graph import group_csr
-from scalpel_graph.group_csr import Array
+from scalpel_graph.group_csr import Array, GroupShape
+from scalpel_graph.layout import is_blocked_conv
 from scalpel_graph.report import Candidate
-from scalpel_graph.target import CpuTarget, Kernel, Table
+from scalpel_graph.target import CpuTarget, Prices, Table
+
+_FLOAT_BYTES = 4
+_KIB = 1024
+#: Pixels, or rows of X, in a tile of our kernels, about.
+_TILE = 64
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,9 @@ class LayerWork:
         K: multiply-adds per output.
         N: columns: rows of X, or output pixels of the whole batch.
         group: groups of a Conv.
-        kernel: its spatial kernel shape; empty for Gemm and MatMul.
-        needs_copy: whether a sparse Conv lays out its input anew: it pads, strides or is larger than 1×1.
-        input_bytes, output_bytes: of the activations.
+        kernel, strides, dilations, in_size, out_size: of a Conv, one number for each spatial axis; else empty.
+        pads: of a Conv, begins, then ends.
+        network_bytes: weights of all layers of the network together; 0 if this layer is all there is.
     """
 
     op: str
@@ -43,9 +52,12 @@ class LayerWork:
     N: int
     group: int = 1
     kernel: tuple[int, ...] = ()
-    needs_copy: bool = False
-    input_bytes: int = 0
-    output_bytes: int = 0
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    in_size: tuple[int, ...] = ()
+    out_size: tuple[int, ...] = ()
+    network_bytes: int = 0
 
     @property
     def is_conv(self) -> bool:
@@ -58,9 +70,42 @@ class LayerWork:
         return self.is_conv and self.group > 1 and prod(self.kernel) == self.K
 
     @property
+    def channels(self) -> int:
+        """Input channels of all groups of a Conv."""
+        return self.K // prod(self.kernel) * self.group
+
+    @property
+    def batch(self) -> int:
+        """Images that a Conv computes."""
+        return self.N // prod(self.out_size)
+
+    @property
+    def inputs(self) -> int:
+        """Elements of X."""
+        return self.batch * self.channels * prod(self.in_size) if self.is_conv else self.N * self.K
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the dense weight."""
+        return _FLOAT_BYTES * self.M * self.K
+
+    @property
     def macs(self) -> int:
         """Multiply-adds of the dense layer."""
         return self.M * self.K * self.N
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of something a layer does.
+
+    Attributes:
+        count: how many times.
+        size: the size that its price depends on, for prices that are tables.
+    """
+
+    count: float
+    size: float = 1.0
 
 
 def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
@@ -75,16 +120,16 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         threads: intra-op threads.
     """
     ways = [Candidate("dense", None, 1.0, dense_us(work, target, threads))]
-    if work.is_depthwise or (work.is_conv and target.sparse.min_columns > work.K):
+    if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
     for kernel in target.kernels:
-        if (work.M // work.group) % kernel.group_shape[0] and work.group > 1:
+        shape = kernel.group_shape
+        if (work.M // work.group) % shape[0] and work.group > 1:
             continue
-        density = group_csr.density(weights, kernel.group_shape)
-        if _stored_bytes(work, kernel, density) >= 4 * work.M * work.K:
+        density = group_csr.density(weights, shape)
+        if stored_bytes(work, shape, density) >= work.weight_bytes:
             continue
-        time = sparse_us(work, kernel, density, target, threads)
-        ways.append(Candidate("group_csr", kernel.group_shape, density, time))
+        ways.append(Candidate("group_csr", shape, density, sparse_us(work, shape, density, target, threads)))
     return ways
 
 
@@ -104,73 +149,134 @@ def fastest_sparse(ways: Sequence[Candidate]) -> Candidate | None:
 
 def dense_us(work: LayerWork, target: CpuTarget, threads: int) -> float:
     """Microseconds of the dense layer in ONNX Runtime."""
-    dense = target.dense
-    if not work.is_conv:
-        rate = interpolate(dense.gemm_gflops, work.N)
-    elif work.is_depthwise:
-        rate = dense.depthwise_gflops
-    elif len(work.kernel) == 1:
-        rate = dense.conv1d_gflops
-    else:
-        rate = interpolate(dense.conv_gflops, work.K)
-    compute = 2 * work.macs / _per_us(rate) / _speedup(dense.thread_efficiency, target, threads)
-    memory = stream_us(4 * work.M * work.K, target, threads)
-    memory += stream_us(work.input_bytes + work.output_bytes, target, threads)
-    return dense.overhead_us + max(compute, memory)
+    operation = dense_operation(work, target.block)
+    return price_us(target.dense[operation], dense_amounts(work, target.block), threads)
 
 
-def sparse_us(work: LayerWork, kernel: Kernel, density: float, target: CpuTarget, threads: int) -> float:
+def sparse_us(
+    work: LayerWork, group_shape: GroupShape, density: float, target: CpuTarget, threads: int
+) -> float:
     """Microseconds of the layer in our kernel for one group shape.
 
     Args:
         work: the layer.
-        kernel: the group shape and its rates.
+        group_shape: one of the profile's.
         density: fraction of groups of that shape that are stored.
         target: the profile.
         threads: intra-op threads.
     """
-    r, c = kernel.group_shape
-    groups = _groups(work, kernel, density)
-    table = kernel.conv_gflops if work.is_conv else kernel.gemm_gflops
-    speedup = _speedup(target.sparse.thread_efficiency, target, threads)
-    compute = 2 * groups * r * c * work.N / _per_us(interpolate(table, work.N)) / speedup
-    memory = stream_us(_stored_bytes(work, kernel, density), target, threads)
-    memory += stream_us(work.input_bytes + work.output_bytes, target, threads)
-    copy = work.input_bytes / _per_us(target.sparse.copy_gbps) / speedup if work.needs_copy else 0.0
-    return target.sparse.overhead_us + compute + memory + copy
-
-
-def _groups(work: LayerWork, kernel: Kernel, density: float) -> int:
-    r, c = kernel.group_shape
-    return round(density * -(-work.M // r) * -(-work.K // c))
-
-
-def _stored_bytes(work: LayerWork, kernel: Kernel, density: float) -> int:
-    groups = _groups(work, kernel, density)
-    return group_csr.encoded_bytes((work.M, work.K), kernel.group_shape, groups)
+    kernel = next(kernel for kernel in target.kernels if kernel.group_shape == group_shape)
+    amounts = sparse_amounts(work, group_shape, density, target.lanes)
+    return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
 
 
 def reorder_us(nbytes: int, target: CpuTarget, threads: int) -> float:
     """Microseconds that ONNX Runtime takes to bring a tensor from NCHW to its blocked layout, or back."""
-    time = (
-        nbytes
-        / _per_us(target.dense.reorder_gbps)
-        / _speedup(target.dense.thread_efficiency, target, threads)
-    )
-    return target.dense.overhead_us + time
+    return price_us(target.dense["reorder"], {"input": Amount(nbytes / _FLOAT_BYTES)}, threads)
 
 
-def stream_us(nbytes: int, target: CpuTarget, threads: int) -> float:
-    """Microseconds to read bytes once from the smallest memory that holds them."""
-    memory, more = target.memory, _threads(target, threads) - 1
-    if nbytes <= memory.l2_bytes:
-        return nbytes / _per_us(memory.l2_gbps * (1 + more))
-    rate = memory.l3_gbps if nbytes <= memory.l3_bytes else memory.dram_gbps
-    return nbytes / _per_us(rate * (1 + more * memory.thread_scaling))
+def dense_operation(work: LayerWork, block: int) -> str:
+    """Which of `target.OPERATIONS` the dense layer is in ONNX Runtime.
+
+    Args:
+        work: the layer.
+        block: channels in a block of its blocked layout.
+    """
+    if not work.is_conv:
+        return "gemv" if work.N == 1 else "gemm"
+    if work.is_depthwise:
+        return "depthwise"
+    weight_shape = (work.M, work.channels // work.group, *work.kernel)
+    if not is_blocked_conv(weight_shape, work.group, block):
+        return "plain_conv"
+    return "pointwise" if prod(work.kernel) == 1 else "conv"
+
+
+def sparse_operation(work: LayerWork) -> str:
+    """Which of `target.OPERATIONS` the layer is in our kernels."""
+    if work.is_conv:
+        return "sparse_conv"
+    return "sparse_gemv" if work.N == 1 else "sparse_gemm"
+
+
+def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
+    """What the dense layer does, as `dense_operation` counts it."""
+    resident = max(work.weight_bytes, work.network_bytes) / _KIB
+    M, K = work.M, work.K
+    operation = dense_operation(work, block)
+    if operation in ("pointwise", "conv"):
+        M = _round_up(M, block)
+        if work.channels > block:
+            K = _round_up(work.channels // work.group, block) * prod(work.kernel)
+    macs = M * K * work.N
+    return {
+        "multiply_add": Amount(macs, work.N if not work.is_conv else K),
+        "few_multiply_adds": Amount(macs, macs),
+        "edge": Amount(macs * _edge_columns(work) / work.out_size[-1] if work.is_conv else 0.0),
+        "input": Amount(work.inputs),
+        "output": Amount(M * work.N),
+        "unrolled": Amount(K * work.N * work.group),
+        "weight": Amount(M * K, resident),
+    }
+
+
+def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lanes: int) -> dict[str, Amount]:
+    """What the layer does in our kernels, as `sparse_operation` counts it.
+
+    Args:
+        work: the layer.
+        group_shape: ``(r, c)``.
+        density: fraction of groups of that shape that are stored.
+        lanes: floats in a vector.
+    """
+    r, c = group_shape
+    nbytes = stored_bytes(work, group_shape, density)
+    network = work.network_bytes * nbytes / work.weight_bytes
+    stored = _groups(work, group_shape, density) * r * c
+    pixels = _pixels(work, lanes)
+    strided = any(stride != 1 for stride in work.strides)
+    row = work.out_size[-1] if work.is_conv else 1
+    macs = stored * pixels.covered
+    return {
+        "multiply_add": Amount(macs, pixels.covered),
+        "few_multiply_adds": Amount(macs, macs),
+        "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
+        "input": Amount(work.inputs),
+        "output": Amount(work.M * work.N, work.N),
+        "padded": Amount(0 if strided else pixels.copied, row),
+        "strided": Amount(pixels.copied if strided else 0, row),
+        "weight": Amount(stored, max(nbytes, network) / _KIB),
+    }
+
+
+def stored_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
+    """Bytes of the layer's group-CSR form."""
+    return group_csr.encoded_bytes((work.M, work.K), group_shape, _groups(work, group_shape, density))
+
+
+def price_us(prices: Prices, amounts: Mapping[str, Amount], threads: int) -> float:
+    """Microseconds of an operation.
+
+    Between two numbers of threads that the profile has prices for, the logarithm of the time is linear in the
+    logarithm of the number; outside them the nearest counts.
+
+    Args:
+        prices: of the operation, for each number of threads.
+        amounts: what it does; what has no price costs nothing.
+        threads: intra-op threads.
+    """
+    known = sorted(prices)
+    place = bisect_right(known, threads)
+    if place == 0 or known[place - 1] == threads or place == len(known):
+        return _sum_us(prices[known[max(place - 1, 0)]], amounts)
+    low, high = known[place - 1], known[place]
+    part = log(threads / low) / log(high / low)
+    few, many = _sum_us(prices[low], amounts), _sum_us(prices[high], amounts)
+    return exp((1 - part) * log(few) + part * log(many))
 
 
 def interpolate(table: Table, x: float) -> float:
-    """The rate at ``x``, linear in log x between points, constant outside them."""
+    """The value at ``x``, linear in log x between points, constant outside them."""
     place = bisect_right([point[0] for point in table], x)
     if place == 0:
         return table[0][1]
@@ -180,13 +286,78 @@ def interpolate(table: Table, x: float) -> float:
     return y0 + (y1 - y0) * log(x / x0) / log(x1 / x0)
 
 
-def _per_us(giga_per_second: float) -> float:
-    return giga_per_second * 1e3
+def _sum_us(prices: Mapping[str, Table], amounts: Mapping[str, Amount]) -> float:
+    nanoseconds = sum(
+        amounts[name].count * interpolate(table, amounts[name].size)
+        for name, table in prices.items()
+        if name != "call"
+    )
+    return prices["call"][0][1] + nanoseconds / 1e3
 
 
-def _threads(target: CpuTarget, threads: int) -> int:
-    return max(1, min(threads, target.cores))
+def _groups(work: LayerWork, group_shape: GroupShape, density: float) -> int:
+    r, c = group_shape
+    return round(density * -(-work.M // r) * -(-work.K // c))
 
 
-def _speedup(efficiency: float, target: CpuTarget, threads: int) -> float:
-    return 1 + efficiency * (_threads(target, threads) - 1)
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _edge_columns(work: LayerWork) -> int:
+    """Columns of the output that read padding: ONNX Runtime computes them one by one."""
+    width, stride, reach = work.in_size[-1], work.strides[-1], (work.kernel[-1] - 1) * work.dilations[-1]
+    before = work.pads[len(work.kernel) - 1]
+    outside = (x * stride - before for x in range(work.out_size[-1]))
+    return sum(start < 0 or start + reach >= width for start in outside)
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """How our kernels see the activations of a layer.
+
+    Attributes:
+        covered: pixels (rows of X) that vectors pass over.
+        copied: floats of the input that are laid out anew.
+        near: floats of the input that the weights of one row block read from for one tile.
+    """
+
+    covered: int
+    copied: int
+    near: int
+
+
+def _pixels(work: LayerWork, lanes: int) -> _Pixels:
+    """The layout of `runtime_ext/kernels/vector_conv.cpp`.
+
+    Padded or strided input is copied, each stride's phase to a plane of its own; rows follow each other with
+    their padding between them, which vectors pass over too.
+    """
+    if not work.is_conv:
+        return _Pixels(work.N, 0, work.K * min(work.N, _TILE))
+    reach = [(k - 1) * d // s for k, d, s in zip(work.kernel, work.dilations, work.strides, strict=True)]
+    copied = any(work.pads) or any(stride != 1 for stride in work.strides)
+    pitch = work.out_size[-1] + reach[-1] if copied else work.in_size[-1]
+    height, rows = (work.out_size[0], reach[0]) if len(reach) > 1 else (1, 0)
+    covered = lanes * _vectors(height, work.out_size[-1], pitch, lanes)
+    planes = prod(min(k, s) for k, s in zip(work.kernel, work.strides, strict=True))
+    plane = (height + rows) * pitch
+    near = work.channels // work.group * planes * min(_TILE + rows * pitch, plane)
+    return _Pixels(covered * work.batch, work.batch * work.channels * planes * plane if copied else 0, near)
+
+
+@cache
+def _vectors(height: int, width: int, pitch: int, lanes: int) -> int:
+    """Vectors that cover ``[height, width]`` pixels whose rows start ``pitch`` apart.
+
+    Each starts at the first pixel that is not covered yet, and may reach over the gap into the next row.
+    """
+    vectors = row = column = 0
+    while row < height:
+        vectors += 1
+        column += lanes
+        rows, column = divmod(column, pitch)
+        row += rows
+        if column >= width:
+            row, column = row + 1, 0
+    return vectors

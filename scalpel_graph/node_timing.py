@@ -6,6 +6,7 @@ have. The profiler tells them apart.
 """
 
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from scalpel_graph.caches import Sweeper
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.session import session
 
@@ -25,47 +27,66 @@ _CUT_OFF_US = 0.5
 #: mean says more than any one of them.
 _LOWER_PART = 0.4
 _MIN_RUNS = 5
-_MAX_RUNS = 400
+_MAX_RUNS = 200
 
 
 class NodeTimer:
-    """A session whose nodes are timed.
+    """A session whose nodes are timed, one at a time, to be used as a context.
+
+    Each thread has a core of its own from beginning to end, where the system lets one choose: where other programs
+    run too, it would else now and then put two of them on one.
 
     Args:
         model: what to run.
-        feed: its inputs.
+        feed: its inputs, C-contiguous arrays.
         threads: intra-op threads.
     """
 
     def __init__(self, model: onnx.ModelProto, feed: dict[str, Any], threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="scalpel-profile-")
         prefix = Path(self._folder.name) / "profile"
-        self._session = session(model, library=custom_op_library(), threads=threads, profile=prefix)
+        self._all_cores = _cores()
+        pinned = self._all_cores[:threads] if len(self._all_cores) >= threads else []
+        if pinned:
+            os.sched_setaffinity(0, pinned[:1])
+        self._session = session(
+            model, library=custom_op_library(), threads=threads, profile=prefix, cores=pinned[1:]
+        )
+        self._feed = feed
         self._binding = self._session.io_binding()
         for name, value in feed.items():
             self._binding.bind_cpu_input(name, value)
         for output in self._session.get_outputs():
             self._binding.bind_output(output.name)
-        self.run(0.0)  # which allocates
-        self._skip = self._runs
+        self.run_once()  # which allocates, and is not counted
 
-    _runs = 0
+    def run_once(self) -> None:
+        """Runs the model."""
+        self._session.run_with_iobinding(self._binding)
 
     def run(self, seconds: float) -> None:
-        """Runs the model for so long, at least `_MIN_RUNS` times."""
+        """Runs the model for so long, from `_MIN_RUNS` to `_MAX_RUNS` times."""
         end = time.perf_counter() + seconds
         runs = 0
         while runs < _MIN_RUNS or (runs < _MAX_RUNS and time.perf_counter() < end):
-            self._session.run_with_iobinding(self._binding)
+            self.run_once()
             runs += 1
-        self._runs += runs
+
+    def run_cold(self, runs: int, sweeper: Sweeper) -> None:
+        """Runs the model so often, each time with weights that come from memory.
+
+        Its inputs come from the caches all the same: in a network the layer before has just written them.
+        """
+        for _ in range(runs):
+            sweeper.sweep()
+            for value in self._feed.values():
+                value.sum()
+            self.run_once()
 
     def finish(self) -> dict[str, float]:
-        """Ends the session and returns microseconds by operator type, its nodes together."""
+        """Ends the measurement and returns microseconds by operator type, its nodes together."""
         path = Path(self._session.end_profiling())
-        del self._session, self._binding
         events = json.loads(path.read_text(encoding="utf-8"))
-        self._folder.cleanup()
         times: dict[str, list[float]] = {}
         nodes: dict[str, set[str]] = {}
         for event in events:
@@ -75,7 +96,7 @@ class NodeTimer:
                 times.setdefault(op_type, []).append(event["dur"])
                 nodes.setdefault(op_type, set()).add(name)
         return {
-            op_type: len(nodes[op_type]) * (_lower_mean(found[self._skip * len(nodes[op_type]) :]) + _CUT_OFF_US)
+            op_type: len(nodes[op_type]) * (_lower_mean(found[len(nodes[op_type]) :]) + _CUT_OFF_US)
             for op_type, found in times.items()
         }
 
@@ -85,7 +106,15 @@ class NodeTimer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        del self._session, self._binding
+        if self._all_cores:
+            os.sched_setaffinity(0, self._all_cores)
         self._folder.cleanup()
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _lower_mean(times: list[float]) -> float:

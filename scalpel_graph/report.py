@@ -106,6 +106,7 @@ class Report:
         input: path of the model; None if it was given in memory.
         output: path it was written to; None if it was not written.
         target: name of the hardware profile.
+        times: whether the times of candidates were predicted from the profile or measured on this machine.
         verified: outcome of running the model before and after on the same inputs.
         size_bytes: of the file, external data included.
         parameters: floating-point weights stored in the model.
@@ -119,6 +120,7 @@ class Report:
     input: str | None
     output: str | None
     target: str
+    times: Literal["predicted", "measured"]
     verified: "Verification"
     size_bytes: BeforeAfter
     parameters: BeforeAfter
@@ -149,6 +151,7 @@ class Report:
             "input": self.input,
             "output": self.output,
             "target": self.target,
+            "times": self.times,
             "verified": {
                 "ok": verified.ok,
                 "max_abs_diff": _finite(verified.max_abs_diff),

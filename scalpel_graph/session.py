@@ -3,7 +3,7 @@
 import ctypes
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def session(
     library: str | Path | None = None,
     threads: int = 1,
     profile: str | Path | None = None,
+    cores: Sequence[int] = (),
 ) -> ort.InferenceSession:
     """A session on the CPU that writes nothing to stderr.
 
@@ -57,6 +58,8 @@ def session(
         threads: intra-op threads; 0 lets ONNX Runtime choose.
         profile: where ``end_profiling`` writes how long each node took (a prefix of the file's name); None
             for no profile.
+        cores: to pin the worker threads to, one for each thread but the first, which is the caller's own; empty
+            leaves that to the system.
 
     Raises:
         SessionError: ONNX Runtime cannot load the model.
@@ -66,6 +69,9 @@ def session(
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    if cores:
+        affinities = ";".join(str(core + 1) for core in cores)  # ONNX Runtime counts them from 1
+        options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)

@@ -1,12 +1,12 @@
 """Target profiles: what the cost model knows of a kind of hardware.
 
 A profile is a TOML file. Those that ship are in `scalpel_graph/targets`; a person can give their own file.
-A CPU's holds rates and costs that a benchmark can measure (`docs/adding-a-target.md` says how), which
-`scalpel_graph.cost` reads.
+A CPU's holds the prices that ``scalpel-calibrate`` measures and `scalpel_graph.cost` adds up
+(`docs/adding-a-target.md`).
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
@@ -16,88 +16,53 @@ from typing import Any
 
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
+from scalpel_graph.host import processor
+from scalpel_graph.kernel_table import chosen_isa
 
 #: Kinds of hardware, which choose the pipeline (`scalpel_graph.passes.pipelines`).
 KINDS = ("cpu", "gpu")
 
-#: ``(columns, rate)`` points, by increasing columns; a rate in between is interpolated.
+#: Stands for the shipped profile that suits the machine that asks.
+HOST = "cpu"
+
+#: ``(size, nanoseconds)`` points, by increasing size; a price in between is interpolated.
 Table = tuple[tuple[float, float], ...]
 
+#: By number of threads: the price of each thing that an operation does, and of a ``call`` (in microseconds).
+Prices = Mapping[int, Mapping[str, Table]]
 
-@dataclass(frozen=True)
-class Memory:
-    """Where data comes from.
-
-    Attributes:
-        l2_bytes, l3_bytes: cache sizes; a core's own L2 and the L3 that all cores share.
-        l2_gbps, l3_gbps, dram_gbps: GB/s at which one core streams from each.
-        thread_scaling: by how much DRAM and L3 rates grow with each further thread (0: not at all, 1: doubled
-            by the second).
-    """
-
-    l2_bytes: float
-    l3_bytes: float
-    l2_gbps: float
-    l3_gbps: float
-    dram_gbps: float
-    thread_scaling: float
-
-
-@dataclass(frozen=True)
-class Dense:
-    """How fast ONNX Runtime's own kernels are, on one thread.
-
-    Attributes:
-        conv_gflops: over the number of multiply-adds per output (K): small reductions run slower.
-        depthwise_gflops: a Conv with one input channel in each group.
-        conv1d_gflops: a Conv of rank 3, which ONNX Runtime runs as im2col and Gemm.
-        gemm_gflops: over the number of rows of X.
-        thread_efficiency: fraction of linear speed-up that further threads bring.
-        overhead_us: of one call.
-        reorder_gbps: GB/s of an NCHW to NCHWc copy or back, counting the bytes of the tensor once.
-        block: channels of an NCHWc block; a Conv whose channels do not divide runs on plain NCHW.
-    """
-
-    conv_gflops: Table
-    depthwise_gflops: float
-    conv1d_gflops: float
-    gemm_gflops: Table
-    thread_efficiency: float
-    overhead_us: float
-    reorder_gbps: float
-    block: int
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """What all group-CSR kernels have in common.
-
-    Attributes:
-        thread_efficiency: fraction of linear speed-up that further threads bring.
-        overhead_us: of one call.
-        copy_gbps: GB/s at which a Conv that pads or strides lays out its input, counting the bytes once.
-        min_columns: a Conv with a smaller K has too little to skip and stays dense.
-    """
-
-    thread_efficiency: float
-    overhead_us: float
-    copy_gbps: float
-    min_columns: int
+#: What `scalpel_graph.cost` counts in each kind of operation beside calls, and a profile gives the price of.
+#: Dense ones are ONNX Runtime's; its blocked layout has ``pointwise``, ``conv`` and ``depthwise``, and
+#: ``reorder`` is the way into that layout or out of it. The others are those of each group shape.
+OPERATIONS: Mapping[str, tuple[str, ...]] = {
+    "pointwise": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
+    "conv": ("multiply_add", "few_multiply_adds", "edge", "input", "output", "weight"),
+    "plain_conv": ("multiply_add", "input", "unrolled"),
+    "depthwise": ("multiply_add", "input"),
+    "gemm": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
+    "gemv": ("output", "weight"),
+    "reorder": ("input",),
+    "sparse_conv": (
+        "multiply_add", "few_multiply_adds", "large_input", "output", "padded", "strided", "weight",
+    ),
+    "sparse_gemm": ("multiply_add", "few_multiply_adds", "large_input", "input", "output", "weight"),
+    "sparse_gemv": ("input", "output", "weight"),
+}  # fmt: skip
+DENSE_OPERATIONS = tuple(name for name in OPERATIONS if not name.startswith("sparse_"))
+SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("sparse_"))
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """How fast the kernels for one group shape work through stored weights, on one thread.
+    """What our kernels for one group shape take.
 
     Attributes:
         group_shape: ``(r, c)``.
-        gemm_gflops: over the number of rows of X; 1 is SpMV.
-        conv_gflops: over the number of output pixels.
+        prices: of each of `SPARSE_OPERATIONS`.
     """
 
     group_shape: GroupShape
-    gemm_gflops: Table
-    conv_gflops: Table
+    prices: Mapping[str, Prices]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,21 +95,31 @@ class CpuTarget(Target):
     """A CPU: what the cost model needs to choose sparse layers.
 
     Attributes:
-        isa: instruction set of the sparse kernels that the numbers are for.
-        cores: cores of the machine the numbers are for.
+        isa: instruction set of the sparse kernels that the prices are for.
+        lanes: floats in one of their vectors.
+        block: channels in a block of ONNX Runtime's layout: 16 with AVX-512, else 8.
+        min_columns: a Conv with a smaller K has too little to skip and stays dense.
         margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
             dense time.
-        memory, dense, sparse: rates and costs.
+        host: where the prices were measured, for people; ``processor`` also says which machines this profile
+            is the best for.
+        dense: prices of each of `DENSE_OPERATIONS`.
         kernels: one entry for each group shape to consider, in the order that breaks ties.
     """
 
     isa: str
-    cores: int
+    lanes: int
+    block: int
+    min_columns: int
     margin: float
-    memory: Memory
-    dense: Dense
-    sparse: Sparse
+    host: Mapping[str, str]
+    dense: Mapping[str, Prices]
     kernels: tuple[Kernel, ...]
+
+
+def target_names() -> list[str]:
+    """What ``--target`` can be called with beside a file: `HOST`, and the profiles that ship with the package."""
+    return [HOST, *available_targets()]
 
 
 def available_targets() -> list[str]:
@@ -157,7 +132,7 @@ def load_target(name: str) -> Target:
     """Reads a profile.
 
     Args:
-        name: one of `available_targets`, or the path of a TOML file (it ends in ``.toml``).
+        name: one of `target_names`, or the path of a TOML file (it ends in ``.toml``).
 
     Raises:
         InputError: no such profile, or the file is unreadable or lacks something: says which key.
@@ -169,14 +144,36 @@ def load_target(name: str) -> Target:
             raise InputError(f"target {name}: cannot be read: {_one_line(error)}") from error
         return parse_target(text, Path(name).stem, name)
     names = available_targets()
+    if name == HOST:
+        return load_target(_for_host(names))
     if name not in names:
-        close = get_close_matches(name, names, n=1)
+        close = get_close_matches(name, target_names(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise InputError(
-            f"target {name!r}: no such profile; {hint}choose from {', '.join(names)}, or give a .toml file"
+            f"target {name!r}: no such profile; {hint}choose from {', '.join(target_names())}, or give a .toml"
+            " file"
         )
     text = (resources.files("scalpel_graph") / "targets" / f"{name}.toml").read_text(encoding="utf-8")
     return parse_target(text, name, None)
+
+
+def _for_host(names: Sequence[str]) -> str:
+    """The shipped profile for this machine: of its processor if there is one, else of its instruction set."""
+    isa, here = chosen_isa(), processor()
+    fitting: list[str] = []
+    for name in names:
+        target = load_target(name)
+        if isinstance(target, CpuTarget) and target.isa == isa:
+            measured_on = target.host.get("processor")
+            if measured_on is None:
+                fitting.append(name)
+            elif measured_on == here:
+                return name
+    if not fitting:
+        raise InputError(
+            f"target {HOST}: there is no profile for {isa} kernels; make one with scalpel-calibrate and give its file"
+        )
+    return fitting[0]
 
 
 def parse_target(text: str, name: str, source: str | None) -> Target:
@@ -212,40 +209,19 @@ def parse_target(text: str, name: str, source: str | None) -> Target:
 
 
 def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
-    memory, dense, sparse = root.table("memory"), root.table("dense"), root.table("sparse")
+    dense = root.table("dense")
     target = CpuTarget(
         **common,
         isa=root.text("isa"),
-        cores=root.integer("cores"),
+        lanes=root.integer("lanes"),
+        block=root.integer("block"),
+        min_columns=root.integer("min_columns"),
         margin=root.fraction("margin"),
-        memory=Memory(
-            l2_bytes=memory.positive("l2_kib") * 1024,
-            l3_bytes=memory.positive("l3_kib") * 1024,
-            l2_gbps=memory.positive("l2_gbps"),
-            l3_gbps=memory.positive("l3_gbps"),
-            dram_gbps=memory.positive("dram_gbps"),
-            thread_scaling=memory.fraction("thread_scaling"),
-        ),
-        dense=Dense(
-            conv_gflops=dense.points("conv_gflops"),
-            depthwise_gflops=dense.positive("depthwise_gflops"),
-            conv1d_gflops=dense.positive("conv1d_gflops"),
-            gemm_gflops=dense.points("gemm_gflops"),
-            thread_efficiency=dense.fraction("thread_efficiency"),
-            overhead_us=dense.positive("overhead_us"),
-            reorder_gbps=dense.positive("reorder_gbps"),
-            block=dense.integer("block"),
-        ),
-        sparse=Sparse(
-            thread_efficiency=sparse.fraction("thread_efficiency"),
-            overhead_us=sparse.positive("overhead_us"),
-            copy_gbps=sparse.positive("copy_gbps"),
-            min_columns=sparse.integer("min_columns"),
-        ),
+        host=root.texts("host"),
+        dense={name: _prices(dense, name) for name in DENSE_OPERATIONS},
         kernels=tuple(_kernel(entry) for entry in root.tables("kernels")),
     )
-    for reader in (memory, dense, sparse):
-        reader.finish()
+    dense.finish()
     shapes = [kernel.group_shape for kernel in target.kernels]
     for shape in shapes:
         if shapes.count(shape) > 1:
@@ -256,11 +232,22 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
 def _kernel(entry: "_Reader") -> Kernel:
     kernel = Kernel(
         group_shape=entry.group_shape("group_shape"),
-        gemm_gflops=entry.points("gemm_gflops"),
-        conv_gflops=entry.points("conv_gflops"),
+        prices={name: _prices(entry, name) for name in SPARSE_OPERATIONS},
     )
     entry.finish()
     return kernel
+
+
+def _prices(reader: "_Reader", operation: str) -> Prices:
+    prices: dict[int, Mapping[str, Table]] = {}
+    for entry in reader.tables(operation):
+        threads = entry.integer("threads")
+        if threads in prices:
+            raise entry.error("threads", f"is {threads} twice for {operation}")
+        found = {name: entry.points(name) for name in OPERATIONS[operation] if name in entry}
+        prices[threads] = {"call": entry.points("call"), **found}
+        entry.finish(known=OPERATIONS[operation])
+    return prices
 
 
 class _Reader:
@@ -273,10 +260,13 @@ class _Reader:
     def error(self, key: str, what: str) -> InputError:
         return InputError(f"{self._place}: {self._prefix}{key} {what}")
 
-    def finish(self) -> None:
-        """Refuses keys nobody asked for: a misspelt one would go unnoticed."""
+    def __contains__(self, key: str) -> bool:
+        return key in self._table
+
+    def finish(self, known: Sequence[str] = ()) -> None:
+        """Refuses keys nobody asked for: a misspelt one would go unnoticed. ``known`` ones may be missing."""
         for key in self._table.keys() - self._read:
-            close = get_close_matches(key, self._read, n=1)
+            close = get_close_matches(key, [*self._read, *known], n=1)
             raise self.error(key, f"is not a known key{f'; did you mean {close[0]}?' if close else ''}")
 
     def text(self, key: str) -> str:
@@ -295,9 +285,6 @@ class _Reader:
             raise self.error(key, f"must be a whole number of at least 1, got {value!r}")
         return value
 
-    def positive(self, key: str) -> float:
-        return self._positive(key, self._get(key))
-
     def fraction(self, key: str) -> float:
         value = self._get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -305,16 +292,23 @@ class _Reader:
         return float(value)
 
     def points(self, key: str) -> Table:
-        """One number (the same everywhere), or a list of ``[columns, rate]`` with increasing columns."""
+        """One price (the same everywhere), or a list of ``[size, price]`` with increasing sizes."""
         value = self._get(key)
         if not isinstance(value, list):
-            return ((1.0, self._positive(key, value)),)
+            return ((1.0, self._price(key, value)),)
         if not value or any(not isinstance(point, list) or len(point) != 2 for point in value):
-            raise self.error(key, f"must be a number or a list of [columns, rate] pairs, got {value!r}")
-        points = tuple((self._positive(key, x), self._positive(key, y)) for x, y in value)
+            raise self.error(key, f"must be a number or a list of [size, price] pairs, got {value!r}")
+        points = tuple((self._positive(key, x), self._price(key, y)) for x, y in value)
         if any(a[0] >= b[0] for a, b in pairwise(points)):
-            raise self.error(key, "must list its columns in increasing order")
+            raise self.error(key, "must list its sizes in increasing order")
         return points
+
+    def texts(self, key: str) -> Mapping[str, str]:
+        """A table of texts; empty if there is none."""
+        if key not in self._table:
+            return {}
+        table = self.table(key)
+        return {name: table.text(name) for name in table._table}
 
     def group_shape(self, key: str) -> GroupShape:
         value = self._get(key)
@@ -343,6 +337,11 @@ class _Reader:
         if key not in self._table:
             raise self.error(key, "is missing")
         return self._table[key]
+
+    def _price(self, key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise self.error(key, f"must be a number of at least 0, got {value!r}")
+        return float(value)
 
     def _positive(self, key: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):

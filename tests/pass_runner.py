@@ -17,15 +17,15 @@ from scalpel_graph.passes.manager import PassManager, PassRecord
 from scalpel_graph.target import Target, load_target
 
 #: Every channel that can go goes: what widths the hardware likes has tests of its own.
-CPU = replace(load_target("cpu"), round_channels_to=1)
+CPU = replace(load_target("avx2"), round_channels_to=1)
 
 #: A machine on which dense operators are so slow that every sparse form that is smaller pays.
 EAGER = replace(
     CPU,
     name="eager",
     margin=0.0,
-    dense=replace(CPU.dense, overhead_us=1e6, reorder_gbps=1e9),
-    sparse=replace(CPU.sparse, min_columns=1),
+    min_columns=1,
+    dense={name: {1: {"call": ((1.0, 1e6 if name != "reorder" else 0.0),)}} for name in CPU.dense},
 )
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scalpel_graph.errors import InputError, ScalpelError
 
@@ -109,6 +110,28 @@ def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
         return
     with console.status("reading") as status:
         yield lambda step: status.update(escape(step))
+
+
+@contextlib.contextmanager
+def counted(what: str, total: int, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar on the terminal with the time that is left; nothing where nobody is watching.
+
+    Gives a function to call after each of ``total`` steps. The bar moves only then, so that it takes nothing
+    from what is measured.
+    """
+    console = Console(stderr=True, highlight=False)
+    if quiet or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
+        task = bar.add_task(escape(what), total=total)
+
+        def advance() -> None:
+            bar.advance(task)
+            bar.refresh()
+
+        yield advance
 
 
 @contextlib.contextmanager

@@ -14,6 +14,11 @@ def bench() -> int:
     return _main("scalpel_graph.cli.bench")
 
 
+def calibrate() -> int:
+    """``scalpel-calibrate``."""
+    return _main("scalpel_graph.cli.calibrate")
+
+
 def _main(module: str) -> int:
     # An interrupted import leaves a traceback from deep inside numpy; without a handler, nothing.
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -17,7 +17,7 @@ from scalpel_graph.cli import console as cli
 from scalpel_graph.cli import summary
 from scalpel_graph.errors import InputError
 from scalpel_graph.report import BeforeAfter, Report
-from scalpel_graph.target import available_targets
+from scalpel_graph.target import target_names
 from scalpel_graph.verify import ATOL, RTOL
 from scalpel_graph.version import __version__
 
@@ -60,6 +60,7 @@ def _main(arguments: Sequence[str]) -> int:
             rtol=options.rtol,
             atol=options.atol,
             skip_passes=options.skip_pass,
+            autotune=options.autotune,
             progress=step,
         )
         report = result.report
@@ -92,7 +93,8 @@ def _parser() -> cli.Parser:
         "--target",
         metavar="NAME",
         default="cpu",
-        help=f"hardware to optimize for: {', '.join(available_targets())}, or a FILE.toml (default: cpu)",
+        help=f"hardware to optimize for: {', '.join(target_names())}, or a FILE.toml (default: cpu, this"
+        " machine's instruction set)",
     )
     parser.add_argument(
         "--report", metavar="FILE", type=Path, help="write what was done and why: FILE.json or FILE.html"
@@ -123,6 +125,11 @@ def _parser() -> cli.Parser:
     )
     model.add_argument(
         "--threads", metavar="N", type=cli.positive, default=1, help="threads it will run on (default: 1)"
+    )
+    model.add_argument(
+        "--autotune",
+        action="store_true",
+        help="time the candidates of each layer on this machine instead of predicting them",
     )
     model.add_argument(
         "--skip-pass", metavar="NAME", action="append", default=[], help="leave a pass out; repeatable"

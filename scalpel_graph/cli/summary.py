@@ -39,7 +39,7 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
         of_all = f": {len(sparse)} of {show.plural(len(report.layers), 'layer')}"
         out.print(Text.assemble("\n", ("Made sparse", "bold"), of_all))
         shown = sparse if verbose else _most_saved(sparse)
-        out.print(_indented(_sparse_layers(shown)))
+        out.print(_indented(_sparse_layers(shown, report.times)))
         if len(shown) < len(sparse):
             rest = f"and {len(sparse) - len(shown)} more that save less time; -v lists them"
             out.print(_indented(Text(rest, "dim")))
@@ -73,7 +73,7 @@ def _figures(report: Report) -> Table:
         before, after = report.predicted_us
         gain = f"{before / after:.1f}×" if after > 0 else ""
         table.add_row(
-            "predicted time, these layers", show.microseconds(before), show.microseconds(after), gain
+            f"{report.times} time, these layers", show.microseconds(before), show.microseconds(after), gain
         )
     return table
 
@@ -95,13 +95,13 @@ def _most_saved(layers: Sequence[LayerDecision]) -> Sequence[LayerDecision]:
     return [layer for layer in layers if id(layer) in kept]
 
 
-def _sparse_layers(layers: Sequence[LayerDecision]) -> Table:
+def _sparse_layers(layers: Sequence[LayerDecision], times: str) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
     table.add_column("layer", overflow="fold")
     table.add_column("operator")
     table.add_column("group")
     table.add_column("stored", justify="right")
-    table.add_column("predicted", justify="right")
+    table.add_column(times, justify="right")
     table.add_column("against dense", justify="right")
     for layer in layers:
         table.add_row(

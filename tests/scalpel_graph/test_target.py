@@ -4,15 +4,19 @@ from importlib import resources
 
 import pytest
 
+from scalpel_graph import target as target_module
 from scalpel_graph.errors import InputError
-from scalpel_graph.target import available_targets, load_target, parse_target
+from scalpel_graph.target import CpuTarget, available_targets, load_target, parse_target, target_names
+from scalpel_graph.target_toml import to_toml
 
-CONV = "conv_gflops = [0-9[].*"
-TEXT = (resources.files("scalpel_graph") / "targets" / "cpu.toml").read_text(encoding="utf-8")
+TEXT = to_toml(load_target("avx2"))
+CALL = "call = [0-9.]+"
+MULTIPLY_ADD = "multiply_add = [0-9[].*"
 
 
 def test_every_shipped_profile_loads():
-    assert "cpu" in available_targets()
+    assert {"avx2", "gpu"} <= set(available_targets())
+    assert target_names() == ["cpu", *available_targets()]
     for name in available_targets():
         target = load_target(name)
         assert target.name == name and target.option == name
@@ -22,7 +26,7 @@ def test_every_shipped_profile_loads():
 def test_a_gpu_profile_states_the_multiple_of_its_widths_and_no_kernels():
     target = load_target("gpu")
     assert (target.kind, target.round_channels_to) == ("gpu", 8)
-    assert load_target("cpu").round_channels_to == 16
+    assert load_target("avx2").round_channels_to == 16
     text = 'kind = "gpu"\ndescription = "some"\n'
     assert parse_target(text, "mine", None).round_channels_to == 1
     with pytest.raises(InputError, match="round_channels_to must be a whole number of at least 1, got 0"):
@@ -36,7 +40,7 @@ def test_a_file_of_ones_own_is_read_and_remembers_where_it_came_from(tmp_path):
     path.write_text(TEXT)
     target = load_target(str(path))
     assert (target.name, target.option) == ("laptop", str(path))
-    assert replace(target, name="cpu", source=None) == load_target("cpu")
+    assert replace(target, name="avx2", source=None) == load_target("avx2")
 
 
 @pytest.mark.parametrize("name", ["mcu", "nonsense", ""])
@@ -67,21 +71,25 @@ def test_unreadable_files(tmp_path):
         ('kind = "cpu"', "kind = ", "not valid TOML"),
         ('kind = "cpu"', 'kind = "npu"', "kind is 'npu', must be one of cpu, gpu"),
         ('kind = "cpu"', "", "kind is missing"),
-        ("cores = 2", "cores = 0", "cores must be a whole number of at least 1, got 0"),
-        ("cores = 2", "cores = true", "cores must be a whole number of at least 1, got True"),
+        ("lanes = [0-9]+", "lanes = 0", "lanes must be a whole number of at least 1, got 0"),
+        ("lanes = [0-9]+", "lanes = true", "lanes must be a whole number of at least 1, got True"),
+        ("lanes = [0-9]+", "", "lanes is missing"),
+        ("lanes = [0-9]+", "lanes = 8\nlane = 8", "lane is not a known key; did you mean lanes?"),
         ("margin = [0-9.]+", "margin = 1.5", "margin must be a number from 0 to 1, got 1.5"),
-        ("l2_gbps = [0-9.]+", "", "memory.l2_gbps is missing"),
-        ("l2_gbps = [0-9.]+", "l2_gbps = -3", "memory.l2_gbps must be a positive number, got -3"),
-        ("l2_gbps = [0-9.]+", "l2_gbps = inf", "memory.l2_gbps must be a positive number, got inf"),
-        ("l2_gbps = [0-9.]+", 'l2_gbps = 9\nl2_gpbs = 9', "l2_gpbs is not a known key; did you mean"),
-        (CONV, 'conv_gflops = "x"', "dense.conv_gflops must be a positive number"),
-        (CONV, "conv_gflops = []", "dense.conv_gflops must be a number or a list"),
-        (CONV, "conv_gflops = [[1]]", "dense.conv_gflops must be a number or a list of"),
-        (CONV, "conv_gflops = [[2, 1], [1, 1]]", "conv_gflops must list its columns"),
-        (r"group_shape = \[4, 1\]", "group_shape = [4]", "kernels[0].group_shape must be two whole numbers"),
-        (r"group_shape = \[4, 1\]", "group_shape = [8, 1]", "kernels lists group_shape [8, 1] twice"),
+        (CALL, "", "dense.pointwise[0].call is missing"),
+        (CALL, "call = -3", "dense.pointwise[0].call must be a number of at least 0, got -3"),
+        (CALL, "call = inf", "dense.pointwise[0].call must be a number of at least 0, got inf"),
+        (CALL, "call = 3\nwieght = 3", "dense.pointwise[0].wieght is not a known key; did you mean weight?"),
+        (CALL, "call = 3\nunrolled = 3", "dense.pointwise[0].unrolled is not a known key"),
+        ("threads = 2", "threads = 1", "dense.pointwise[1].threads is 1 twice for pointwise"),
+        (MULTIPLY_ADD, 'multiply_add = "x"', "multiply_add must be a number of at least 0"),
+        (MULTIPLY_ADD, "multiply_add = []", "multiply_add must be a number or a list"),
+        (MULTIPLY_ADD, "multiply_add = [[1]]", "multiply_add must be a number or a list of"),
+        (MULTIPLY_ADD, "multiply_add = [[2, 1], [1, 1]]", "multiply_add must list its sizes"),
+        (r"group_shape = .*", "group_shape = [4]", "kernels[0].group_shape must be two whole numbers"),
+        (r"group_shape = .*", "group_shape = [2, 1]", "kernels lists group_shape [2, 1] twice"),
         ('isa = "avx2"', "isa = 2", "isa must be a text, got 2"),
-        (r"\[sparse\]", "[spars]", "sparse is missing"),
+        (r"\[\[dense.gemv\]\]", "[[dense.gemw]]", "dense.gemw is not a known key; did you mean gemv?"),
     ],
 )  # fmt: skip
 def test_errors_name_the_file_and_the_key(tmp_path, find, put, message):
@@ -98,3 +106,26 @@ def test_kernels_must_be_a_list_of_tables():
     for kernels in ("", "kernels = 3\n"):
         with pytest.raises(InputError, match=r"kernels (is missing|must be a list of tables)"):
             parse_target(kernels + head, "mine", None)
+
+
+def shipped(monkeypatch, isa, processor):
+    monkeypatch.setattr(target_module, "chosen_isa", lambda: isa)
+    monkeypatch.setattr(target_module, "processor", lambda: processor)
+    return load_target("cpu")
+
+
+def test_cpu_is_the_profile_of_the_instruction_set(monkeypatch):
+    for isa in ("avx2",):
+        assert shipped(monkeypatch, isa, "nobody's").name == isa
+
+
+def test_cpu_is_the_profile_of_this_very_processor_if_there_is_one(monkeypatch):
+    for name in available_targets():
+        target = load_target(name)
+        if isinstance(target, CpuTarget) and "processor" in target.host:
+            assert shipped(monkeypatch, target.isa, target.host["processor"]) == target
+
+
+def test_cpu_without_a_profile_says_how_to_make_one(monkeypatch):
+    with pytest.raises(InputError, match="no profile for abacus kernels; make one with scalpel-calibrate"):
+        shipped(monkeypatch, "abacus", "")

@@ -1,0 +1,135 @@
+"""The layers that a machine is measured on.
+
+They cover what networks are made of: few and many channels, small and large pictures, kernels of several sizes,
+strides, matrices that fit each cache and some that fit none. The picture sizes are those of networks, since
+what is left over at the ends of vectors and tiles depends on them; the numbers of channels mostly are not, so
+that real layers are not among them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from scalpel_graph.cost import LayerWork
+from scalpel_graph.group_csr import Array, GroupShape
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """A layer without its weights.
+
+    Attributes:
+        work: for the cost model.
+        attributes: of the sparse operator (`scalpel_graph.ops`), ``weight_shape`` among them.
+        x_shape: of its input.
+    """
+
+    work: LayerWork
+    attributes: dict[str, Any] = field(hash=False)
+    x_shape: tuple[int, ...]
+
+    def weights(self, rng: np.random.Generator, group_shape: GroupShape, density: float) -> Array:
+        """``[M, K]`` float32 with about this share of its groups not zero, in random places; at least one."""
+        M, K = self.work.M, self.work.K
+        r, c = group_shape
+        kept = rng.random((-(-M // r), -(-K // c))) < density
+        kept[0, 0] = True
+        mask = np.repeat(np.repeat(kept, r, axis=0), c, axis=1)[:M, :K]
+        # Of one size: products neither overflow nor become subnormal, which is slow.
+        return np.where(mask, np.float32(0.01), np.float32(0))
+
+
+def conv(
+    channels: int,
+    outputs: int,
+    kernel: int,
+    size: int,
+    *,
+    stride: int = 1,
+    group: int = 1,
+    padding: int | None = None,
+    spatial: int = 2,
+) -> LayerShape:
+    """A Conv of one picture.
+
+    Args:
+        channels: of the input.
+        outputs: channels of the output.
+        kernel, size, stride: along each axis.
+        group: groups.
+        padding: on every side; None: as keeps the size at a stride of 1.
+        spatial: number of axes.
+    """
+    padding = kernel // 2 if padding is None else padding
+    out = (size + 2 * padding - kernel) // stride + 1
+    work = LayerWork(
+        "Conv",
+        outputs,
+        channels // group * kernel**spatial,
+        out**spatial,
+        group=group,
+        kernel=(kernel,) * spatial,
+        strides=(stride,) * spatial,
+        dilations=(1,) * spatial,
+        pads=(padding,) * (2 * spatial),
+        in_size=(size,) * spatial,
+        out_size=(out,) * spatial,
+    )
+    attributes = {
+        "weight_shape": [outputs, channels // group, *work.kernel],
+        "strides": list(work.strides),
+        "pads": list(work.pads),
+        "dilations": list(work.dilations),
+        "group": group,
+    }
+    return LayerShape(work, attributes, (1, channels, *work.in_size))
+
+
+def gemm(inputs: int, outputs: int, rows: int = 1) -> LayerShape:
+    """A Gemm of so many rows of X."""
+    return LayerShape(
+        LayerWork("Gemm", outputs, inputs, rows), {"weight_shape": [outputs, inputs]}, (rows, inputs)
+    )
+
+
+#: Layers that are measured dense and sparse.
+LAYERS: tuple[LayerShape, ...] = (
+    *(
+        conv(*shape)
+        for shape in (
+            (16, 96, 1, 80), (24, 72, 1, 56), (32, 32, 1, 112), (48, 96, 1, 40), (64, 192, 1, 28),
+            (96, 160, 1, 28), (96, 384, 1, 14), (112, 672, 1, 14), (128, 160, 1, 56), (128, 384, 1, 17),
+            (160, 96, 1, 28), (320, 320, 1, 14), (320, 1280, 1, 7), (384, 96, 1, 14), (640, 192, 1, 14),
+            (640, 320, 1, 7), (768, 768, 1, 7), (1024, 512, 1, 3), (1280, 320, 1, 7), (1536, 384, 1, 4),
+            (16, 32, 3, 64), (32, 32, 3, 56), (32, 48, 5, 27), (48, 48, 3, 40), (64, 96, 5, 28), (96, 96, 3, 28),
+            (128, 64, 3, 32), (160, 160, 3, 14), (160, 192, 3, 9), (192, 192, 3, 20), (256, 384, 3, 17),
+            (320, 320, 3, 7), (384, 256, 3, 13), (640, 384, 3, 7), (768, 256, 3, 5), (32, 32, 7, 24),
+        )
+    ),
+    *(conv(*shape, stride=2) for shape in ((32, 64, 3, 112), (96, 192, 3, 28), (192, 384, 3, 14))),
+    *(conv(*shape, stride=2, padding=0) for shape in ((96, 160, 1, 56), (320, 640, 1, 14))),
+    *(conv(*shape, group=group) for *shape, group in ((128, 128, 3, 14, 4), (96, 96, 3, 28, 2))),
+    *(conv(*shape, spatial=1) for shape in ((64, 128, 5, 200), (256, 256, 3, 100), (384, 192, 1, 64))),
+    *(
+        gemm(*shape)
+        for shape in (
+            (120, 84), (256, 256), (512, 128), (640, 640), (512, 2500), (1280, 320), (1024, 1024), (3000, 1000),
+            (1536, 3072), (2500, 2500), (4096, 2048), (6000, 4096),
+        )
+    ),
+    *(gemm(640, 640, rows) for rows in (2, 4, 8, 16, 32, 50, 100, 200)),
+    *(gemm(1536, 1536, rows) for rows in (4, 16, 64, 128)),
+    *(gemm(256, 256, rows) for rows in (8, 32, 128)),
+    *(gemm(1280, 320, rows) for rows in (2, 16, 100)),
+    *(gemm(512, 2048, rows) for rows in (2, 8, 64, 196)),
+)  # fmt: skip
+
+#: Layers that are always dense.
+DENSE_LAYERS: tuple[LayerShape, ...] = tuple(
+    conv(channels, channels, kernel, size, stride=stride, group=channels)
+    for channels, kernel, size, stride in ((32, 3, 56, 1), (96, 3, 56, 2), (384, 3, 14, 1), (672, 5, 7, 1))
+)
+
+#: Shares of groups that are stored.
+DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)

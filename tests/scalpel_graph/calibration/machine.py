@@ -1,0 +1,32 @@
+"""A made-up machine that takes exactly what a profile says: calibration must find that profile's times again."""
+
+from dataclasses import replace
+from typing import Any
+
+from scalpel_graph import cost, group_csr
+from scalpel_graph.calibration.measure import Job, Sample, resident_bytes
+from scalpel_graph.target import CpuTarget, load_target
+
+PROFILE = load_target("avx2")
+
+
+class Machine:
+    """Answers as `scalpel_graph.calibration.measure.Measure` does, from the prices of a profile."""
+
+    def __init__(self, target: CpuTarget) -> None:
+        self.target = target
+        self.jobs: list[Job] = []
+
+    def __call__(self, job: Job, weights: Any) -> dict[str, float]:
+        self.jobs.append(job)
+        density = group_csr.density(weights, job.group_shape or (1, 1))
+        sample = Sample(job, density, {})
+        work = replace(job.layer.work, network_bytes=resident_bytes(sample))
+        if job.group_shape is not None:
+            op_type = "GroupCsrConv" if work.is_conv else "GroupCsrGemm"
+            return {op_type: cost.sparse_us(work, job.group_shape, density, self.target, job.threads)}
+        times = {"Conv" if work.is_conv else "Gemm": cost.dense_us(work, self.target, job.threads)}
+        if cost.dense_operation(work, self.target.block) in ("pointwise", "conv", "depthwise"):
+            times["ReorderInput"] = cost.reorder_us(4 * work.inputs, self.target, job.threads)
+            times["ReorderOutput"] = cost.reorder_us(4 * work.M * work.N, self.target, job.threads)
+        return times
