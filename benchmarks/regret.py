@@ -1,9 +1,10 @@
 """Regret of the cost model: how much longer its choices take than the best ones.
 
-``python -m benchmarks.regret`` takes layers of real networks that no calibration measures, prunes random weights
+``python -m benchmarks.regret`` takes layers of real networks that no calibration measures, prunes random
+weights
 of their shapes to several sparsities in several group shapes, and times every way to run each: dense in ONNX
-Runtime, and each group shape in our kernels, in turns. The regret of a choice is its time over the least of all
-measured times, less 1. Next to the cost model's choices stand those of simple rules:
+Runtime, and each group shape in our kernels, in turns. The regret of a choice is its time over the least of
+all measured times, less 1. Next to the cost model's choices stand those of simple rules:
 
 - always dense;
 - always sparse, in the group shape that was pruned;
@@ -13,7 +14,6 @@ Times are those of the nodes alone, as in a network whose other layers are run t
 dense and sparse Conv layers costs at its borders is measured by ``benchmarks.networks``.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -180,7 +180,7 @@ def measure(
     target: CpuTarget,
     rng: np.random.Generator,
 ) -> Iterator[Case]:
-    """Times every layer at every sparsity and number of threads, pruned in one of the target's group shapes."""
+    """Times every layer at every sparsity and number of threads, pruned in some group shape of the target."""
     shapes = [kernel.group_shape for kernel in target.kernels]
     for layer, sparsity in product(layers, sparsities):
         fitting = [shape for shape in shapes if layer.work.M // layer.work.group % shape[0] == 0] or [(1, 1)]

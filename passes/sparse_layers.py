@@ -112,7 +112,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
         if layer.work.is_conv:
             best = cost.fastest_sparse(ways)
             chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
-        reason = _reason(layer, ways, alone, chosen, target.min_columns, verb)
+        reason = _reason(layer, ways, alone, chosen, min_columns=target.min_columns, verb=verb)
         density = float(np.count_nonzero(layer.weights)) / layer.weights.size
         label = node_label(layer.node)
         decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason))
@@ -127,12 +127,24 @@ def _candidates(layer: Layer, context: PassContext, target: CpuTarget) -> list[C
     ways = cost.candidates(layer.work, layer.weights, target, context.threads)
     if context.tuner is None:
         return ways
-    name = node_label(layer.node)
-    return context.tuner.retime(name, layer.work, layer.weights, layer.attributes, ways, context.threads)
+    return context.tuner.retime(
+        ways,
+        layer.work,
+        layer.weights,
+        attributes=layer.attributes,
+        threads=context.threads,
+        name=node_label(layer.node),
+    )
 
 
 def _reason(
-    layer: Layer, ways: list[Candidate], alone: Candidate, chosen: Candidate, min_columns: int, verb: str
+    layer: Layer,
+    ways: list[Candidate],
+    alone: Candidate,
+    chosen: Candidate,
+    *,
+    min_columns: int,
+    verb: str,
 ) -> str:
     dense = ways[0].predicted_us
     best = cost.fastest_sparse(ways)

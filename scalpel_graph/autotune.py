@@ -84,18 +84,24 @@ class Autotuner:
     _times: dict[str, float] | None = field(default=None, repr=False)
 
     def retime(
-        self, name: str, work: LayerWork, weights: Array, attributes: Mapping[str, Any], ways: Sequence[Candidate],
+        self,
+        ways: Sequence[Candidate],
+        work: LayerWork,
+        weights: Array,
+        *,
+        attributes: Mapping[str, Any],
         threads: int,
-    ) -> list[Candidate]:  # fmt: skip
+        name: str,
+    ) -> list[Candidate]:
         """The candidates worth timing, dense first, with measured times instead of predicted ones.
 
         Args:
-            name: of the layer, for `tell`.
-            work: what it computes.
+            ways: all candidates, dense first.
+            work: what the layer computes.
             weights: ``[M, K]``.
             attributes: of its sparse operator.
-            ways: all candidates, dense first.
             threads: intra-op threads.
+            name: of the layer, for `tell`.
         """
         best = min(way.predicted_us for way in ways)
         ways = [way for way in ways if way.decision == "dense" or way.predicted_us <= _HOPELESS * best]
@@ -134,8 +140,8 @@ class Autotuner:
             Path(name).replace(self.path)
         except OSError as error:
             raise InputError(
-                f"{self.path}: measured times cannot be kept ({error.strerror}); set XDG_CACHE_HOME to a folder"
-                " that can be written"
+                f"{self.path}: measured times cannot be kept ({error.strerror}); set XDG_CACHE_HOME to a"
+                " folder that can be written"
             ) from error
 
     def _load(self) -> dict[str, float]:

@@ -4,11 +4,12 @@ A layer's time is a sum of what it does, each at the price that was measured for
 stored weight, input and output element costs so much, and no price is negative, so more work never looks
 faster. Some prices depend on size, and are points to interpolate between: a multiply-add costs more where
 there are few pixels, a weight costs more the farther away from the core it is kept. `target.OPERATIONS` lists
-what is counted; the prices are the target's profile, which ``scalpel-calibrate`` fits (`scalpel_graph.calibration`).
+what is counted; the prices are the target's profile, which ``scalpel-calibrate`` fits
+(`scalpel_graph.calibration`).
 
-Weights are read from wherever they are kept between two runs of the *network*: a small matrix in a large network
-comes from memory each time. `LayerWork.network_bytes` says how large the network is; the sparse form of a layer
-is taken to live among layers as sparse as itself.
+Weights are read from wherever they are kept between two runs of the *network*: a small matrix in a large
+network comes from memory each time. `LayerWork.network_bytes` says how large the network is; the sparse form
+of a layer is taken to live among layers as sparse as itself.
 
 What a layer's choice does to its neighbours (layout changes) is `scalpel_graph.layout`'s business.
 """
@@ -41,7 +42,8 @@ class LayerWork:
         K: multiply-adds per output.
         N: columns: rows of X, or output pixels of the whole batch.
         group: groups of a Conv.
-        kernel, strides, dilations, in_size, out_size: of a Conv, one number for each spatial axis; else empty.
+        kernel, strides, dilations, in_size, out_size: of a Conv, one number for each spatial axis; else
+            empty.
         pads: of a Conv, begins, then ends.
         network_bytes: weights of all layers of the network together; 0 if this layer is all there is.
     """

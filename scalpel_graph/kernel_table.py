@@ -1,4 +1,4 @@
-"""What the table of compiled kernels says: instruction sets, and the group shapes that have kernels of their own."""
+"""What the table of compiled kernels says: instruction sets, and group shapes with kernels of their own."""
 
 import re
 
@@ -39,7 +39,7 @@ def group_shapes() -> list[GroupShape]:
 
 
 def lanes(isa: str) -> int:
-    """Floats in a vector of an instruction set: the width of its widest GEMV kernel of one row; 1 if it has none."""
+    """Floats in a vector of an instruction set: the width of its widest GEMV kernel of one row, or 1."""
     widths = [1]
     for kernel in _kernels.kernels():
         found = _NAME.match(kernel["name"])

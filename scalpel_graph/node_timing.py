@@ -1,7 +1,7 @@
 """How long ONNX Runtime takes for the nodes of a model, from its own profiler.
 
-A session's time holds more than its nodes: for a small layer mostly the way into ONNX Runtime and out of it, for
-a dense Conv also the changes to the blocked layout and back, which a network of many such layers does not
+A session's time holds more than its nodes: for a small layer mostly the way into ONNX Runtime and out of it,
+for a dense Conv also the changes to the blocked layout and back, which a network of many such layers does not
 have. The profiler tells them apart.
 """
 
@@ -33,7 +33,8 @@ _MAX_RUNS = 200
 class NodeTimer:
     """A session whose nodes are timed, one at a time, to be used as a context.
 
-    Each thread has a core of its own from beginning to end, where the system lets one choose: where other programs
+    Each thread has a core of its own from beginning to end, where the system lets one choose: where other
+        programs
     run too, it would else now and then put two of them on one.
 
     Args:

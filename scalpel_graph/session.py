@@ -58,8 +58,8 @@ def session(
         threads: intra-op threads; 0 lets ONNX Runtime choose.
         profile: where ``end_profiling`` writes how long each node took (a prefix of the file's name); None
             for no profile.
-        cores: to pin the worker threads to, one for each thread but the first, which is the caller's own; empty
-            leaves that to the system.
+        cores: to pin the worker threads to, one for each thread but the first, which is the caller's own;
+            empty leaves that to the system.
 
     Raises:
         SessionError: ONNX Runtime cannot load the model.

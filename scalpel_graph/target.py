@@ -118,7 +118,7 @@ class CpuTarget(Target):
 
 
 def target_names() -> list[str]:
-    """What ``--target`` can be called with beside a file: `HOST`, and the profiles that ship with the package."""
+    """What ``--target`` takes beside a file: `HOST`, and the profiles that ship with the package."""
     return [HOST, *available_targets()]
 
 
@@ -150,8 +150,8 @@ def load_target(name: str) -> Target:
         close = get_close_matches(name, target_names(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise InputError(
-            f"target {name!r}: no such profile; {hint}choose from {', '.join(target_names())}, or give a .toml"
-            " file"
+            f"target {name!r}: no such profile; {hint}choose from {', '.join(target_names())}, or give a"
+            " .toml file"
         )
     text = (resources.files("scalpel_graph") / "targets" / f"{name}.toml").read_text(encoding="utf-8")
     return parse_target(text, name, None)
@@ -171,7 +171,8 @@ def _for_host(names: Sequence[str]) -> str:
                 return name
     if not fitting:
         raise InputError(
-            f"target {HOST}: there is no profile for {isa} kernels; make one with scalpel-calibrate and give its file"
+            f"target {HOST}: there is no profile for {isa} kernels; make one with scalpel-calibrate and give"
+            " its file"
         )
     return fitting[0]
 

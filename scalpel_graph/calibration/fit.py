@@ -1,7 +1,7 @@
 """Fits prices to measured times: least squares without negative prices.
 
-Each sample is one equation, scaled so that relative errors count. A price that depends on size is a sum of hat
-functions over the logarithm of the size, so that the whole model stays linear; neighbouring points are
+Each sample is one equation, scaled so that relative errors count. A price that depends on size is a sum of
+hat functions over the logarithm of the size, so that the whole model stays linear; neighbouring points are
 tied together lightly, where too few samples lie between them. Samples that the rest contradicts (something
 else was running) lose weight step by step.
 """
@@ -34,7 +34,8 @@ KNOTS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "weight": (64, 256, 1024, 4096, 16384, 65536),
     },
 }
-#: Prices that are nothing at the last knot: they say what the small, or at the first: what the large cost more.
+#: Prices that are nothing at the last knot: they say what the small, or at the first: what the large cost
+#: more.
 _ZERO_AT_END = ("few_multiply_adds",)
 _ZERO_AT_START = ("large_input",)
 _SMOOTHNESS = 0.02
@@ -95,7 +96,9 @@ def fit(
 
 
 def nnls(A: _Floats, b: _Floats) -> _Floats:
-    """The ``x`` without negative entries that makes ``|A x - b|`` least (Lawson and Hanson, 1974, chapter 23).
+    """The ``x`` without negative entries that makes ``|A x - b|`` least.
+
+    Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23.
 
     Args:
         A: ``[m, n]``.

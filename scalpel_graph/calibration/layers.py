@@ -1,9 +1,9 @@
 """The layers that a machine is measured on.
 
-They cover what networks are made of: few and many channels, small and large pictures, kernels of several sizes,
-strides, matrices that fit each cache and some that fit none. The picture sizes are those of networks, since
-what is left over at the ends of vectors and tiles depends on them; the numbers of channels mostly are not, so
-that real layers are not among them.
+They cover what networks are made of: few and many channels, small and large pictures, kernels of several
+sizes, strides, matrices that fit each cache and some that fit none. The picture sizes are those of networks,
+since what is left over at the ends of vectors and tiles depends on them; the numbers of channels mostly are
+not, so that real layers are not among them.
 """
 
 from dataclasses import dataclass, field
@@ -102,7 +102,8 @@ LAYERS: tuple[LayerShape, ...] = (
             (96, 160, 1, 28), (96, 384, 1, 14), (112, 672, 1, 14), (128, 160, 1, 56), (128, 384, 1, 17),
             (160, 96, 1, 28), (320, 320, 1, 14), (320, 1280, 1, 7), (384, 96, 1, 14), (640, 192, 1, 14),
             (640, 320, 1, 7), (768, 768, 1, 7), (1024, 512, 1, 3), (1280, 320, 1, 7), (1536, 384, 1, 4),
-            (16, 32, 3, 64), (32, 32, 3, 56), (32, 48, 5, 27), (48, 48, 3, 40), (64, 96, 5, 28), (96, 96, 3, 28),
+            (16, 32, 3, 64), (32, 32, 3, 56), (32, 48, 5, 27), (48, 48, 3, 40), (64, 96, 5, 28),
+            (96, 96, 3, 28),
             (128, 64, 3, 32), (160, 160, 3, 14), (160, 192, 3, 9), (192, 192, 3, 20), (256, 384, 3, 17),
             (320, 320, 3, 7), (384, 256, 3, 13), (640, 384, 3, 7), (768, 256, 3, 5), (32, 32, 7, 24),
         )
@@ -114,7 +115,8 @@ LAYERS: tuple[LayerShape, ...] = (
     *(
         gemm(*shape)
         for shape in (
-            (120, 84), (256, 256), (512, 128), (640, 640), (512, 2500), (1280, 320), (1024, 1024), (3000, 1000),
+            (120, 84), (256, 256), (512, 128), (640, 640), (512, 2500), (1280, 320), (1024, 1024),
+            (3000, 1000),
             (1536, 3072), (2500, 2500), (4096, 2048), (6000, 4096),
         )
     ),

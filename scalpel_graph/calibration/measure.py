@@ -20,8 +20,8 @@ from scalpel_graph.one_layer import INPUT, one_layer
 _TURN_S = 0.025
 #: Runs of a layer whose weights are driven out of the caches before each.
 _COLD_RUNS = 6
-#: Matrices are measured cold too if they store at least this much. With less, what a network has at hand and a
-#: sweep drives out as well (ONNX Runtime's own data and code) would count for more than the weights.
+#: Matrices are measured cold too if they store at least this much. With less, what a network has at hand and
+#: a sweep drives out as well (ONNX Runtime's own data and code) would count for more than the weights.
 _COLD_BYTES = 1 << 19
 
 

@@ -67,8 +67,8 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog=_PROG,
         usage=f"{_PROG} OUT.toml [options]",
-        description="Measures how fast this machine runs dense and sparse layers, in a few minutes, and writes "
-        "it as a profile\nthat scalpel-opt --target takes.",
+        description="Measures how fast this machine runs dense and sparse layers, in a few minutes, and\n"
+        "writes it as a profile that scalpel-opt --target takes.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

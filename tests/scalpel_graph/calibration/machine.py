@@ -1,4 +1,4 @@
-"""A made-up machine that takes exactly what a profile says: calibration must find that profile's times again."""
+"""A made-up machine that takes exactly what a profile says: calibration must find its times again."""
 
 from dataclasses import replace
 from typing import Any

@@ -43,8 +43,8 @@ def test_the_machine_is_found_again(built):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "layer",
-    [conv(64, 256, 1, 56), conv(128, 128, 3, 28), conv(512, 512, 3, 7), conv(256, 512, 1, 28, stride=2, padding=0),
-     gemm(2048, 1000), gemm(4096, 4096), gemm(768, 3072, 128)],
+    [conv(64, 256, 1, 56), conv(128, 128, 3, 28), conv(512, 512, 3, 7),
+     conv(256, 512, 1, 28, stride=2, padding=0), gemm(2048, 1000), gemm(4096, 4096), gemm(768, 3072, 128)],
 )  # fmt: skip
 def test_layers_it_was_not_fitted_on_are_predicted(built, layer, threads):
     target, _ = built
