@@ -72,8 +72,9 @@ struct GemvCall {
 struct GemvKernel {
   const char* name;
   GemvLayout layout;
-  int width;        // floats of an item
-  int most_rows;    // of X for which one GEMV each beats SpMM
+  int width;      // floats of an item
+  int streams;    // of a slice: what the kernel interleaves
+  int most_rows;  // of X for which one GEMV each beats SpMM
   void (*run_u16)(const GemvCall& call);
   void (*run_u32)(const GemvCall& call);
 };
@@ -113,8 +114,5 @@ struct KernelSet {
 // The first kernel of the set that handles groups of r × c.
 const SpmmKernel& spmm_kernel(const KernelSet& set, int64_t r);
 const GemvKernel& gemv_kernel(const KernelSet& set, int64_t r, int64_t c);
-
-// The streams of one slice; all kernels interleave this many.
-constexpr int kSliceStreams = 8;
 
 }  // namespace scalpel

@@ -1,6 +1,6 @@
 // AVX2 + FMA under the names that the generic kernels use.
 //
-// Included by avx2.cpp only; all of it has internal linkage.
+// Included by the translation units of AVX2 and of what contains it only; all of it has internal linkage.
 #pragma once
 
 #include <immintrin.h>
