@@ -15,7 +15,7 @@ namespace {
 constexpr SpmmKernel kSpmm[] = {
     {"spmm_8x3_avx512", 8, 3, spmm<Avx512, 8, 3>},
     {"spmm_4x6_avx512", 4, 6, spmm<Avx512, 4, 6>},
-    {"spmm_2x12_avx512", 2, 12, spmm<Avx512, 2, 12>},
+    {"spmm_2x6_avx512", 2, 6, spmm<Avx512, 2, 6>},
     {"spmm_1x14_avx512", 1, 14, spmm<Avx512, 1, 14>},
 };
 

@@ -34,6 +34,7 @@ void multiply_tile(const SpmmCall& call, const PixelVector* pixels, bool whole_v
   const int64_t rows = call.rows - row;
   // Small tiles take several steps at once, each with its own sums, to hide the latency of a multiply-add.
   constexpr int kSteps = Simd::steps_at_once(Rows, Vectors);
+  constexpr int kVectorsPerLine = 16 / Simd::kLanes;
   Vector partial[kSteps][Rows][Vectors];
   const float* bias = call.bias != nullptr ? call.bias + row : kNoBias;
 #pragma GCC unroll 16
@@ -48,6 +49,11 @@ void multiply_tile(const SpmmCall& call, const PixelVector* pixels, bool whole_v
   }
   const auto take_step = [&](Vector(&sums)[Rows][Vectors], int64_t step, const float* w) __attribute__((always_inline)) {
     const size_t offset = offsets[step];
+    if constexpr (Simd::fetches_ahead(Rows)) {
+      const size_t ahead = offsets[step + kStepsAhead];
+#pragma GCC unroll 16
+      for (int t = 0; t < Vectors; t += kVectorsPerLine) __builtin_prefetch(sources[t] + ahead);
+    }
     Vector x[Vectors];
 #pragma GCC unroll 16
     for (int t = 0; t < Vectors; ++t) x[t] = Simd::load(sources[t] + offset);

@@ -20,12 +20,15 @@ struct PixelVector {
   uint16_t count;
 };
 
+// SpMM fetches activations into the first cache this many steps before it multiplies them.
+constexpr int64_t kStepsAhead = 8;
+
 // A range of row blocks times a panel of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
 // steps s of row m. Layout of the weights: see row_blocks.h.
 struct SpmmCall {
   const int64_t* group_begin;  // first step of each row group, and the end
   const float* weights;
-  const uint32_t* offsets;  // [steps] in floats
+  const uint32_t* offsets;  // [steps + kStepsAhead] in floats; what is past the end is never multiplied
   int64_t r;                // rows of a row group
   int64_t block_begin, block_end;
   int64_t rows;  // what there is of rows from the first block to the end of the matrix

@@ -30,6 +30,7 @@ alignas(32) constexpr int32_t kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
 
 struct Avx2 {
   using Vector = __m256;
+  using Mask = __m256i;
   static constexpr int kLanes = 8;
 
   // Rows of a register tile: 16 registers hold rows × vectors sums, the vectors of activations and one weight, and
@@ -42,6 +43,9 @@ struct Avx2 {
     constexpr int kMostSums = 12;
     return rows * vectors * 4 <= kMostSums ? 4 : rows * vectors * 2 <= kMostSums ? 2 : 1;
   }
+
+  // Fetching ahead costs a load for each line of activations, which few rows cannot spare.
+  static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector set(float value) { return _mm256_set1_ps(value); }
@@ -64,9 +68,11 @@ struct Avx2 {
     return _mm256_permutevar8x32_ps(v, _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompress.lanes[mask])));
   }
 
-  static Vector load_first(const float* from, int count) {
-    return _mm256_maskload_ps(from, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 8 - count)));
-  }
+  // Lanes [begin, end).
+  static Mask lanes(int begin, int end) { return _mm256_andnot_si256(first_lanes(begin), first_lanes(end)); }
+  // Zero in the other lanes, which are not read.
+  static Vector load_masked(const float* from, Mask mask) { return _mm256_maskload_ps(from, mask); }
+  static Vector load_first(const float* from, int count) { return load_masked(from, first_lanes(count)); }
 
   // In pieces: a masked store takes tens of cycles on AMD's processors.
   static void store_first(float* to, Vector v, int count) {
@@ -119,6 +125,11 @@ struct Avx2 {
     v[5] = _mm256_permute2f128_ps(b1, b5, 0x31);
     v[6] = _mm256_permute2f128_ps(b2, b6, 0x31);
     v[7] = _mm256_permute2f128_ps(b3, b7, 0x31);
+  }
+
+ private:
+  static Mask first_lanes(int count) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 8 - count));
   }
 };
 

@@ -14,6 +14,7 @@ namespace {
 
 struct Avx512 {
   using Vector = __m512;
+  using Mask = __mmask16;
   static constexpr int kLanes = 16;
 
   // 32 registers hold rows × vectors sums, the vectors of activations and one weight.
@@ -24,6 +25,9 @@ struct Avx512 {
     constexpr int kMostSums = 16;
     return rows * vectors * 4 <= kMostSums ? 4 : rows * vectors * 2 <= kMostSums ? 2 : 1;
   }
+
+  // Fetching ahead costs a load for each vector of activations, which few rows cannot spare.
+  static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector set(float value) { return _mm512_set1_ps(value); }
@@ -43,11 +47,15 @@ struct Avx512 {
 
   // The lanes in `mask`, moved together.
   static Vector compress(Vector v, uint32_t mask) {
-    return _mm512_maskz_compress_ps(static_cast<__mmask16>(mask), v);
+    return _mm512_maskz_compress_ps(static_cast<Mask>(mask), v);
   }
 
-  static Vector load_first(const float* from, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), from); }
-  static void store_first(float* to, Vector v, int count) { _mm512_mask_storeu_ps(to, first_lanes(count), v); }
+  // Lanes [begin, end).
+  static Mask lanes(int begin, int end) { return static_cast<Mask>((1u << end) - (1u << begin)); }
+  // Zero in the other lanes, which are not read.
+  static Vector load_masked(const float* from, Mask mask) { return _mm512_maskz_loadu_ps(mask, from); }
+  static Vector load_first(const float* from, int count) { return load_masked(from, lanes(0, count)); }
+  static void store_first(float* to, Vector v, int count) { _mm512_mask_storeu_ps(to, lanes(0, count), v); }
 
   // The sum of each of 8 vectors.
   static void sum_each(const Vector* v, float* sums) {
@@ -95,9 +103,6 @@ struct Avx512 {
       v[j + 8] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0xdd);
     }
   }
-
- private:
-  static __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 };
 
 }  // namespace

@@ -151,7 +151,7 @@ class VectorConvPlan final : public ConvPlan {
                               layout.pitch}) > std::numeric_limits<uint32_t>::max()) {
         throw std::length_error("an image of more than 2^32 - 1 padded values is too large for GroupCsrConv");
       }
-      offsets.reserve(plan.blocks_.columns.size());
+      offsets.reserve(plan.blocks_.columns.size() + kStepsAhead);
       const ConvGeometry& geometry = plan.geometry_;
       const int64_t groups_of_conv_group = plan.blocks_.M / geometry.group / plan.blocks_.r;
       for (size_t group = 0; group + 1 < plan.blocks_.begin.size(); ++group) {
@@ -166,6 +166,7 @@ class VectorConvPlan final : public ConvPlan {
                                                   tap.shift[1]));
         }
       }
+      offsets.resize(offsets.size() + kStepsAhead);
       // Each vector starts at the first pixel that is not covered yet, or, where that would read past the input,
       // as late as it may.
       const int64_t last_start = (layout.out_h - 1) * layout.pitch + layout.out_w - lanes;

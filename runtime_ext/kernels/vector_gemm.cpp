@@ -103,8 +103,9 @@ class VectorGemmPlan final : public GemmPlan {
     transpose_x(X, N, panels, workspace, parallel);
     const auto offsets = offsets_.get({panels.pitch, 0}, [&] {
       std::vector<uint32_t> table;
-      table.reserve(blocks_.columns.size());
+      table.reserve(blocks_.columns.size() + kStepsAhead);
       for (uint32_t k : blocks_.columns) table.push_back(k * static_cast<uint32_t>(panels.pitch));
+      table.resize(table.size() + kStepsAhead);
       return table;
     });
     const SpmmGrid grid(blocks_, panels.count, static_cast<double>(panels.vectors * kernels_.lanes),
