@@ -23,16 +23,16 @@ typename Simd::Mask lanes_inside(int64_t first, int64_t size) {
 // Calls load(row) for the vector at column x of each row that lies inside the input.
 template <typename Simd, typename Load>
 void copy_column_of_vectors(const PlaneCopy& copy, int64_t x, const Load& load) {
-  const int64_t columns = copy.out_w - x;
+  const int64_t columns = copy.out_w - x < Simd::kLanes ? copy.out_w - x : Simd::kLanes;
   for (int64_t y = 0; y < copy.out_h; ++y) {
     const int64_t in_y = y * copy.stride_h + copy.top;
     const bool inside = in_y >= 0 && in_y < copy.in_h;
     const auto row = inside ? load(copy.from + in_y * copy.in_w) : Simd::zero();
-    float* to = copy.to + y * copy.out_w + x;
-    if (y + 1 < copy.out_h || columns >= Simd::kLanes) {
-      Simd::store(to, row);
+    const int64_t at = y * copy.out_w + x;
+    if (copy.out_h * copy.out_w - at >= Simd::kLanes) {
+      Simd::store(copy.to + at, row);
     } else {
-      Simd::store_first(to, row, static_cast<int>(columns));
+      Simd::store_first(copy.to + at, row, static_cast<int>(columns));
     }
   }
 }
@@ -51,7 +51,7 @@ void copy_plane(const PlaneCopy& copy) {
     }
     return;
   }
-  // From right to left: what the last vector of a row writes past its end is the beginning of the next row.
+  // From right to left and downwards: what a vector writes past the end of its row, a later one writes again.
   for (int64_t x = (copy.out_w - 1) / kLanes * kLanes; x >= 0; x -= kLanes) {
     const int64_t first = x * copy.stride_w + copy.left;
     const auto low = lanes_inside<Simd>(first, copy.in_w);

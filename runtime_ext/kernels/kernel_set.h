@@ -11,20 +11,11 @@
 
 namespace scalpel {
 
-// `lanes` consecutive pixels of the (flattened) input, and where those of them that are wanted go: the lanes in
-// `mask` are `count` consecutive pixels of the output.
-struct PixelVector {
-  uint32_t source;       // first pixel, from the start of the image
-  uint32_t destination;  // first pixel, from the start of the output channel
-  uint16_t mask;
-  uint16_t count;
-};
-
 // SpMM fetches activations into the first cache this many steps before it multiplies them.
 constexpr int64_t kStepsAhead = 8;
 
 // A range of row blocks times a panel of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
-// steps s of row m. Layout of the weights: see row_blocks.h.
+// steps s of row m, for p < pixels. Layout of the weights: see row_blocks.h.
 struct SpmmCall {
   const int64_t* group_begin;  // first step of each row group, and the end
   const float* weights;
@@ -33,8 +24,7 @@ struct SpmmCall {
   int64_t block_begin, block_end;
   int64_t rows;  // what there is of rows from the first block to the end of the matrix
   const float* X;
-  const PixelVector* vectors;  // [n_vectors]
-  int64_t n_vectors;           // at least 1
+  int64_t pixels;  // at least 1
   float* Y;                    // first row; `ldy` floats from row to row
   int64_t ldy;
   const float* bias;      // first row, or null

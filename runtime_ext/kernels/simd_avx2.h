@@ -10,22 +10,6 @@
 namespace scalpel {
 namespace {
 
-// For each mask of 8 lanes, the lanes that are set, then the others.
-struct CompressTable {
-  uint32_t lanes[256][8];
-  constexpr CompressTable() : lanes{} {
-    for (uint32_t mask = 0; mask < 256; ++mask) {
-      int at = 0;
-      for (uint32_t lane = 0; lane < 8; ++lane) {
-        if ((mask >> lane & 1) != 0) lanes[mask][at++] = lane;
-      }
-      for (uint32_t lane = 0; lane < 8; ++lane) {
-        if ((mask >> lane & 1) == 0) lanes[mask][at++] = lane;
-      }
-    }
-  }
-};
-alignas(32) constexpr CompressTable kCompress;
 alignas(32) constexpr int32_t kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 
 struct Avx2 {
@@ -62,11 +46,6 @@ struct Avx2 {
 
   // The second operand of max and min is the result where either is NaN.
   static Vector clamp(Vector v, Vector min, Vector max) { return _mm256_min_ps(max, _mm256_max_ps(min, v)); }
-
-  // The lanes in `mask`, moved together.
-  static Vector compress(Vector v, uint32_t mask) {
-    return _mm256_permutevar8x32_ps(v, _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompress.lanes[mask])));
-  }
 
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return _mm256_andnot_si256(first_lanes(begin), first_lanes(end)); }

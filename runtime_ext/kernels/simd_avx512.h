@@ -45,11 +45,6 @@ struct Avx512 {
   // The second operand of max and min is the result where either is NaN.
   static Vector clamp(Vector v, Vector min, Vector max) { return _mm512_min_ps(max, _mm512_max_ps(min, v)); }
 
-  // The lanes in `mask`, moved together.
-  static Vector compress(Vector v, uint32_t mask) {
-    return _mm512_maskz_compress_ps(static_cast<Mask>(mask), v);
-  }
-
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return static_cast<Mask>((1u << end) - (1u << begin)); }
   // Zero in the other lanes, which are not read.
