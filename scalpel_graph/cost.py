@@ -17,7 +17,6 @@ What a layer's choice does to its neighbours (layout changes) is `scalpel_graph.
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import exp, log, prod
 
 from scalpel_graph import group_csr
@@ -240,7 +239,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
     row = work.out_size[-1] if work.is_conv else 1
     macs = stored * pixels.covered
     return {
-        "multiply_add": Amount(macs, pixels.covered),
+        "multiply_add": Amount(macs, work.N),
         "few_multiply_adds": Amount(macs, macs),
         "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
         "input": Amount(work.inputs),
@@ -320,7 +319,7 @@ class _Pixels:
 
     Attributes:
         covered: pixels (rows of X) that vectors pass over.
-        copied: floats of the input that are laid out anew.
+        copied: floats of planes that the input is laid out in anew.
         near: floats of the input that the weights of one row block read from for one tile.
     """
 
@@ -330,36 +329,23 @@ class _Pixels:
 
 
 def _pixels(work: LayerWork, lanes: int) -> _Pixels:
-    """The layout of `runtime_ext/kernels/vector_conv.cpp`.
+    """The layout of `runtime_ext/kernels/vector_conv.cpp` and `vector_gemm.cpp`.
 
-    Padded or strided input is copied, each stride's phase to a plane of its own; rows follow each other with
-    their padding between them, which vectors pass over too.
+    The input of a Conv that pads, strides or shrinks is copied into planes of the output's width, one for each
+    column of the kernel and each remainder of its rows by the stride.
     """
     if not work.is_conv:
-        return _Pixels(work.N, 0, work.K * min(work.N, _TILE))
-    reach = [(k - 1) * d // s for k, d, s in zip(work.kernel, work.dilations, work.strides, strict=True)]
-    copied = any(work.pads) or any(stride != 1 for stride in work.strides)
-    pitch = work.out_size[-1] + reach[-1] if copied else work.in_size[-1]
-    height, rows = (work.out_size[0], reach[0]) if len(reach) > 1 else (1, 0)
-    covered = lanes * _vectors(height, work.out_size[-1], pitch, lanes)
-    planes = prod(min(k, s) for k, s in zip(work.kernel, work.strides, strict=True))
-    plane = (height + rows) * pitch
-    near = work.channels // work.group * planes * min(_TILE + rows * pitch, plane)
-    return _Pixels(covered * work.batch, work.batch * work.channels * planes * plane if copied else 0, near)
-
-
-@cache
-def _vectors(height: int, width: int, pitch: int, lanes: int) -> int:
-    """Vectors that cover ``[height, width]`` pixels whose rows start ``pitch`` apart.
-
-    Each starts at the first pixel that is not covered yet, and may reach over the gap into the next row.
-    """
-    vectors = row = column = 0
-    while row < height:
-        vectors += 1
-        column += lanes
-        rows, column = divmod(column, pitch)
-        row += rows
-        if column >= width:
-            row, column = row + 1, 0
-    return vectors
+        return _Pixels(_round_up(work.N, lanes), 0, work.K * min(work.N, _TILE))
+    covered = _round_up(prod(work.out_size), lanes) * work.batch
+    channels = work.channels // work.group
+    if not any(work.pads) and work.in_size == work.out_size:
+        return _Pixels(covered, 0, channels * min(_TILE, prod(work.in_size)))
+    *heights, width = work.out_size
+    below = 0
+    planes = work.kernel[-1]
+    if heights:
+        below = (work.kernel[0] - 1) * work.dilations[0] // work.strides[0]
+        planes *= min(work.kernel[0], work.strides[0])
+    plane = (prod(heights) + below) * width
+    near = channels * planes * min(_TILE + below * width, plane)
+    return _Pixels(covered, work.batch * work.channels * planes * plane, near)
