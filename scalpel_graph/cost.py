@@ -27,8 +27,10 @@ from scalpel_graph.target import CpuTarget, Prices, Table
 
 _FLOAT_BYTES = 4
 _KIB = 1024
-#: Pixels, or rows of X, in a tile of our kernels, about.
+#: Rows of X in a tile of our kernels, about.
 _TILE = 64
+#: Floats in a page of memory.
+_PAGE = 1024
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,8 @@ class _Pixels:
     Attributes:
         covered: pixels (rows of X) that vectors pass over.
         copied: floats of planes that the input is laid out in anew.
-        near: floats of the input that the weights of one row block read from for one tile.
+        near: floats of the input that a row block reads from for one tile, in whole pages of memory: those are
+            what runs out first where a picture is large.
     """
 
     covered: int
@@ -339,7 +342,7 @@ def _pixels(work: LayerWork, lanes: int) -> _Pixels:
     covered = _round_up(prod(work.out_size), lanes) * work.batch
     channels = work.channels // work.group
     if not any(work.pads) and work.in_size == work.out_size:
-        return _Pixels(covered, 0, channels * min(_TILE, prod(work.in_size)))
+        return _Pixels(covered, 0, channels * min(_PAGE, prod(work.in_size)))
     *heights, width = work.out_size
     below = 0
     planes = work.kernel[-1]
@@ -347,5 +350,5 @@ def _pixels(work: LayerWork, lanes: int) -> _Pixels:
         below = (work.kernel[0] - 1) * work.dilations[0] // work.strides[0]
         planes *= min(work.kernel[0], work.strides[0])
     plane = (prod(heights) + below) * width
-    near = channels * planes * min(_TILE + below * width, plane)
+    near = channels * planes * min(_PAGE + below * width, plane)
     return _Pixels(covered, work.batch * work.channels * planes * plane, near)
