@@ -8,6 +8,7 @@ CONTRACT = {
     "input": (str, type(None)),
     "output": (str, type(None)),
     "target": str,
+    "times": str,
     "verified": {
         "ok": bool,
         "max_abs_diff": (*NUMBER, type(None)),
