@@ -119,6 +119,6 @@ def _time(
         cost.dense_us(work, target, threads),
         *(
             cost.sparse_us(work, shape, group_csr.density(weights, shape), target, threads)
-            for shape in (kernel.group_shape for kernel in target.kernels)
+            for shape in {cost.runs_as(work, kernel.group_shape) for kernel in target.kernels}
         ),
     )

@@ -17,6 +17,7 @@ What a layer's choice does to its neighbours (layout changes) is `scalpel_graph.
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from math import exp, log, prod
 
 from scalpel_graph import group_csr
@@ -27,6 +28,8 @@ from scalpel_graph.target import CpuTarget, Prices, Table
 
 _FLOAT_BYTES = 4
 _KIB = 1024
+#: Rows of X up to which our kernels may multiply by one at a time (`runtime_ext/kernels/vector_gemm.cpp`).
+_FEW_ROWS = 6
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
 #: Floats in a page of memory.
@@ -125,14 +128,16 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
     ways = [Candidate("dense", None, 1.0, dense_us(work, target, threads))]
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
+    density = cache(partial(group_csr.density, weights))
     for kernel in target.kernels:
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
-        density = group_csr.density(weights, shape)
-        if stored_bytes(work, shape, density) >= work.weight_bytes:
+        if stored_bytes(work, shape, density(shape)) >= work.weight_bytes:
             continue
-        ways.append(Candidate("group_csr", shape, density, sparse_us(work, shape, density, target, threads)))
+        run = runs_as(work, shape)
+        time = sparse_us(work, run, density(run), target, threads)
+        ways.append(Candidate("group_csr", shape, density(shape), time))
     return ways
 
 
@@ -144,9 +149,11 @@ def choose(ways: Sequence[Candidate], margin: float) -> Candidate:
 
 
 def fastest_sparse(ways: Sequence[Candidate]) -> Candidate | None:
-    """The fastest candidate that is not dense, the first of equals; None if there is none."""
+    """The fastest candidate that is not dense; of equals the one that stores least; None if there is none."""
     return min(
-        (way for way in ways if way.decision != "dense"), key=lambda way: way.predicted_us, default=None
+        (way for way in ways if way.decision != "dense"),
+        key=lambda way: (way.predicted_us, way.density),
+        default=None,
     )
 
 
@@ -163,7 +170,7 @@ def sparse_us(
 
     Args:
         work: the layer.
-        group_shape: one of the profile's.
+        group_shape: one of the profile's that the layer `runs_as`.
         density: fraction of groups of that shape that are stored.
         target: the profile.
         threads: intra-op threads.
@@ -223,6 +230,15 @@ def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
     }
 
 
+def runs_as(work: LayerWork, group_shape: GroupShape) -> GroupShape:
+    """The group shape that our kernels compute a layer in.
+
+    With more than a few columns they go through the weights of a row block one by one and leave out those
+    that are zero in a stored group: how a row's weights are grouped in the file makes no difference.
+    """
+    return (group_shape[0], 1) if work.is_conv or work.N > _FEW_ROWS else group_shape
+
+
 def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lanes: int) -> dict[str, Amount]:
     """What the layer does in our kernels, as `sparse_operation` counts it.
 
@@ -244,7 +260,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         "multiply_add": Amount(macs, work.N),
         "few_multiply_adds": Amount(macs, macs),
         "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
-        "input": Amount(work.inputs),
+        "input": Amount(work.inputs, _FLOAT_BYTES * max(pixels.copied, work.inputs) / _KIB),
         "output": Amount(work.M * work.N, work.N),
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
@@ -322,8 +338,8 @@ class _Pixels:
     Attributes:
         covered: pixels (rows of X) that vectors pass over.
         copied: floats of planes that the input is laid out in anew.
-        near: floats of the input that a row block reads from for one tile, in whole pages of memory: those are
-            what runs out first where a picture is large.
+        near: floats of the input that a row block reads from for one tile, in whole pages of memory: those
+            are what runs out first where a picture is large.
     """
 
     covered: int
@@ -334,8 +350,8 @@ class _Pixels:
 def _pixels(work: LayerWork, lanes: int) -> _Pixels:
     """The layout of `runtime_ext/kernels/vector_conv.cpp` and `vector_gemm.cpp`.
 
-    The input of a Conv that pads, strides or shrinks is copied into planes of the output's width, one for each
-    column of the kernel and each remainder of its rows by the stride.
+    The input of a Conv that pads, strides or shrinks is copied into planes of the output's width, one for
+    each column of the kernel and each remainder of its rows by the stride.
     """
     if not work.is_conv:
         return _Pixels(_round_up(work.N, lanes), 0, work.K * min(work.N, _TILE))

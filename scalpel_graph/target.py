@@ -43,7 +43,7 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "gemv": ("output", "weight"),
     "reorder": ("input",),
     "sparse_conv": (
-        "multiply_add", "few_multiply_adds", "large_input", "output", "padded", "strided", "weight",
+        "multiply_add", "few_multiply_adds", "large_input", "input", "output", "padded", "strided", "weight",
     ),
     "sparse_gemm": ("multiply_add", "few_multiply_adds", "large_input", "input", "output", "weight"),
     "sparse_gemv": ("input", "output", "weight"),
@@ -52,13 +52,18 @@ DENSE_OPERATIONS = tuple(name for name in OPERATIONS if not name.startswith("spa
 SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("sparse_"))
 
 
+def sparse_operations(group_shape: GroupShape) -> tuple[str, ...]:
+    """Which of `SPARSE_OPERATIONS` have prices of their own for a group shape."""
+    return SPARSE_OPERATIONS if group_shape[1] == 1 else ("sparse_gemm", "sparse_gemv")
+
+
 @dataclass(frozen=True)
 class Kernel:
     """What our kernels for one group shape take.
 
     Attributes:
         group_shape: ``(r, c)``.
-        prices: of each of `SPARSE_OPERATIONS`.
+        prices: of each of `SPARSE_OPERATIONS`; of a Conv only where c is 1, since others run as ``(r, 1)``.
     """
 
     group_shape: GroupShape
@@ -225,16 +230,17 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
     dense.finish()
     shapes = [kernel.group_shape for kernel in target.kernels]
     for shape in shapes:
+        if (shape[0], 1) not in shapes:
+            raise root.error("kernels", f"lists group_shape {list(shape)}, which needs {[shape[0], 1]} too")
         if shapes.count(shape) > 1:
             raise root.error("kernels", f"lists group_shape {list(shape)} twice")
     return target
 
 
 def _kernel(entry: "_Reader") -> Kernel:
-    kernel = Kernel(
-        group_shape=entry.group_shape("group_shape"),
-        prices={name: _prices(entry, name) for name in SPARSE_OPERATIONS},
-    )
+    shape = entry.group_shape("group_shape")
+    operations = sparse_operations(shape)
+    kernel = Kernel(group_shape=shape, prices={name: _prices(entry, name) for name in operations})
     entry.finish()
     return kernel
 

@@ -28,6 +28,7 @@ KNOTS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "multiply_add": (2, 4, 8, 16, 32, 64, 256, 1024, 4096),
         "few_multiply_adds": (3e5, 1e6, 4e6, 1.6e7),
         "large_input": (64, 256, 512, 1024, 4096),
+        "input": (64, 512, 2048, 8192),
         "output": (1, 2, 8, 64, 512),
         "padded": (8, 16, 64, 128),
         "strided": (8, 16, 64),
@@ -174,7 +175,7 @@ def _tables(
             end = points[-1] if name in _ZERO_AT_END else points[0]
             found[name] = sorted([*found[name], (float(end), 0.0)])
     return {
-        name: tuple(points)
+        name: tuple(points) if len(points) > 1 else ((1.0, points[0][1]),)
         for name, points in found.items()
         if name == "call" or any(price > 0 for _, price in points)
     }

@@ -11,7 +11,7 @@ import numpy as np
 from scalpel_graph import group_csr
 from scalpel_graph.caches import Sweeper, last_cache_bytes
 from scalpel_graph.calibration.layers import DENSE_LAYERS, DENSITIES, LAYERS, LayerShape, conv
-from scalpel_graph.cost import stored_bytes
+from scalpel_graph.cost import runs_as, stored_bytes
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.node_timing import NodeTimer
 from scalpel_graph.one_layer import INPUT, one_layer
@@ -81,6 +81,8 @@ def jobs(group_shapes: Sequence[GroupShape], threads: Sequence[int]) -> list[Job
                 continue
             for shape in group_shapes:
                 if layer.work.group > 1 and layer.work.M // layer.work.group % shape[0]:
+                    continue
+                if runs_as(layer.work, shape) != shape:
                     continue
                 one, other = rng.sample(DENSITIES, 2)
                 first.append(Job(layer, count, shape, one))

@@ -17,10 +17,10 @@ from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
     DENSE_OPERATIONS,
     OPERATIONS,
-    SPARSE_OPERATIONS,
     CpuTarget,
     Kernel,
     Prices,
+    sparse_operations,
 )
 from scalpel_graph.version import __version__
 
@@ -81,7 +81,10 @@ def build(
         kernels=tuple(
             Kernel(
                 shape,
-                {operation: _sparse(samples, operation, shape, lanes) for operation in SPARSE_OPERATIONS},
+                {
+                    operation: _sparse(samples, operation, shape, lanes)
+                    for operation in sparse_operations(shape)
+                },
             )
             for shape in sorted(shapes, key=lambda shape: (shape[0] == 1, -shape[0] * shape[1]))
         ),

@@ -114,7 +114,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_pat
     (tmp_path / "file").write_text("")
     tuner = Autotuner(Clock(), tmp_path / "file" / "times.json")
     retime(tuner, gemm(512, 256))
-    with pytest.raises(InputError, match="cannot be kept .* XDG_CACHE_HOME"):
+    with pytest.raises(InputError, match=r"cannot be kept .* XDG_CACHE_HOME"):
         tuner.save()
 
 

@@ -72,6 +72,7 @@ def test_choice_takes_the_fastest_beyond_the_margin():
 @pytest.mark.parametrize("work", [gemm(), gemm(N=32), gemm(4096, 4096), conv(), conv(k=1, size=7)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_fewer_groups_never_take_longer(shape, work, threads):
+    shape = cost.runs_as(work, shape)
     times = [cost.sparse_us(work, shape, density, CPU, threads) for density in np.linspace(0.01, 1, 40)]
     # Where a price falls with the size that it depends on, a sum may dip a little.
     assert all(later > 0.97 * earlier for earlier, later in pairwise(times)) and times[-1] > times[0]
@@ -104,6 +105,18 @@ def test_stored_groups_are_paid_for_whole():
     target = machine(multiply_add=1.0)
     assert cost.sparse_us(gemm(1, 512, 8), (8, 1), 0.5, target, 1) == pytest.approx(8 * 256 * 8 / 1e3)
     assert cost.sparse_us(gemm(8, 512, 8), (8, 1), 0.5, target, 1) == pytest.approx(8 * 256 * 8 / 1e3)
+
+
+def test_zeros_in_stored_groups_cost_nothing_where_columns_are_many():
+    """1×8 groups of which one weight in eight is not zero run as 1×1."""
+    weights = np.zeros((64, 512), np.float32)
+    weights[:, ::32] = 1
+    for rows, alike in ((1, False), (64, True)):
+        ways = {way.group_shape: way for way in cost.candidates(gemm(64, 512, rows), weights, CPU, 1)}
+        assert ways[1, 8].density == 0.25 and ways[1, 1].density == pytest.approx(1 / 32)
+        assert (ways[1, 8].predicted_us == ways[1, 1].predicted_us) == alike
+        if alike:
+            assert cost.fastest_sparse([ways[1, 8], ways[1, 1]]) is ways[1, 1]
 
 
 def test_dense_channels_are_paid_for_in_blocks():
