@@ -50,23 +50,24 @@ class RemoveChannels(Pass):
                 changed.update((label, None) for label in remove_dead(graph))
                 continue
             decision = decide(analysis)
-            rounded = round_up(analysis, decision, context.target.round_channels_to)
-            rounded = keep_aligned(graph, analysis, rounded, context)
-            forgetful = forget(graph, analysis, rounded)
+            dead = dead_outputs(analysis, decision)
+            round_up(analysis, decision, context.target.round_channels_to)
+            keep_aligned(graph, analysis, decision, context)
+            forgetful = forget(graph, analysis, decision)
             if forgetful:
                 changed.update((node_label(node), None) for node in forgetful)
                 continue
-            if rounded.live.all():
+            if decision.live.all():
                 break
-            nodes = shrink(graph, analysis, rounded)
+            nodes = shrink(graph, analysis, decision)
             changed.update((node_label(node), None) for node in nodes)
-            graph.remove(*rounded.gone)
+            graph.remove(*decision.gone)
         for node in drop_masks_of_ones(graph):
             changed[node_label(node)] = None
         result.rewritten += changed
-        for label, reason in kept_channels(analysis, rounded):
+        for label, reason in kept_channels(analysis, decision):
             result.skip(label, reason)
-        after, dead = _widths(graph), dead_outputs(analysis, decision)
+        after = _widths(graph)
         for label, width in before.items():
             left = after.get(label, width)
             possible = left - dead.get(label, 0)

@@ -5,15 +5,15 @@ has those who would read it multiply it by zero, and masks let it pass, which ma
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.across_channels import LpNormRule
 from scalpel_graph.channels.analysis import Analysis, Pin
+from scalpel_graph.channels.concat_split import GatherRule, SliceRule
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
-from scalpel_graph.channels.elementwise import MulRule
+from scalpel_graph.channels.elementwise import ElementwiseRule, MulRule, WhereRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.rule import Kept, Rule
@@ -24,53 +24,37 @@ from scalpel_graph.graph import ModelGraph, node_label
 _FORGETFUL = (ConvRule, ConvTransposeRule, GemmRule, MatMulRule)
 
 
-def round_up(analysis: Analysis, decision: Decision, multiple: int) -> Decision:
-    """Keeps dead slots that make the width of each layer a multiple, or what it was if that is less.
+def round_up(analysis: Analysis, decision: Decision, multiple: int) -> None:
+    """Holds dead slots that make the width of each layer a multiple, or what it was if that is less.
 
     Classes are kept whole, so that layers whose channels go together stay alike. Where one class holds
     several channels of a layer, or groups have to stay equally wide, the next multiple is tried.
 
     Args:
         analysis: the facts.
-        decision: what has to stay.
+        decision: what has to stay; is changed.
         multiple: what layers' widths are to be divisible by.
-
-    Returns:
-        the decision, with further slots live and held.
     """
-    if multiple == 1:
-        return decision
+    if multiple > 1:
+        barred = _classes_of_empty_axes(analysis, decision.live) | _classes_left_out(analysis)
+        while decision.hold(_missing(analysis, decision, multiple, barred)):
+            pass
+
+
+def _missing(analysis: Analysis, decision: Decision, multiple: int, barred: BoolArray) -> Iterator[Pin]:
+    """For each layer the dead slots that its width lacks, or as many of them as there are."""
     class_of = analysis.class_of
-    live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
-    live_class[class_of[decision.live]] = True
-    barred = _classes_of_empty_axes(analysis, decision.live)
-    held: dict[int, Pin] = {}
-    changed = True
-    while changed:
-        changed = False
-        turns = _turns(analysis, live_class[class_of])
-        for layer, axis in _layers(analysis):
-            live = live_class[class_of[axis.slots]]
-            missing = min(-int(np.count_nonzero(live)) % multiple, int(np.count_nonzero(~live)))
-            if not live.any() or not missing:
-                continue
-            dead = axis.slots[~live & ~barred[class_of[axis.slots]]]
-            dead = dead[np.argsort(turns[class_of[dead]], kind="stable")]
-            _, first = np.unique(class_of[dead], return_index=True)
-            chosen = dead[np.sort(first)][:missing]
-            if len(chosen):
-                changed = True
-                live_class[class_of[chosen]] = True
-                reason = f"the target wants widths that are multiples of {multiple}"
-                before = held.get(id(layer))
-                slots = chosen if before is None else np.concatenate([before.slots, chosen])
-                held[id(layer)] = Pin(slots, node_label(layer.node), reason)
-        for rule in analysis.rules:
-            slots = rule.widths(live_class[class_of])
-            if len(slots):
-                changed = True
-                live_class[class_of[slots]] = True
-    return replace(decision, live=live_class[class_of], held=[*decision.held, *held.values()])
+    turns = _turns(analysis, decision.live)
+    for layer, axis in layers(analysis):
+        live = decision.stays(axis.slots)
+        missing = min(-int(np.count_nonzero(live)) % multiple, int(np.count_nonzero(~live)))
+        if not live.any() or not missing:
+            continue
+        dead = axis.slots[~live & ~barred[class_of[axis.slots]]]
+        dead = dead[np.argsort(turns[class_of[dead]], kind="stable")]
+        _, first = np.unique(class_of[dead], return_index=True)
+        chosen = dead[np.sort(first)][:missing]
+        yield Pin(chosen, node_label(layer.node), f"the target wants widths that are multiples of {multiple}")
 
 
 def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs.Node]:
@@ -87,12 +71,11 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
     Returns:
         the nodes that were changed.
     """
-    if not decision.held:
-        return []
     class_of = analysis.class_of
     held: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
-    for pin in decision.held:
-        held[class_of[pin.slots]] = True
+    held[class_of[decision.live & ~decision.needed]] = True
+    if not held.any():
+        return []
     for rule in analysis.rules:
         if isinstance(rule, LpNormRule):  # it goes without zeros because they are zeros
             for source, _ in rule.couplings:
@@ -115,11 +98,11 @@ def dead_outputs(analysis: Analysis, decision: Decision) -> dict[str, int]:
     """By its label, how many output channels of each layer nothing needs."""
     return {
         node_label(layer.node): int(np.count_nonzero(~decision.live[axis.slots]))
-        for layer, axis in _layers(analysis)
+        for layer, axis in layers(analysis)
     }
 
 
-def _layers(analysis: Analysis) -> Iterator[tuple[Rule, Axis]]:
+def layers(analysis: Analysis) -> Iterator[tuple[Rule, Axis]]:
     """The layers with constant weights, and the axis of what they make."""
     for rule in analysis.rules:
         if isinstance(rule, ConvRule | GemmRule) or (isinstance(rule, MatMulRule) and rule.side is not None):
@@ -146,8 +129,24 @@ def _turns(analysis: Analysis, live: BoolArray) -> IntArray:
     return turns
 
 
+def _classes_left_out(analysis: Analysis) -> BoolArray:
+    """``[slots]``: classes that a Gather or Slice does not hand on: without them it can go."""
+    left_out: BoolArray = np.zeros(len(analysis.class_of), dtype=np.bool_)
+    for rule in analysis.rules:
+        if isinstance(rule, GatherRule | SliceRule):
+            for slots in rule.free:
+                left_out[analysis.class_of[slots]] = True
+    return left_out
+
+
 def _forget_mask(graph: ModelGraph, rule: Rule, kept: Kept) -> bool:
-    """Puts ones for the zeros that a Mul by a constant has for idle slots; says whether it had some."""
+    """Has a mask let its idle slots pass; says whether it did not before.
+
+    A Mul by a constant gets ones for its zeros, the constant condition of a Where picks for them what it
+    picks for all others.
+    """
+    if isinstance(rule, WhereRule):
+        return _forget_condition(graph, rule, kept)
     if not isinstance(rule, MulRule):
         return False
     found = False
@@ -155,19 +154,35 @@ def _forget_mask(graph: ModelGraph, rule: Rule, kept: Kept) -> bool:
         values = graph.constant(tensor)
         if values is None:
             continue
-        idle = np.zeros(values.shape, dtype=np.bool_)
-        for index, made in enumerate(rule.made):
-            place = index - len(rule.made) + values.ndim
-            if made is not None and place >= 0 and values.shape[place] == made.size:
-                along = [1] * values.ndim
-                along[place] = made.size
-                idle |= ~kept.live[made.slots].reshape(along)
-        if (idle & (values == 0)).any():
-            kept.replace(
-                graph, rule.node, position, np.where(idle & (values == 0), 1, values).astype(values.dtype)
-            )
+        zero = _idle_elements(rule, values.shape, kept) & (values == 0)
+        if zero.any():
+            kept.replace(graph, rule.node, position, np.where(zero, 1, values).astype(values.dtype))
             found = True
     return found
+
+
+def _forget_condition(graph: ModelGraph, rule: WhereRule, kept: Kept) -> bool:
+    condition = graph.constant(rule.node.inputs[0])
+    if condition is None:
+        return False
+    idle = _idle_elements(rule, condition.shape, kept)
+    picked = condition[~idle]
+    if not picked.size or (picked != picked[0]).any() or (condition == picked[0]).all():
+        return False
+    kept.replace(graph, rule.node, 0, np.full_like(condition, picked[0]))
+    return True
+
+
+def _idle_elements(rule: ElementwiseRule, shape: tuple[int, ...], kept: Kept) -> BoolArray:
+    """Which elements of a constant of this shape meet idle slots only."""
+    idle: BoolArray = np.zeros(shape, dtype=np.bool_)
+    for index, made in enumerate(rule.made):
+        place = index - len(rule.made) + len(shape)
+        if made is not None and place >= 0 and shape[place] == made.size:
+            along = [1] * len(shape)
+            along[place] = made.size
+            idle |= ~kept.live[made.slots].reshape(along)
+    return idle
 
 
 def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -> bool:
