@@ -92,7 +92,7 @@ def _slices_nothing_off(graph: ModelGraph, node: gs.Node) -> bool:
     """Whether a Slice with steps of 1 takes all of axes whose sizes are known."""
     if graph.opset < 10:
         return False
-    starts, ends, *rest = (graph.constant(tensor) for tensor in node.inputs)
+    starts, ends, *rest = (graph.constant(tensor) for tensor in node.inputs[1:])
     shape = graph.shape(node.inputs[0])
     if starts is None or ends is None or shape is None or any(values is None for values in rest):
         return False

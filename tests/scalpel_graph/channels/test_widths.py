@@ -172,6 +172,103 @@ def test_zeros_that_a_normalisation_counts_on_stay_zeros():
         assert weight(out, "mask").sum() == 3
 
 
+def test_what_may_fail_keeps_its_masks():
+    """Without the mask the dead channels hold the logarithm of a negative number."""
+    live = [2, 5, 7]
+    bias = np.full(16, -100, np.float32)
+    bias[live] = 100
+    proto = model(
+        """(float[N, 4, 4, 4] X) => (Y)
+           { [c0] a = Conv(X, W0, B0)  [mask] b = Mul(a, m)  c = Add(b, one)  d = Log(c)
+             [c1] Y = Conv(d, W1) }""",
+        {
+            "W0": random(16, 4, 1, 1), "B0": bias, "m": mask(16, live, 1, 1), "one": np.float32(1),
+            "W1": random(3, 16, 1, 1),
+        },
+    )  # fmt: skip
+    out, _, removed = optimized(proto)
+    assert removed == {"c0": (16, 8, 3)}
+    assert weight(out, "mask").sum() == 3
+
+
+def test_inputs_of_what_may_fail_stay():
+    """The reciprocal of what holds 1 to 2 is masked; what the layer in front of it reads is not zero."""
+    proto = model(
+        """(float[N, 4, 4, 4] X) => (Y)
+           { s = Sigmoid(X)  [c0] a = Conv(s, W0)  t = Abs(a)
+             [c1] b = Conv(t, W1)  r = Reciprocal(b)  [mask] c = Mul(r, m)  [c2] Y = Conv(c, W2) }""",
+        {
+            "W0": random(8, 4, 1, 1), "W1": np.diag([1, 2, 3, 4, 5, 6, 7, 8]).astype(np.float32)[:, :, None, None],
+            "m": mask(8, [0, 1, 3], 1, 1), "W2": random(3, 8, 1, 1),
+        },
+    )  # fmt: skip
+    out, _, removed = optimized(proto, 4)
+    assert removed["c1"] == (8, 4, 3)
+    assert removed["c0"][1] == 4
+    assert weight(out, "mask").sum() == 3
+
+
+WHERE = {
+    "Where": ("Where(keep, b, zero)", lambda live: {"keep": mask(16, live, 1, 1) != 0, "zero": np.float32(0)}),
+    "Where not": (
+        "Where(drop, zero, b)", lambda live: {"drop": mask(16, live, 1, 1) == 0, "zero": np.zeros(1, np.float32)}
+    ),
+    "Where, per channel": (
+        "Where(keep, b, zero)",
+        lambda live: {"keep": mask(16, live, 1, 1)[None] != 0, "zero": random(1, 16, 1, 1)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "weights"), WHERE.values(), ids=WHERE)
+@pytest.mark.parametrize(("needed", "after"), [(3, 8), (8, 8), (11, 16)])
+def test_conditions_let_dead_channels_pass(text, weights, needed, after):
+    live = np.sort(np.random.default_rng(needed).permutation(16)[:needed])
+    proto = model(
+        f"""(float[N, 4, 4, 4] X) => (Y)
+           {{ [c0] a = Conv(X, W0)  b = Relu(a)  c = {text}  [c1] Y = Conv(c, W1, B1) }}""",
+        {"W0": random(16, 4, 1, 1), "W1": random(3, 16, 1, 1), "B1": random(3), **weights(live)},
+    )
+    out, _, removed = optimized(proto)
+    assert removed == {"c0": (16, after, needed)}
+    assert op_types(out) == ["Conv", "Relu", "Conv"]
+
+
+def test_a_condition_that_picks_from_two_branches_stays():
+    live = [0, 1, 2, 3, 9]
+    proto = model(
+        """(float[N, 4, 4, 4] X) => (Y)
+           { [c0] a = Conv(X, W0)  [c1] b = Conv(X, W1)  c = Where(k, a, b)  d = Mul(c, m)  [c2] Y = Conv(d, W2) }""",
+        {
+            "W0": random(16, 4, 1, 1), "W1": random(16, 4, 1, 1, seed=1), "W2": random(3, 16, 1, 1),
+            "k": mask(16, [*range(8)], 1, 1) != 0, "m": mask(16, live, 1, 1),
+        },
+    )  # fmt: skip
+    out, _, removed = optimized(proto)
+    assert removed == {"c0": (16, 8, 5), "c1": (16, 8, 5)}
+    assert op_types(out) == ["Conv", "Conv", "Where", "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("Gather<axis = 1>(b, i)", {"i": np.array([1, 4, 5, 9, 15])}),
+        ("Gather<axis = -3>(b, i)", {"i": np.array([1, 4, -11, 9, -1])}),
+        ("Slice(b, i, j, k)", {"i": np.array([-9]), "j": np.array([12]), "k": np.array([-3])}),
+    ],
+)
+def test_what_is_picked_is_not_rounded(text, weights):
+    """A Gather or Slice that leaves out what is held could not go."""
+    proto = model(
+        f"""(float[N, 4, 4, 4] X) => (Y)
+           {{ [c0] a = Conv(X, W0)  b = Relu(a)  c = {text}  [c1] Y = Conv(c, W1) }}""",
+        {"W0": random(16, 4, 1, 1), "W1": random(3, 5, 1, 1), **weights},
+    )
+    out, _, removed = optimized(proto)
+    assert removed == {"c0": (16, 5, 5)}
+    assert op_types(out) == ["Conv", "Relu", "Conv"]
+
+
 @pytest.mark.parametrize("multiple", [2, 3, 8])
 def test_random_networks_stay_what_they_compute(multiple):
     target = replace(GPU, round_channels_to=multiple)
