@@ -94,7 +94,7 @@ class Rule:
         reads: see `Read`.
         free: output slots that the node can leave out, and input slots that it does not look at.
         optional_along: axes along which an input may come to nothing, and is then left out.
-        may_fail: whether its outputs may fail to be finite numbers though its inputs are, at usual magnitudes.
+        may_fail: whether its outputs may not be finite numbers where its inputs are, at usual magnitudes.
         why_varied: for a person, why the node makes something that varies of a constant.
         why_held: for a person, why `widths` asks for slots.
     """

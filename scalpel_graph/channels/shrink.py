@@ -92,16 +92,18 @@ def _slices_nothing_off(graph: ModelGraph, node: gs.Node) -> bool:
     """Whether a Slice with steps of 1 takes all of axes whose sizes are known."""
     if graph.opset < 10:
         return False
-    starts, ends, *rest = (graph.constant(tensor) for tensor in node.inputs[1:])
+    given = [graph.constant(tensor) for tensor in node.inputs[1:]]
     shape = graph.shape(node.inputs[0])
-    if starts is None or ends is None or shape is None or any(values is None for values in rest):
+    if shape is None:
         return False
+    bounds = [values.tolist() for values in given if values is not None]
+    if len(bounds) < len(given):
+        return False
+    starts, ends, *rest = bounds
     axes = rest[0] if rest else range(len(starts))
-    steps = rest[1] if len(rest) > 1 else np.ones(len(starts), dtype=np.int64)
+    steps = rest[1] if len(rest) > 1 else [1] * len(starts)
     return all(
-        step == 1
-        and isinstance(size := shape[int(axis)], int)
-        and slice(int(start), int(end)).indices(size) == (0, size, 1)
+        step == 1 and isinstance(size := shape[axis], int) and slice(start, end).indices(size) == (0, size, 1)
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True)
     )
 

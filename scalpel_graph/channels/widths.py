@@ -16,45 +16,61 @@ from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
 from scalpel_graph.channels.elementwise import ElementwiseRule, MulRule, WhereRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.liveness import Decision
+from scalpel_graph.channels.recurrent import GruRule, LstmRule, RecurrentRule, RnnRule
 from scalpel_graph.channels.rule import Kept, Rule
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.target import Target
 
 #: Rules of layers whose weights are plain constants: those of quantized layers are made by another node.
-_FORGETFUL = (ConvRule, ConvTransposeRule, GemmRule, MatMulRule)
+_FORGETFUL = (ConvRule, ConvTransposeRule, GemmRule, MatMulRule, LstmRule, GruRule, RnnRule)
 
 
-def round_up(analysis: Analysis, decision: Decision, multiple: int) -> None:
-    """Holds dead slots that make the width of each layer a multiple, or what it was if that is less.
+def round_up(analysis: Analysis, decision: Decision, target: Target) -> None:
+    """Holds dead slots that make the width of a layer a multiple, or what it was if that is less.
 
-    Classes are kept whole, so that layers whose channels go together stay alike. Where one class holds
-    several channels of a layer, or groups have to stay equally wide, the next multiple is tried.
+    Classes are kept whole, so that layers whose channels go together stay alike. A layer of which too little
+    is needed for that to be faster gets no wider than it has to be, nor does one whose classes do not add up
+    to what is missing.
 
     Args:
         analysis: the facts.
         decision: what has to stay; is changed.
-        multiple: what layers' widths are to be divisible by.
+        target: says of what widths are to be multiples, and from which share of that on.
     """
-    if multiple > 1:
-        barred = _classes_of_empty_axes(analysis, decision.live) | _classes_left_out(analysis)
-        while decision.hold(_missing(analysis, decision, multiple, barred)):
-            pass
+    barred = _classes_of_empty_axes(analysis, decision.live) | _classes_left_out(analysis)
+    while decision.hold(_missing(analysis, decision, target, barred)):
+        pass
 
 
-def _missing(analysis: Analysis, decision: Decision, multiple: int, barred: BoolArray) -> Iterator[Pin]:
-    """For each layer the dead slots that its width lacks, or as many of them as there are."""
+def _missing(analysis: Analysis, decision: Decision, target: Target, barred: BoolArray) -> Iterator[Pin]:
+    """For each layer the dead slots that its width lacks."""
     class_of = analysis.class_of
     turns = _turns(analysis, decision.live)
     for layer, axis in layers(analysis):
+        multiple = target.round_channels_to if isinstance(layer, ConvRule) else target.round_features_to
         live = decision.stays(axis.slots)
-        missing = min(-int(np.count_nonzero(live)) % multiple, int(np.count_nonzero(~live)))
-        if not live.any() or not missing:
+        needed = int(np.count_nonzero(live))
+        missing = min(-needed % multiple, axis.size - needed)
+        if not missing or needed < target.round_from * (needed + missing):
             continue
         dead = axis.slots[~live & ~barred[class_of[axis.slots]]]
         dead = dead[np.argsort(turns[class_of[dead]], kind="stable")]
-        _, first = np.unique(class_of[dead], return_index=True)
-        chosen = dead[np.sort(first)][:missing]
-        yield Pin(chosen, node_label(layer.node), f"the target wants widths that are multiples of {multiple}")
+        chosen = _fitting(class_of[dead], missing)
+        if chosen.any():
+            reason = f"the target wants widths that are multiples of {multiple}"
+            yield Pin(dead[chosen], node_label(layer.node), reason)
+
+
+def _fitting(class_of: IntArray, missing: int) -> BoolArray:
+    """Of slots of these classes, the first whole classes that are ``missing`` slots; none if none are."""
+    _, first, number, sizes = np.unique(class_of, return_index=True, return_inverse=True, return_counts=True)
+    taken: BoolArray = np.zeros(len(sizes), dtype=np.bool_)
+    for place in np.argsort(first):
+        if sizes[place] <= missing:
+            taken[place] = True
+            missing -= int(sizes[place])
+    return taken[number] if not missing else np.zeros(len(class_of), dtype=np.bool_)
 
 
 def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs.Node]:
@@ -107,6 +123,8 @@ def layers(analysis: Analysis) -> Iterator[tuple[Rule, Axis]]:
     for rule in analysis.rules:
         if isinstance(rule, ConvRule | GemmRule) or (isinstance(rule, MatMulRule) and rule.side is not None):
             yield rule, rule.y
+        elif isinstance(rule, RecurrentRule):
+            yield rule, rule.units[0]
 
 
 def _classes_of_empty_axes(analysis: Analysis, live: BoolArray) -> BoolArray:
@@ -193,10 +211,14 @@ def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -
     if isinstance(rule, ConvRule):
         _forget_inputs_of_conv(graph, rule, kept)
         return True
-    assert isinstance(rule, GemmRule | MatMulRule)
-    index = 1 if isinstance(rule, GemmRule) or rule.side is None else rule.side
+    if isinstance(rule, RecurrentRule):
+        _forget_units(graph, rule, kept)
+        index, inputs_axis = 1, 2
+    else:
+        assert isinstance(rule, GemmRule | MatMulRule)
+        index = 1 if isinstance(rule, GemmRule) or rule.side is None else rule.side
+        inputs_axis = rule.inputs_axis if isinstance(rule, GemmRule) else 1 - index
     before = rule.weight(index, "weight")
-    inputs_axis = rule.inputs_axis if isinstance(rule, GemmRule) else 1 - index
     # Without its idle inputs, all else as it is, the layer has their constants in its bias.
     alone = np.ones(len(kept.live), dtype=np.bool_)
     alone[rule.x.slots] = kept.live[rule.x.slots]
@@ -207,6 +229,14 @@ def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -
     )
     graph.set_constant(rule.node, index, after)
     return True
+
+
+def _forget_units(graph: ModelGraph, rule: RecurrentRule, kept: Kept) -> None:
+    """Has a recurrent layer not read its idle hidden units, which are zero where it does."""
+    weight = rule.weight(2, "R")
+    idle = ~kept.live[rule.units[0].slots]
+    if weight[:, :, idle].any():
+        kept.replace(graph, rule.node, 2, np.where(idle, np.zeros((), weight.dtype), weight))
 
 
 def _forget_inputs_of_conv(graph: ModelGraph, rule: ConvRule, kept: Kept) -> None:
