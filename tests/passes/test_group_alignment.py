@@ -96,5 +96,5 @@ def test_a_layer_that_was_dead_as_a_whole_is_held_with_all_it_needs() -> None:
     choice = next(layer for layer in result.report.layers if layer.name == "second")
     assert choice.chosen.group_shape == (1, 8) and choice.chosen.density < 0.11
     widths = {node.name: (node.after, node.possible) for node in result.report.removed_nodes}
-    assert widths == {"input": (992, 992), "dead": (5, 0)}
+    assert widths == {"input": (992, 992), "dead": (5, 0), "first": (1019, 1019)}
     assert "dead" in {node.name for node in result.model.graph.node}

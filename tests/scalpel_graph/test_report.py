@@ -39,7 +39,9 @@ def a_report(**changes) -> Report:
             LayerDecision("fc2", "MatMul", DENSE, 0.9, [DENSE], "too few zeros"),
             LayerDecision("fc3", "MatMul", DENSE, 0.8, [DENSE], "too few zeros"),
         ],
-        removed_nodes=[RemovedNodes("conv1", 64, 40, 37)],
+        removed_nodes=[
+            RemovedNodes("conv1", 64, 40, 37, BeforeAfter(1728, 1080), BeforeAfter(86700864, 54188040))
+        ],
         passes=[PassRun("fuse-bias", True, 0.25, [SkippedNode("fc3", "its output is <read> twice & kept")])],
     )
     return dataclasses.replace(report, **changes)
