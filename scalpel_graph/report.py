@@ -137,6 +137,11 @@ class Report:
         return any(run.modified for run in self.passes)
 
     @property
+    def narrower(self) -> list[RemovedNodes]:
+        """The layers that lost output channels."""
+        return [node for node in self.removed_nodes if node.after < node.before]
+
+    @property
     def predicted_us(self) -> tuple[float, float] | None:
         """Predicted microseconds of all `layers` together, before and after; None where there are none."""
         compared = [(layer.dense_us, layer.chosen.predicted_us) for layer in self.layers]

@@ -137,9 +137,12 @@ def test_html_is_well_formed_self_contained_and_escaped():
         "too few zeros",
         "fuse-bias",
         "its output is <read> twice & kept",
+        "1.73 k",
+        "54.2 M",
     ):
         assert words in page.text
     assert "−80.0 %" in page.text
+    assert "1 layer made narrower, 1 of 3 layers made sparse" in " ".join(page.text.split())
 
 
 @pytest.mark.parametrize(
