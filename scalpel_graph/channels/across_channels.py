@@ -58,7 +58,7 @@ class MeanVarianceRule(Rule):
     ONNX Runtime adds no epsilon: it makes NaN of a constant channel, zeros included.
     """
 
-    may_fail = True
+    fragile = True
 
     def describe(self) -> None:
         """Couples them."""
@@ -72,7 +72,7 @@ class MeanVarianceRule(Rule):
 class LpNormRule(Rule):
     """LpNormalization: divides by a norm, to which zeros contribute nothing."""
 
-    may_fail = True
+    fragile = True
 
     default_axis = -1
 

@@ -39,7 +39,7 @@ class ElementwiseRule(Rule):
 
     def describe(self) -> None:
         """See the module's docstring."""
-        self.may_fail = self.node.op in MAY_FAIL and not self._is_harmless()
+        self.fragile = self.node.op in MAY_FAIL and not self._is_harmless()
         self.output = self.only_output()
         made = self.axes(self.output)
         self.made = made

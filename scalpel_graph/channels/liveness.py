@@ -49,7 +49,7 @@ class Decision:
         self._outputs = [self._class_of[read.outputs] for read in self._reads]
         self._seen = [0] * len(self._reads)  # needed outputs when a read was last looked at
         self._rule_of = {id(rule.node): rule for rule in analysis.rules}
-        self._fragile_class = self._classes_that_may_fail()
+        self._fragile_class = self._fragile_classes()
         self.held: list[Pin] = []
         for pin in analysis.pins:
             self._needed_class[self._class_of[pin.slots]] = True
@@ -112,11 +112,11 @@ class Decision:
                     changed = True
         self._live_class |= self._needed_class
 
-    def _classes_that_may_fail(self) -> BoolArray:
-        """``[slots]``: classes with a slot that might not be a finite number if it held another one."""
+    def _fragile_classes(self) -> BoolArray:
+        """``[slots]``: classes with a slot that has to hold what it held."""
         fragile: BoolArray = np.zeros(self._analysis.slots.count, dtype=np.bool_)
         for rule in self._analysis.rules:
-            if rule.may_fail:
+            if rule.fragile:
                 for tensor in rule.node.outputs:
                     for axis in self._analysis.slots.of(tensor) or ():
                         if axis is not None:
