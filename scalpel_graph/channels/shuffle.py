@@ -108,8 +108,11 @@ class Shuffles:
             return
         present = {id(node) for node in self._graph.nodes}
         back: list[gs.Node] = []
+        smaller: list[tuple[_Shuffle, dict[Digit, int]]] = []
         for shuffle in self._found:
             sizes = self._sizes_now(shuffle, present)
+            for link in shuffle.links:
+                link.node.inputs.clear()
             if sizes is None:
                 continue
             source = shuffle.gathers[0].inputs[0]
@@ -121,8 +124,10 @@ class Shuffles:
                 link.node.inputs.extend([source if t is shuffle.source else t for t in link.inputs])
                 link.node.outputs.extend(link.outputs)
                 back.append(link.node)
-            _resize(self._graph, shuffle, sizes)
+            smaller.append((shuffle, sizes))
         self._reorder([node for node in self._graph.nodes if id(node) in present], back)
+        for shuffle, sizes in smaller:
+            _resize(self._graph, shuffle, sizes)
 
     # -- setting aside --------------------------------------------------------------------------------------
 
@@ -179,8 +184,10 @@ class Shuffles:
                     shuffle.shapes[tensor.name] = self._graph.shape(tensor)
         for shuffle in self._found:
             for link in shuffle.links:
-                link.node.inputs.clear()
                 link.node.outputs.clear()
+                # Constants that they share with other nodes go on being shared.
+                link.node.inputs.clear()
+                link.node.inputs.extend([t for t in link.inputs if isinstance(t, gs.Constant)])
             makers = [node for node in shuffle.stand_ins if not node.outputs]
             made = {id(link.node): link.outputs for link in shuffle.links}
             for end, maker in zip(shuffle.ends, makers, strict=True):
