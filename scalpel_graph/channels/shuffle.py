@@ -256,7 +256,7 @@ def _find(graph: ModelGraph) -> Iterator[_Shuffle]:
             continue
         source = node.inputs[0]
         shape = graph.shape(source)
-        if shape is None or isinstance(source, gs.Constant):
+        if shape is None or 0 in shape or isinstance(source, gs.Constant):
             continue
         start = whole(shape)
         ends = _follow(graph, node, start, start, ())
