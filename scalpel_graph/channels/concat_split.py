@@ -124,7 +124,9 @@ class ConcatRule(MovingRule):
 
 
 class SplitRule(MovingRule):
-    """Split: each output has its part of the input's axis."""
+    """Split: each output has its part of the input's axis, and is left out if nothing is left of it."""
+
+    optional_outputs = True
 
     def connect(self) -> None:
         """See `MovingRule`."""
@@ -158,6 +160,9 @@ class SplitRule(MovingRule):
         if all(kept.of(part) is None for part in self.parts):
             return
         sizes = [int(kept.live[part.slots].sum()) for part in self.parts]
+        for index in reversed(range(len(sizes))):
+            if not sizes[index]:
+                del self.node.outputs[index], sizes[index]
         if self.graph.opset < 13:
             self.node.attrs["split"] = sizes
             return

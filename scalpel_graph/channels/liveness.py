@@ -84,7 +84,10 @@ class _Liveness:
         return [axes[number] for number in np.flatnonzero(counts == 0)]
 
     def _gone(self, empty: list[Axis]) -> set[int]:
-        """The nodes (by `id`) all of whose outputs are empty, and missed by no node that stays."""
+        """The nodes (by `id`) all of whose outputs are empty, and missed by no node that stays.
+
+        Of nodes that can be without single outputs, also these outputs.
+        """
         if not empty:
             return set()
         axes: dict[int, set[int]] = {}
@@ -93,14 +96,18 @@ class _Liveness:
         gone: set[int] = set()
         for rule in reversed(self._analysis.rules):
             outputs = [tensor for tensor in rule.node.outputs if tensor.name]
-            if all(
-                id(tensor) in axes
+            missed_by_none = [
+                tensor
+                for tensor in outputs
+                if id(tensor) in axes
                 and all(
                     id(reader) in gone or self._leaves_out(reader, tensor, axes) for reader in tensor.outputs
                 )
-                for tensor in outputs
-            ):
+            ]
+            if len(missed_by_none) == len(outputs):
                 gone.add(id(rule.node))
+            elif rule.optional_outputs:
+                gone.update(id(tensor) for tensor in missed_by_none)
         return gone
 
     def _leaves_out(self, reader: gs.Node, tensor: gs.Tensor, axes: dict[int, set[int]]) -> bool:
@@ -114,7 +121,7 @@ class _Liveness:
         """Keeps the first slot of every axis that may not be empty; says whether there was one."""
         kept = False
         for axis in empty:
-            if id(axis.tensor.inputs[0]) in gone:
+            if id(axis.tensor.inputs[0]) in gone or id(axis.tensor) in gone:
                 continue
             kept = True
             # Axes that go together need one slot between them.

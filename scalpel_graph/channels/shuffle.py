@@ -1,4 +1,4 @@
-"""Channel shuffles, seen as what they are: another order of the channels.
+"""Channel shuffles, and Slices with steps, seen as what they are: channels in another order.
 
 ``[N, g·n, H, W]`` as ``[N, g, n, H, W]``, transposed, and back: a slot is a place along one axis, and the
 axes in between have no place for a channel. So while channels are analysed and removed, a Gather of the
@@ -252,17 +252,33 @@ def _find(graph: ModelGraph) -> Iterator[_Shuffle]:
     """The shuffles, in the order of the graph; their chains have no node in common."""
     taken: set[int] = set()
     for node in graph.nodes:
-        if id(node) in taken or not _is_standard(node, {"Reshape"}):
+        if id(node) in taken or not _is_standard(node, {"Reshape", "Slice"}):
             continue
         source = node.inputs[0]
         shape = graph.shape(source)
         if shape is None or 0 in shape or isinstance(source, gs.Constant):
             continue
         start = whole(shape)
-        ends = _follow(graph, node, start, start, ())
+        ends = _strided(graph, node, shape) if node.op == "Slice" else _follow(graph, node, start, start, ())
         if ends and len({end.axis for end in ends}) == 1:
             yield _Shuffle(source, ends)
             taken |= {id(step.node) for end in ends for step in end.steps}
+
+
+def _strided(graph: ModelGraph, node: gs.Node, shape: Shape) -> list[_End] | None:
+    """What a Slice takes that leaves out channels between, or turns them round; None for any other."""
+    bounds = [graph.constant(tensor) for tensor in node.inputs[1:]]
+    if len(bounds) != 4 or any(values is None or len(values) != 1 for values in bounds):
+        return None
+    first, end, axis, step = (int(values[0]) for values in bounds if values is not None)
+    size = shape[axis] if -len(shape) <= axis < len(shape) else None
+    if step in (0, 1) or not isinstance(size, int):
+        return None
+    channels = np.arange(size)[first:end:step]
+    if not channels.size:
+        return None
+    steps = (_Step(node, whole(shape), whole(shape)),)
+    return [_End(steps, axis % len(shape), channels, regroups=False)]
 
 
 def _follow(
