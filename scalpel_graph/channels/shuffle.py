@@ -96,6 +96,7 @@ class Shuffles:
         self._graph = graph
         self._order = list(graph.nodes)
         self._rank = {id(node): rank for rank, node in enumerate(self._order)}
+        self._given = {id(t) for node in self._order for t in node.inputs if not t.inputs}
         self._found = list(_find(graph))
         for shuffle in self._found:
             self._stand_in(shuffle)
@@ -245,7 +246,7 @@ class Shuffles:
 
     def _is_there(self, tensor: gs.Tensor, present: set[int]) -> bool:
         """Whether a tensor is an input of the model, or still made by a node."""
-        return not tensor.inputs or id(tensor.inputs[0]) in present
+        return id(tensor) in self._given or (bool(tensor.inputs) and id(tensor.inputs[0]) in present)
 
 
 def _find(graph: ModelGraph) -> Iterator[_Shuffle]:

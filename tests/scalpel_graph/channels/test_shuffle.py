@@ -228,3 +228,75 @@ def test_computed_shapes(dead):
     assert ("Gather" in op_types(out)[1:] and "Transpose" not in op_types(out)) == (dead is SCATTERED)
     again, records = run(out, RemoveChannels(), feeds={"X": random(2, 2, 7, 5)})
     assert not records["remove-channels"].modified and op_types(again) == op_types(out)
+
+
+def random_shuffles(seed):
+    """Layers, grouped and not, with shuffles in between, some of whose outputs are halved or added."""
+    rng = np.random.default_rng(seed)
+    weights, text, x, channels = {}, [], "X", 2
+
+    def put(op, *inputs):
+        name = f"t{len(text)}"
+        text.append(f"{name} = {op}({', '.join(inputs)})")
+        return name
+
+    def constant(values):
+        name = f"w{len(weights)}"
+        weights[name] = values
+        return name
+
+    def layer(x, channels, out):
+        weight = rng.standard_normal((out, channels, 1, 1)).astype(np.float32)
+        weight[rng.random(out) < 0.3] = 0
+        weight[:, rng.random(channels) < 0.1] = 0
+        return put("Conv", x, constant(weight))
+
+    def shuffle(x, channels):
+        groups = int(rng.choice([g for g in range(2, channels) if channels % g == 0]))
+        inner, way = channels // groups, rng.integers(4)
+        if way == 0:
+            x = put("Reshape", x, constant(np.array([0, groups, inner, 16])))
+            x = put("Transpose<perm = [0, 2, 1, 3]>", x)
+            return put("Reshape", x, constant(np.array([-1, channels, 4, 4])))
+        if way == 1:  # channels last on the way
+            x = put("Transpose<perm = [0, 2, 3, 1]>", x)
+            x = put("Reshape", x, constant(np.array([0, 4, 4, groups, inner])))
+            x = put("Transpose<perm = [0, 1, 2, 4, 3]>", x)
+            x = put("Reshape", x, constant(np.array([-1, 16, channels])))
+            x = put("Reshape", x, constant(np.array([0, 4, 4, channels])))
+            return put("Transpose<perm = [0, 3, 1, 2]>", x)
+        if way == 2 and inner % 2 == 0:  # three digits
+            x = put("Reshape", x, constant(np.array([0, groups, 2, inner // 2, 4, 4])))
+            x = put("Transpose<perm = [0, 3, 1, 2, 4, 5]>", x)
+            return put("Reshape", x, constant(np.array([0, -1, 4, 4])))
+        x = put("Reshape", x, constant(np.array([0, groups, -1, 4, 4])))
+        x = put("Transpose<perm = [0, 2, 1, 3, 4]>", x)
+        return put("Reshape", x, constant(np.array([0, channels, 4, 4])))
+
+    for _ in range(rng.integers(1, 5)):
+        out = int(rng.choice([6, 8, 12]))
+        x, channels = layer(x, channels, out), out
+        if rng.random() < 0.5:
+            x = put("Relu", x)
+        y = shuffle(x, channels)
+        kind = rng.integers(4)
+        if kind == 0:
+            y = put("Add", x, y)
+        elif kind == 1:
+            text.append(f"l{len(text)}, r{len(text)} = Split<axis = 1>({y})")
+            left, right = f"l{len(text) - 1}", f"r{len(text) - 1}"
+            y = put("Concat<axis = 1>", left, layer(right, channels // 2, channels // 2))
+        elif kind == 2:
+            y = shuffle(y, channels)
+        x = y
+    weights["last"] = rng.standard_normal((3, channels, 1, 1)).astype(np.float32)
+    return model(f"(float[N, 2, 4, 4] X) => (Out) {{ {' '.join(text)} Out = Conv({x}, last) }}", weights)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_shuffles(seed):
+    proto = random_shuffles(seed)
+    out, _ = run(proto, RemoveChannels())
+    again, records = run(out, RemoveChannels())
+    assert not records["remove-channels"].modified
+    assert list(again.graph.node) == list(out.graph.node)
