@@ -158,10 +158,12 @@ class Shuffles:
             self._rank[id(gather)] = self._rank[id(last)]
             if end.regroups:
                 ordered = graph.add_variable(f"{label}_ordered", shuffle.source)
+                graph.resize(ordered, end.axis, len(end.channels))
                 gather.outputs.append(ordered)
-                again = gs.Node(
-                    last.op, last.name, attrs=dict(last.attrs), inputs=[ordered, *last.inputs[1:]]
-                )
+                attributes = dict(last.attrs)
+                if last.op == "Flatten":
+                    attributes["axis"] = _flatten_axis(last, end.steps[-1].before)
+                again = gs.Node(last.op, last.name, attrs=attributes, inputs=[ordered, *last.inputs[1:]])
                 shuffle.stand_ins.append(again)
                 self._rank[id(again)] = self._rank[id(last)]
 
@@ -359,10 +361,16 @@ def _has_axes_of(view: View, start: View) -> bool:
     )
 
 
+def _flatten_axis(node: gs.Node, view: View) -> int:
+    """Before which axis of a view a Flatten cuts, counted from the front."""
+    axis = int(node.attrs.get("axis", 1))
+    return axis + len(view.axes) if axis < 0 else axis
+
+
 def _copies_whole_axes(graph: ModelGraph, node: gs.Node, view: View, start: View) -> bool:
     """Whether a Reshape or Flatten does the same to the ordered source as to what it reads."""
     if node.op == "Flatten":
-        axis = int(node.attrs.get("axis", 1)) % (len(view.axes) + 1)
+        axis = _flatten_axis(node, view)
         return view.axes[:axis] == start.axes[:axis]
     if node.attrs.get("allowzero", 0):
         return False

@@ -163,7 +163,7 @@ def test_shuffle_and_halves_in_one():
 
 
 @pytest.mark.parametrize("dead", [SCATTERED, ALIGNED], ids=["scattered", "aligned"])
-@pytest.mark.parametrize("last", ["Flatten<axis = 1>(B)", "Reshape(B, flat)"])
+@pytest.mark.parametrize("last", ["Flatten<axis = 1>(B)", "Flatten<axis = -2>(B)", "Reshape(B, flat)"])
 def test_shuffle_and_flatten_in_one(last, dead):
     proto = model(
         f"""(float[N, 2, 6, 6] X) => (Out) {{
@@ -181,6 +181,28 @@ def test_shuffle_and_flatten_in_one(last, dead):
     assert left["V"].shape[0] == left["W"].shape[0] == CHANNELS - len(dead)
     again, records = run(out, RemoveChannels())
     assert not records["remove-channels"].modified and op_types(again) == op_types(out)
+
+
+def test_shuffle_half_and_flatten_in_one():
+    proto = model(
+        """(float[N, 2, 6, 6] X) => (Out) {
+            Y = Conv<pads = [1, 1, 1, 1]>(X, V, b)
+            A = Reshape(Y, apart) B = Transpose<perm = [1, 0, 2]>(A) C = Reshape(B, together)
+            odd = Gather<axis = 0>(C, one) Z = Reshape(odd, flat) Out = Gemm(Z, W) }""",
+        {
+            **convs([0, 3, 4, 7, 9]),
+            **constants([-1, 2, 36], [2, -1, CHANNELS // 2, 6, 6]),
+            "one": np.int64(1),
+            "flat": np.array([-1, 216]),
+            "W": random(216, 4, seed=2),
+        },
+    )
+    out, _ = run(proto, RemoveChannels())
+    left = left_of(out)
+    assert left["V"].shape[0] == 3 and left["W"].shape[0] == 3 * 36
+    assert op_types(out) == ["Conv", "Reshape", "Gemm"]  # what is left is in order
+    _, records = run(out, RemoveChannels())
+    assert not records["remove-channels"].modified
 
 
 def test_shuffle_of_features_that_come_last():
