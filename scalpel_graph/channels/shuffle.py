@@ -1,4 +1,4 @@
-"""Channel shuffles, and Slices with steps, seen as what they are: channels in another order.
+"""Channel shuffles, fused heads and Slices with steps, seen as what they are: channels in another order.
 
 ``[N, g·n, H, W]`` as ``[N, g, n, H, W]``, transposed, and back: a slot is a place along one axis, and the
 axes in between have no place for a channel. So while channels are analysed and removed, a Gather of the
@@ -21,7 +21,7 @@ from scalpel_graph.channels.slots import IntArray
 from scalpel_graph.graph import ModelGraph, Shape, node_label
 
 #: What a chain is made of.
-_MOVES = {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Gather"}
+_MOVES = {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Gather", "Split"}
 
 #: Chains of more nodes are not looked for.
 _LONGEST = 16
@@ -29,11 +29,12 @@ _LONGEST = 16
 
 @dataclass(frozen=True)
 class _Step:
-    """A node of a chain, and how the axes of its input and its output index what the chain begins with."""
+    """A node of a chain, and how the axes of its input and an output index what the chain begins with."""
 
     node: gs.Node
     before: View
     after: View
+    output: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,17 @@ class _End:
         axis: of the channels, in what the chain begins with.
         channels: ``[channels of the tensor]``: which they are there.
         regroups: whether the last node joins the channels with other axes besides, and has to stay for that.
+        apart: where the channels are cut and the axes in another order besides: with the axes of the tensor
+            in the order of what the chain begins with.
+        order: the Transpose that puts them in their own.
     """
 
     steps: tuple[_Step, ...]
     axis: int
     channels: IntArray
-    regroups: bool
+    regroups: bool = False
+    apart: View | None = None
+    order: tuple[int, ...] = ()
 
 
 @dataclass
@@ -149,17 +155,22 @@ class Shuffles:
                         shuffle.sizes[id(step.node)] = None
             gather = gs.Node(
                 "Gather",
-                graph.unique_name(f"{label}_channels") if end.regroups else last.name,
+                graph.unique_name(f"{label}_channels") if end.regroups or end.apart else last.name,
                 attrs={"axis": end.axis},
                 inputs=[shuffle.source, graph.add_constant(f"{label}_order", end.channels)],
             )
             shuffle.gathers.append(gather)
             shuffle.stand_ins.append(gather)
             self._rank[id(gather)] = self._rank[id(last)]
-            if end.regroups:
+            if end.apart is not None or end.regroups:
                 ordered = graph.add_variable(f"{label}_ordered", shuffle.source)
                 graph.resize(ordered, end.axis, len(end.channels))
                 gather.outputs.append(ordered)
+            if end.apart is not None:
+                for node in _cut_and_transpose(graph, end, ordered):
+                    shuffle.stand_ins.append(node)
+                    self._rank[id(node)] = self._rank[id(last)]
+            elif end.regroups:
                 attributes = dict(last.attrs)
                 if last.op == "Flatten":
                     attributes["axis"] = _flatten_axis(last, end.steps[-1].before)
@@ -194,7 +205,7 @@ class Shuffles:
             makers = [node for node in shuffle.stand_ins if not node.outputs]
             made = {id(link.node): link.outputs for link in shuffle.links}
             for end, maker in zip(shuffle.ends, makers, strict=True):
-                maker.outputs.append(made[id(end.steps[-1].node)][0])
+                maker.outputs.append(made[id(end.steps[-1].node)][end.steps[-1].output])
         stand_ins = [node for shuffle in self._found for node in shuffle.stand_ins]
         self._reorder([node for node in self._order if id(node) not in owner], stand_ins)
 
@@ -281,7 +292,7 @@ def _strided(graph: ModelGraph, node: gs.Node, shape: Shape) -> list[_End] | Non
     if not channels.size:
         return None
     steps = (_Step(node, whole(shape), whole(shape)),)
-    return [_End(steps, axis % len(shape), channels, regroups=False)]
+    return [_End(steps, axis % len(shape), channels)]
 
 
 def _follow(
@@ -296,14 +307,25 @@ def _follow(
         start: the same, as it is.
         before: the steps that lead to ``node``.
     """
-    made = _view_behind(graph, node, view) if len(before) < _LONGEST else None
+    made = _views_behind(graph, node, view) if len(before) < _LONGEST else None
     if made is None:
         return None
-    steps = (*before, _Step(node, view, made))
+    ends: list[_End] = []
+    for index, part in enumerate(made):
+        found = _ends_of(graph, (*before, _Step(node, view, part, index)), start)
+        if found is None:
+            return None
+        ends += found
+    return ends
+
+
+def _ends_of(graph: ModelGraph, steps: tuple[_Step, ...], start: View) -> list[_End] | None:
+    """The ends of the chains that begin with some steps."""
+    node, view, made = steps[-1].node, steps[-1].before, steps[-1].after
+    output = node.outputs[steps[-1].output]
     axis = reordered_axis(made, start)
-    output = node.outputs[0]
     if axis is not None and _has_axes_of(made, start):
-        return [_End(steps, axis, places(made, axis), regroups=False)]
+        return [_End(steps, axis, places(made, axis))]
     ends: list[_End] = []
     if not graph.is_pinned(output) and output.outputs:
         for reader in output.outputs:
@@ -319,13 +341,67 @@ def _follow(
         and _copies_whole_axes(graph, node, view, start)
     ):
         return [_End(steps, axis, places(made, axis), regroups=True)]
-    return None
+    return _part_of_channels(steps, start)
+
+
+def _part_of_channels(steps: tuple[_Step, ...], start: View) -> list[_End] | None:
+    """The end of a chain that has picked, cut and transposed some channels: queries, keys or values."""
+    view = steps[-1].after
+    if not any(step.node.op in ("Gather", "Split") for step in steps):
+        return None
+    keys = [(axis[0].axis, -axis[0].stride) if axis else (-1, 0) for axis in view.axes]
+    places_of = sorted(range(len(keys)), key=lambda index: keys[index])
+    apart = view.transposed(places_of)
+    axis = reordered_axis(apart, start)
+    if axis is None:
+        return None
+    for index, digits in enumerate(apart.axes):
+        known = all(isinstance(digit.size, int) for digit in digits)
+        stays = digits == view.axes[index] and index < axis and digits == start.axes[index]
+        if not known and not stays:
+            return None
+    order = tuple(places_of.index(index) for index in range(len(keys)))
+    return [_End(steps, axis, places(apart, axis), apart=apart, order=order)]
+
+
+def _cut_and_transpose(graph: ModelGraph, end: _End, ordered: gs.Tensor) -> list[gs.Node]:
+    """The nodes that make an end of its channels: a Reshape and a Transpose, which has no output yet."""
+    assert end.apart is not None
+    last = end.steps[-1]
+    label = node_label(last.node)
+    cut = graph.add_variable(f"{label}_cut", last.node.outputs[last.output])
+    sizes = []
+    for index, digits in enumerate(end.apart.axes):
+        size, unknown = _size(digits, {})
+        sizes.append(0 if unknown else size)
+        if not unknown:
+            graph.resize(cut, index, size)
+    target = graph.add_constant(f"{label}_sizes", np.array(sizes, dtype=np.int64))
+    return [
+        gs.Node("Reshape", graph.unique_name(f"{label}_cut"), inputs=[ordered, target], outputs=[cut]),
+        gs.Node("Transpose", last.node.name, attrs={"perm": list(end.order)}, inputs=[cut]),
+    ]
+
+
+def _views_behind(graph: ModelGraph, node: gs.Node, view: View) -> list[View] | None:
+    """What a node makes of a view; None if it does not only move elements, or it is not certain how."""
+    if not _is_standard(node, _MOVES) or any(not tensor.name for tensor in node.outputs):
+        return None
+    if node.op != "Split":
+        made = _view_behind(graph, node, view)
+        return None if made is None else [made]
+    axis = int(node.attrs.get("axis", 0)) % len(view.axes)
+    views = []
+    for index, tensor in enumerate(node.outputs):
+        shape, picked = graph.shape(tensor), view.picked(axis, index)
+        if shape is None or shape[axis] != 1 or picked is None:
+            return None
+        views.append(View((*picked.axes[:axis], (), *picked.axes[axis:]), picked.starts))
+    return views
 
 
 def _view_behind(graph: ModelGraph, node: gs.Node, view: View) -> View | None:
-    """What a node makes of a view; None if it does not only move elements, or it is not certain how."""
-    if not _is_standard(node, _MOVES):
-        return None
+    """What a node with one output makes of a view, as `_views_behind`."""
     rank = len(view.axes)
     shape = graph.shape(node.outputs[0])
     if node.op == "Transpose":
@@ -387,6 +463,8 @@ def _copies_whole_axes(graph: ModelGraph, node: gs.Node, view: View, start: View
 
 def _smaller(graph: ModelGraph, shuffle: _Shuffle) -> dict[Digit, int] | None:
     """The sizes of the digits that make a chain the shuffle that its Gather is now; None without them."""
+    if all(end.apart is not None for end in shuffle.ends):
+        return _fewer_heads(graph, shuffle)
     if len(shuffle.stand_ins) != 1:
         return None
     (end,) = shuffle.ends
@@ -402,6 +480,34 @@ def _smaller(graph: ModelGraph, shuffle: _Shuffle) -> dict[Digit, int] | None:
     now = dict(zip(digits, (inner, count // inner), strict=True))
     now[Digit(end.axis, 1, len(end.channels))] = count
     return now if all(_can_state(shuffle, step, end.axis, now) for step in end.steps) else None
+
+
+def _fewer_heads(graph: ModelGraph, shuffle: _Shuffle) -> dict[Digit, int] | None:
+    """The sizes of the digits where each part of the channels has lost as many heads; None elsewhere."""
+    first = shuffle.ends[0]
+    before = shuffle.shapes[shuffle.source.name]
+    digits = [d for axis in first.apart.axes for d in axis if d.axis == first.axis] if first.apart else []
+    if len(digits) != 2 or before is None or digits[1].stride != 1 or digits[0].stride != digits[1].size:
+        return None
+    heads, features = digits
+    channels, width, left = before[first.axis], len(first.channels), set()
+    for number, end in enumerate(shuffle.ends):
+        gather, cut, _ = shuffle.stand_ins[3 * number : 3 * number + 3]
+        sizes, order = graph.constant(cut.inputs[1]), graph.constant(gather.inputs[1])
+        if end.apart is None or (heads,) not in end.apart.axes or sizes is None or order is None:
+            return None
+        left.add(int(sizes[end.apart.axes.index((heads,))]))
+        part = int(end.channels[0]) // width * len(order)
+        if not np.array_equal(order, part + np.arange(len(order))):
+            return None
+    if len(left) != 1 or not isinstance(channels, int) or not isinstance(features.size, int):
+        return None
+    (count,) = left
+    parts = channels // width
+    now = {heads: count, features: features.size, Digit(first.axis, width, parts): parts}
+    now[Digit(first.axis, 1, channels)] = parts * count * features.size
+    steps = (step for end in shuffle.ends for step in end.steps)
+    return now if all(_can_state(shuffle, step, first.axis, now) for step in steps) else None
 
 
 def _can_state(shuffle: _Shuffle, step: _Step, axis: int, now: dict[Digit, int]) -> bool:
@@ -436,13 +542,14 @@ def _size(digits: Digits, now: dict[Digit, int]) -> tuple[int, Digits]:
 
 def _resize(graph: ModelGraph, shuffle: _Shuffle, now: dict[Digit, int]) -> None:
     """Tells the Reshapes of a chain, and what is known of its tensors, the sizes that digits have now."""
-    for step in shuffle.ends[0].steps if now else ():
+    steps = {(id(step.node), step.output): step for end in shuffle.ends for step in end.steps}
+    for step in steps.values() if now else ():
         stated = shuffle.sizes.get(id(step.node)) or []
         for index, digits in enumerate(step.after.axes):
             size, unknown = _size(digits, now)
             if size == _size(digits, {})[0] or unknown:
                 continue
-            graph.resize(step.node.outputs[0], index, size)
+            graph.resize(step.node.outputs[step.output], index, size)
             if stated and (stated[index].value or -1) != -1:
                 entry = stated[index]
                 values = np.array(graph.constant(entry.node.inputs[entry.index]))
