@@ -16,6 +16,7 @@ from scalpel_graph.channels.liveness import decide
 from scalpel_graph.channels.producers import Producer, producers
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.shrink import drop_masks_of_ones, shrink
+from scalpel_graph.channels.shuffle import Shuffles
 from scalpel_graph.channels.substitute import substitute_constants
 from scalpel_graph.channels.widths import dead_outputs, forget, round_up
 from scalpel_graph.graph import ModelGraph, node_label
@@ -40,6 +41,7 @@ class RemoveChannels(Pass):
             )
             return result
         before = producers(graph, context.dimensions)
+        shuffles = Shuffles(graph)
         changed: dict[str, None] = {}
         while True:
             analysis = analyse(graph)
@@ -63,6 +65,7 @@ class RemoveChannels(Pass):
             graph.remove(*decision.gone)
         for node in drop_masks_of_ones(graph):
             changed[node_label(node)] = None
+        shuffles.restore()
         result.rewritten += changed
         for label, reason in kept_channels(analysis, decision):
             result.skip(label, reason)

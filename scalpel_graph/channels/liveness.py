@@ -132,7 +132,10 @@ class Decision:
         return [axes[number] for number in np.flatnonzero(counts == 0)]
 
     def _gone(self, empty: list[Axis]) -> set[int]:
-        """The nodes (by `id`) all of whose outputs are empty, and missed by no node that stays."""
+        """The nodes (by `id`) all of whose outputs are empty, and missed by no node that stays.
+
+        Of nodes that can be without single outputs, also these outputs.
+        """
         if not empty:
             return set()
         axes: dict[int, set[int]] = {}
@@ -141,14 +144,18 @@ class Decision:
         gone: set[int] = set()
         for rule in reversed(self._analysis.rules):
             outputs = [tensor for tensor in rule.node.outputs if tensor.name]
-            if all(
-                id(tensor) in axes
+            missed_by_none = [
+                tensor
+                for tensor in outputs
+                if id(tensor) in axes
                 and all(
                     id(reader) in gone or self._leaves_out(reader, tensor, axes) for reader in tensor.outputs
                 )
-                for tensor in outputs
-            ):
+            ]
+            if len(missed_by_none) == len(outputs):
                 gone.add(id(rule.node))
+            elif rule.optional_outputs:
+                gone.update(id(tensor) for tensor in missed_by_none)
         return gone
 
     def _leaves_out(self, reader: gs.Node, tensor: gs.Tensor, axes: dict[int, set[int]]) -> bool:
@@ -162,7 +169,8 @@ class Decision:
         """The first slot of every axis that may not be empty: axes that go together need one between them."""
         for axis in empty:
             maker = axis.tensor.inputs[0]
-            if id(maker) not in gone and not self.stays(axis.slots).any():
+            leaves = id(maker) in gone or id(axis.tensor) in gone
+            if not leaves and not self.stays(axis.slots).any():
                 yield Pin(axis.slots[:1], node_label(maker), "a tensor cannot be without channels")
 
     def _widths(self, live: BoolArray) -> Iterable[Pin]:

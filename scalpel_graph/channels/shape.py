@@ -13,7 +13,7 @@ from scalpel_graph.channels.concat_split import MovingRule
 from scalpel_graph.channels.constants import Constants, numpy_type
 from scalpel_graph.channels.rule import Kept, Refusal, Rule
 from scalpel_graph.channels.slots import Axis, IntArray
-from scalpel_graph.graph import Shape
+from scalpel_graph.graph import ModelGraph, Shape
 
 
 class TransposeRule(MovingRule):
@@ -118,13 +118,38 @@ def _pair(before: Shape, after: Shape) -> tuple[list[_Block], int, int]:
 
 
 @dataclass(frozen=True)
-class _Size:
+class StatedSize:
     """An entry of a Reshape's shape: at ``place`` in input ``index`` of ``node``; its value if constant."""
 
     node: gs.Node
     index: int
     place: int
     value: int | None
+
+
+def stated_sizes(graph: ModelGraph, node: gs.Node, rank: int) -> list[StatedSize]:
+    """The entries of the shape of a Reshape, one for each axis of its output, of which there are ``rank``.
+
+    Raises:
+        Refusal: the shape is neither a constant nor joined from constants and computed sizes for it alone.
+    """
+    shape = node.inputs[1]
+    values = graph.constant(shape)
+    if values is not None:
+        return [StatedSize(node, 1, place, int(value)) for place, value in enumerate(values)]
+    maker = shape.inputs[0] if len(shape.inputs) == 1 else None
+    if maker is None or maker.op != "Concat" or graph.sole_consumer(shape) is None:
+        raise Refusal("its shape is computed")
+    sizes = []
+    for index, part in enumerate(maker.inputs):
+        values, length = graph.constant(part), graph.shape(part)
+        if length is None or len(length) != 1 or not isinstance(length[0], int):
+            raise Refusal("its shape is computed")
+        for place in range(length[0]):
+            sizes.append(StatedSize(maker, index, place, None if values is None else int(values[place])))
+    if len(sizes) != rank:
+        raise Refusal("its shape is computed")
+    return sizes
 
 
 class ReshapeRule(Rule):
@@ -134,7 +159,7 @@ class ReshapeRule(Rule):
         """See the module's docstring."""
         node = self.node
         before, after = self.axes(node.inputs[0]), self.axes(node.outputs[0])
-        self.target = self._target() if node.op == "Reshape" else []
+        self.target = stated_sizes(self.graph, node, len(after)) if node.op == "Reshape" else []
         shapes = [self.graph.shape(tensor) for tensor in (node.inputs[0], node.outputs[0])]
         if shapes[0] is None or shapes[1] is None:
             raise Refusal("its shape is not known")
@@ -158,26 +183,6 @@ class ReshapeRule(Rule):
             self.couplings.append((np.repeat(source, places.shape[1]), places.reshape(-1)))
         for places, target in self.splits:
             self.couplings.append((places.reshape(-1), np.repeat(target, places.shape[1])))
-
-    def _target(self) -> list[_Size]:
-        """The entries of the shape, one for each axis of the output."""
-        shape = self.node.inputs[1]
-        values = self.input_constant(1)
-        if values is not None:
-            return [_Size(self.node, 1, place, int(value)) for place, value in enumerate(values)]
-        maker = shape.inputs[0] if len(shape.inputs) == 1 else None
-        if maker is None or maker.op != "Concat" or self.graph.sole_consumer(shape) is None:
-            raise Refusal("its shape is computed")
-        sizes = []
-        for index, part in enumerate(maker.inputs):
-            values, length = self.graph.constant(part), self.graph.shape(part)
-            if length is None or len(length) != 1 or not isinstance(length[0], int):
-                raise Refusal("its shape is computed")
-            for place in range(length[0]):
-                sizes.append(_Size(maker, index, place, None if values is None else int(values[place])))
-        if len(sizes) != len(self.axes(self.node.outputs[0])):
-            raise Refusal("its shape is computed")
-        return sizes
 
     def _merge(self, sources: list[Axis], target: Axis) -> None:
         moving = self._moving(sources)
