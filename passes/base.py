@@ -49,7 +49,7 @@ class PassContext:
         tuner: measures the candidates of layers; None where the cost model's predictions are to count.
         dimensions: sizes to assume for symbolic dimensions (1 where a symbol is missing).
         layers: one entry for each layer that a choice was made about.
-        removed_nodes: the layers that got narrower, or could have.
+        removed_nodes: the layers that lost channels or inputs, or could have.
     """
 
     target: Target

@@ -21,6 +21,8 @@ def to_toml(target: CpuTarget) -> str:
         f"lanes = {target.lanes}",
         f"block = {target.block}",
         f"round_channels_to = {target.round_channels_to}",
+        f"round_features_to = {target.round_features_to}",
+        f"round_from = {target.round_from}",
         f"min_columns = {target.min_columns}",
         f"margin = {target.margin}",
     ]

@@ -1,11 +1,14 @@
 """Concat, Split, Slice and Gather: they move slots along an axis."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.constants import Constants, slices
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
-from scalpel_graph.channels.slots import Axis, IntArray
+from scalpel_graph.channels.slots import Axis, IntArray, Slots
+from scalpel_graph.graph import ModelGraph
 
 
 class MovingRule(Rule):
@@ -121,7 +124,9 @@ class ConcatRule(MovingRule):
 
 
 class SplitRule(MovingRule):
-    """Split: each output has its part of the input's axis."""
+    """Split: each output has its part of the input's axis, and is left out if nothing is left of it."""
+
+    optional_outputs = True
 
     def connect(self) -> None:
         """See `MovingRule`."""
@@ -155,6 +160,9 @@ class SplitRule(MovingRule):
         if all(kept.of(part) is None for part in self.parts):
             return
         sizes = [int(kept.live[part.slots].sum()) for part in self.parts]
+        for index in reversed(range(len(sizes))):
+            if not sizes[index]:
+                del self.node.outputs[index], sizes[index]
         if self.graph.opset < 13:
             self.node.attrs["split"] = sizes
             return
@@ -175,8 +183,6 @@ class GatherRule(MovingRule):
         indices = self.input_constant(1)
         if indices is None:
             raise Refusal("its indices are not constant")
-        if self.input_constant(0) is not None:
-            raise Refusal("it picks from a constant")
         axes, made = self.axes(node.inputs[0]), self.axes(node.outputs[0])
         self.axis = self.place(len(axes), int(node.attrs.get("axis", 0)))
         for index, axis in enumerate(axes):
@@ -207,6 +213,45 @@ class GatherRule(MovingRule):
         before = self.input_constant(1)
         assert before is not None
         kept.replace(self.graph, self.node, 1, picked.astype(before.dtype))
+
+
+class LookupRule(Rule):
+    """Gather from a constant, such as a table of embeddings: it makes what of each entry is needed."""
+
+    def describe(self) -> None:
+        """See the class."""
+        table = self.weight(0, "table")
+        indices, made = self.axes(self.node.inputs[1]), self.axes(self.node.outputs[0])
+        axis = int(self.node.attrs.get("axis", 0)) % table.ndim
+        if len(made) != table.ndim - 1 + len(indices):
+            raise Refusal("its shape is not known")
+        for index, along in enumerate(indices):
+            self.couple(along, made[axis + index])
+        places = [i if i < axis else i + len(indices) - 1 for i in range(table.ndim)]
+        self.kept_axes = [(i, made[place]) for i, place in enumerate(places) if i != axis]
+        self.free += [slots.slots for _, slots in self.kept_axes if slots is not None]
+
+    def constants(self, constants: Constants) -> None:
+        """What every entry of the table holds there."""
+        table = self.weight(0, "table")
+        for index, made in self.kept_axes:
+            if made is not None:
+                constants.set(made.slots, *slices(table, index))
+
+    def shrink(self, kept: Kept) -> None:
+        """Slices the table."""
+        table = self.weight(0, "table")
+        smaller = table
+        for index, made in self.kept_axes:
+            smaller = take(smaller, kept.of(made), index)
+        if smaller.shape != table.shape:
+            kept.replace(self.graph, self.node, 0, smaller)
+
+
+def gather_rule(graph: ModelGraph, node: gs.Node, slots: Slots) -> Rule:
+    """The rule of a Gather."""
+    looks_up = graph.constant(node.inputs[0]) is not None
+    return LookupRule(graph, node, slots) if looks_up else GatherRule(graph, node, slots)
 
 
 class SliceRule(MovingRule):
@@ -257,4 +302,9 @@ class SliceRule(MovingRule):
             kept.replace(self.graph, self.node, 2, ends)
 
 
-RULES = {"Concat": ConcatRule, "Split": SplitRule, "Gather": GatherRule, "Slice": SliceRule}
+RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
+    "Concat": ConcatRule,
+    "Split": SplitRule,
+    "Gather": gather_rule,
+    "Slice": SliceRule,
+}
