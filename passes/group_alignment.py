@@ -115,7 +115,9 @@ def _time(
     return min(
         cost.dense_us(work, target, threads),
         *(
-            cost.sparse_us(work, shape, group_csr.density(weights, shape), target, threads)
-            for shape in {cost.runs_as(work, kernel.group_shape) for kernel in target.kernels}
+            cost.sparse_us(
+                work, shape, group_csr.density(weights, cost.runs_as(work, shape)), target, threads
+            )
+            for shape in (kernel.group_shape for kernel in target.kernels)
         ),
     )

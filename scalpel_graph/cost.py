@@ -135,8 +135,7 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
             continue
         if stored_bytes(work, shape, density(shape)) >= work.weight_bytes:
             continue
-        run = runs_as(work, shape)
-        time = sparse_us(work, run, density(run), target, threads)
+        time = sparse_us(work, shape, density(runs_as(work, shape)), target, threads)
         ways.append(Candidate("group_csr", shape, density(shape), time))
     return ways
 
@@ -170,13 +169,13 @@ def sparse_us(
 
     Args:
         work: the layer.
-        group_shape: one of the profile's that the layer `runs_as`.
-        density: fraction of groups of that shape that are stored.
+        group_shape: one of the profile's.
+        density: fraction of groups that are stored, of the group shape that the layer `runs_as`.
         target: the profile.
         threads: intra-op threads.
     """
     kernel = next(kernel for kernel in target.kernels if kernel.group_shape == group_shape)
-    amounts = sparse_amounts(work, group_shape, density, target.lanes)
+    amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
 
 
@@ -206,7 +205,9 @@ def sparse_operation(work: LayerWork) -> str:
     """Which of `target.OPERATIONS` the layer is in our kernels."""
     if work.is_conv:
         return "sparse_conv"
-    return "sparse_gemv" if work.N == 1 else "sparse_gemm"
+    if work.N == 1:
+        return "sparse_gemv"
+    return "sparse_few_rows" if work.N <= _FEW_ROWS else "sparse_gemm"
 
 
 def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:

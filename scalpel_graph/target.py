@@ -46,15 +46,11 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
         "multiply_add", "few_multiply_adds", "large_input", "input", "output", "padded", "strided", "weight",
     ),
     "sparse_gemm": ("multiply_add", "few_multiply_adds", "large_input", "input", "output", "weight"),
+    "sparse_few_rows": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
     "sparse_gemv": ("input", "output", "weight"),
 }  # fmt: skip
 DENSE_OPERATIONS = tuple(name for name in OPERATIONS if not name.startswith("sparse_"))
 SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("sparse_"))
-
-
-def sparse_operations(group_shape: GroupShape) -> tuple[str, ...]:
-    """Which of `SPARSE_OPERATIONS` have prices of their own for a group shape."""
-    return SPARSE_OPERATIONS if group_shape[1] == 1 else ("sparse_gemm", "sparse_gemv")
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Kernel:
 
     Attributes:
         group_shape: ``(r, c)``.
-        prices: of each of `SPARSE_OPERATIONS`; of a Conv only where c is 1, since others run as ``(r, 1)``.
+        prices: of each of `SPARSE_OPERATIONS`.
     """
 
     group_shape: GroupShape
@@ -236,8 +232,6 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
     dense.finish()
     shapes = [kernel.group_shape for kernel in target.kernels]
     for shape in shapes:
-        if (shape[0], 1) not in shapes:
-            raise root.error("kernels", f"lists group_shape {list(shape)}, which needs {[shape[0], 1]} too")
         if shapes.count(shape) > 1:
             raise root.error("kernels", f"lists group_shape {list(shape)} twice")
     return target
@@ -245,8 +239,7 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
 
 def _kernel(entry: "_Reader") -> Kernel:
     shape = entry.group_shape("group_shape")
-    operations = sparse_operations(shape)
-    kernel = Kernel(group_shape=shape, prices={name: _prices(entry, name) for name in operations})
+    kernel = Kernel(shape, {name: _prices(entry, name) for name in SPARSE_OPERATIONS})
     entry.finish()
     return kernel
 

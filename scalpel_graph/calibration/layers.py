@@ -135,6 +135,8 @@ LAYERS: tuple[LayerShape, ...] = (
     *(gemm(256, 256, rows) for rows in (8, 32, 128)),
     *(gemm(1280, 320, rows) for rows in (2, 16, 100)),
     *(gemm(512, 2048, rows) for rows in (2, 8, 64, 196)),
+    *(gemm(1000, 1000, rows) for rows in (3, 6)),
+    *(gemm(256, 256, rows) for rows in (2, 5)),
 )  # fmt: skip
 
 #: Layers that are always dense.

@@ -17,10 +17,10 @@ from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
     DENSE_OPERATIONS,
     OPERATIONS,
+    SPARSE_OPERATIONS,
     CpuTarget,
     Kernel,
     Prices,
-    sparse_operations,
 )
 from scalpel_graph.version import __version__
 
@@ -84,10 +84,7 @@ def build(
         kernels=tuple(
             Kernel(
                 shape,
-                {
-                    operation: _sparse(samples, operation, shape, lanes)
-                    for operation in sparse_operations(shape)
-                },
+                {operation: _sparse(samples, operation, shape, lanes) for operation in SPARSE_OPERATIONS},
             )
             for shape in sorted(shapes, key=lambda shape: (shape[0] == 1, -shape[0] * shape[1]))
         ),
@@ -160,8 +157,9 @@ def _sparse(samples: Sequence[Sample], operation: str, shape: GroupShape, lanes:
     equations: dict[int, list[Equation]] = {}
     for sample in samples:
         work = _work(sample)
-        if sample.job.group_shape == shape and cost.sparse_operation(work) == operation:
-            amounts = cost.sparse_amounts(work, shape, sample.density, lanes)
+        run = cost.runs_as(work, shape)
+        if sample.job.group_shape == run and cost.sparse_operation(work) == operation:
+            amounts = cost.sparse_amounts(work, run, sample.density, lanes)
             equations.setdefault(sample.job.threads, []).append(Equation(amounts, _time(sample)))
     return {
         threads: fit(found, OPERATIONS[operation], KNOTS["sparse"]) for threads, found in equations.items()
