@@ -28,6 +28,8 @@ from scalpel_graph.target import CpuTarget, Prices, Table
 
 _FLOAT_BYTES = 4
 _KIB = 1024
+#: Blocks of output channels that ONNX Runtime computes together: with fewer, a load serves fewer of them.
+_BLOCKS_AT_ONCE = 4
 #: Rows of X up to which our kernels may multiply by one at a time (`runtime_ext/kernels/vector_gemm.cpp`).
 _FEW_ROWS = 6
 #: Rows of X in a tile of our kernels, about.
@@ -223,6 +225,7 @@ def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
     return {
         "multiply_add": Amount(macs, work.N if not work.is_conv else K),
         "few_multiply_adds": Amount(macs, macs),
+        "narrow": Amount(macs * (_BLOCKS_AT_ONCE / min(-(-M // block), _BLOCKS_AT_ONCE) - 1)),
         "edge": Amount(macs * _edge_columns(work) / work.out_size[-1] if work.is_conv else 0.0),
         "input": Amount(work.inputs),
         "output": Amount(M * work.N),

@@ -35,8 +35,8 @@ Prices = Mapping[int, Mapping[str, Table]]
 #: Dense ones are ONNX Runtime's; its blocked layout has ``pointwise``, ``conv`` and ``depthwise``, and
 #: ``reorder`` is the way into that layout or out of it. The others are those of each group shape.
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
-    "pointwise": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
-    "conv": ("multiply_add", "few_multiply_adds", "edge", "input", "output", "weight"),
+    "pointwise": ("multiply_add", "few_multiply_adds", "narrow", "input", "output", "weight"),
+    "conv": ("multiply_add", "few_multiply_adds", "narrow", "edge", "input", "output", "weight"),
     "plain_conv": ("multiply_add", "input", "unrolled"),
     "depthwise": ("multiply_add", "input"),
     "gemm": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
