@@ -80,9 +80,10 @@ def _widths(graph: ModelGraph) -> dict[str, int]:
     widths = {}
     for node in graph.nodes:
         outputs = _OUTPUTS.get(node.op)
-        weight = graph.constant(node.inputs[1]) if outputs is not None else None
-        if outputs is not None and weight is not None and weight.ndim > 1:
-            widths[node_label(node)] = outputs(node, weight.shape)
+        if outputs is not None and isinstance(node.inputs[1], gs.Constant):
+            shape = node.inputs[1].shape
+            if len(shape) > 1:
+                widths[node_label(node)] = outputs(node, tuple(shape))
     return widths
 
 

@@ -36,6 +36,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from scalpel_graph import ops
 from scalpel_graph.errors import GraphError
+from scalpel_graph.external_data import payload_bytes
 from scalpel_graph.group_csr import Array
 
 Shape = tuple[int | str | None, ...]
@@ -567,7 +568,7 @@ def _type_of(name: str, value: TensorProto | Array) -> ValueInfoProto:
 
 def _nbytes(value: TensorProto | Array) -> int:
     if isinstance(value, TensorProto):
-        return len(value.raw_data) or value.ByteSize()
+        return payload_bytes(value) or value.ByteSize()
     return int(value.nbytes)
 
 

@@ -173,7 +173,7 @@ def _forget_mask(graph: ModelGraph, rule: Rule, kept: Kept) -> bool:
 def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -> bool:
     """Has a layer not read its idle inputs; says whether it did."""
     reads = rule.reads if type(rule) in _FORGETFUL else []
-    if not any(read.needs is not None and read.needs[:, idle[read.inputs]].any() for read in reads):
+    if not any(read.needs is not None and read.needs.outputs_of(idle[read.inputs]).any() for read in reads):
         return False
     if isinstance(rule, ConvRule):
         _forget_inputs_of_conv(graph, rule, kept)
