@@ -15,6 +15,7 @@ from scalpel_graph import cost, group_csr
 from scalpel_graph.channels.analysis import Analysis, Pin
 from scalpel_graph.channels.conv import ConvRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.slots import BoolArray
 from scalpel_graph.graph import ModelGraph, node_label
@@ -47,15 +48,12 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
         return decision
     time = partial(_time, target=target, threads=context.threads)
     layers = _layers(graph, analysis, context)
-    class_of = analysis.class_of
-    live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
-    live_class[class_of[decision.live]] = True
+    live = Live(analysis.class_of, decision.live)
     held: list[Pin] = []
     before: dict[int, float] = {}
     changed = True
     while changed:
         changed = False
-        live = live_class[class_of]
         for rule, layer in layers:
             inputs, outputs = live[rule.x.slots], live[rule.y.slots]
             if (inputs.all() and outputs.all()) or not (inputs.any() and outputs.any()):
@@ -68,18 +66,15 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
             slots = rule.x.slots[~inputs]
             if not len(slots) or time(layer, None, outputs) > most:
                 slots = np.concatenate([slots, rule.y.slots[~outputs]])
-            live_class[class_of[slots]] = True
-            held.append(
-                Pin(slots, node_label(layer.node), "without them its groups of zeros would fall apart")
-            )
+            live.revive(slots)
+            held.append(Pin(slots, node_label(layer.node), _REASON))
             changed = True
-            live = live_class[class_of]
         for other in analysis.rules:
-            slots = other.widths(live_class[class_of])
+            slots = other.widths(live)
             if len(slots):
-                live_class[class_of[slots]] = True
+                live.revive(slots)
                 changed = True
-    return replace(decision, live=live_class[class_of], held=[*decision.held, *held])
+    return replace(decision, live=live.of_all(), held=[*decision.held, *held])
 
 
 def _layers(graph: ModelGraph, analysis: Analysis, context: PassContext) -> list[tuple[_LayerRule, Layer]]:

@@ -12,8 +12,9 @@ Rules for passes:
 - `gs.Graph.cleanup`, `fold_constants` and `toposort` are not used: they do not know what subgraphs read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,11 @@ class ModelGraph:
         inputs = {value.name for value in proto.graph.input}
         self._overridable = inputs & set(self._initializers) if proto.ir_version >= 4 else set()
         self.gs = self._import()
+        # The nodes in order, those that stand in the place of one of the model's in one list each: so an edit
+        # takes the same time however large the graph.
+        self._places: list[list[gs.Node]] = [[node] for node in self.gs.nodes]
+        self._place = {id(node): place for node, place in zip(self.gs.nodes, self._places, strict=True)}
+        self._edited = False
         read = {name for node in proto.graph.node for name in node.input}
         self._unused = set(self._initializers) - read - self._outputs - self._read_by_subgraphs
 
@@ -120,7 +126,10 @@ class ModelGraph:
 
     @property
     def nodes(self) -> list[gs.Node]:
-        """The nodes of the main graph, in topological order."""
+        """The nodes of the main graph, in topological order. Not to be edited: see the methods below."""
+        if self._edited:
+            self.gs.nodes[:] = chain.from_iterable(self._places)
+            self._edited = False
         return self.gs.nodes  # type: ignore[no-any-return]
 
     @property
@@ -268,22 +277,24 @@ class ModelGraph:
 
     def insert_before(self, node: gs.Node, new: gs.Node) -> None:
         """Puts ``new`` right before ``node``; its inputs must be there by then."""
-        self.nodes.insert(self.index(node), new)
+        self._put(node, [new, node])
+
+    def insert_after(self, node: gs.Node, new: gs.Node) -> None:
+        """Puts ``new`` right after ``node``."""
+        self._put(node, [node, new])
 
     def replace(self, node: gs.Node, new: gs.Node) -> None:
         """Puts ``new`` in the place of ``node`` and hands it ``node``'s outputs."""
-        place = self.index(node)
         outputs = list(node.outputs)
         node.outputs.clear()
         node.inputs.clear()
         new.outputs.extend(outputs)
-        self.nodes[place] = new
+        self._put(node, [new])
 
     def remove(self, *nodes: gs.Node) -> None:
         """Takes out nodes whose outputs nobody reads."""
-        gone = {id(node) for node in nodes}
-        self.nodes[:] = [node for node in self.nodes if id(node) not in gone]
         for node in nodes:
+            self._put(node, [])
             node.outputs.clear()
             node.inputs.clear()
         if any(self.has_subgraph(node) for node in nodes):
@@ -299,16 +310,21 @@ class ModelGraph:
         self._unused -= set(names)
         return names
 
-    def index(self, node: gs.Node) -> int:
-        """The place of ``node`` in `nodes` (by identity: graphsurgeon compares nodes by content)."""
-        return next(i for i, other in enumerate(self.nodes) if other is node)
-
     def redirect(self, old: gs.Tensor, new: gs.Tensor) -> None:
         """Makes every node that reads ``old`` read ``new``. ``old`` must not be pinned."""
         for consumer in list(old.outputs):
             for i, tensor in enumerate(consumer.inputs):
                 if tensor is old:
                     consumer.inputs[i] = new
+
+    def _put(self, node: gs.Node, instead: Sequence[gs.Node]) -> None:
+        """Puts nodes in the place of one."""
+        place = self._place.pop(id(node))
+        # By identity: graphsurgeon compares nodes by content.
+        index = next(i for i, other in enumerate(place) if other is node)
+        place[index : index + 1] = instead
+        self._place.update((id(other), place) for other in instead)
+        self._edited = True
 
     # -- checking -------------------------------------------------------------------------------------------
 

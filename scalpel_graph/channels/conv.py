@@ -12,6 +12,7 @@ import numpy as np
 
 from scalpel_graph.channels.blockwise import magnitudes, needs, products
 from scalpel_graph.channels.constants import Constants, Float64Array, numpy_type
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, foldable, take
 from scalpel_graph.channels.slots import BoolArray, IntArray
 from scalpel_graph.group_csr import Array
@@ -110,7 +111,7 @@ class ConvRule(Rule):
             return np.zeros(self.outputs.shape)
         return products(self._blocks(self.weight(1, "weight")), values)
 
-    def widths(self, live: BoolArray) -> IntArray:
+    def widths(self, live: Live) -> IntArray:
         """Every group that stays keeps as many inputs, and as many outputs, as the largest one."""
         if self.group == 1 or self.inputs.shape[1] == 1:
             return np.zeros(0, dtype=np.int64)

@@ -238,4 +238,4 @@ class MatMulRule(Rule):
         self.node.outputs[0] = product
         name = self.graph.unique_name(f"{label}_add")
         add = gs.Node("Add", name=name, inputs=[product, bias], outputs=[output])
-        self.graph.nodes.insert(self.graph.index(self.node) + 1, add)
+        self.graph.insert_after(self.node, add)

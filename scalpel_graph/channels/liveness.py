@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis, Pin
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 from scalpel_graph.graph import node_label
 
@@ -38,28 +39,23 @@ def decide(analysis: Analysis) -> Decision:
 class _Liveness:
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        self._class_of = analysis.class_of
-        self._live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
+        self._live = Live(analysis.class_of)
         self._reads = [read for rule in reversed(analysis.rules) for read in rule.reads]
-        self._outputs = [self._class_of[read.outputs] for read in self._reads]
         self._held: list[Pin] = []
         self._rule_of = {id(rule.node): rule for rule in analysis.rules}
         self._seen = [0] * len(self._reads)  # live outputs when a read was last looked at
 
     def solve(self) -> Decision:
         for pin in self._analysis.pins:
-            self._revive(pin.slots)
+            self._live.revive(pin.slots)
         while True:
             self._spread()
-            live = self._live_class[self._class_of]
+            live = self._live.of_all()
             empty = self._empty(live)
             gone = self._gone(empty)
-            if not self._keep_one(empty, gone) and not self._keep_widths(live):
+            if not self._keep_one(empty, gone) and not self._keep_widths():
                 nodes = [rule.node for rule in self._analysis.rules if id(rule.node) in gone]
                 return Decision(live, nodes, self._held)
-
-    def _revive(self, slots: IntArray) -> None:
-        self._live_class[self._class_of[slots]] = True
 
     def _spread(self) -> None:
         """From outputs to inputs, against the order of the nodes, until nothing changes."""
@@ -68,11 +64,11 @@ class _Liveness:
         while changed:
             changed = False
             for number, read in enumerate(self._reads):
-                live = self._live_class[self._outputs[number]]
+                live = self._live[read.outputs]
                 count = int(np.count_nonzero(live))
                 if count > self._seen[number]:
                     self._seen[number] = count
-                    self._revive(read.required(live, constants))
+                    self._live.revive(read.required(live, constants))
                     changed = True
 
     def _empty(self, live: BoolArray) -> list[Axis]:
@@ -118,15 +114,15 @@ class _Liveness:
                 continue
             kept = True
             # Axes that go together need one slot between them.
-            if not self._live_class[self._class_of[axis.slots]].any():
+            if not self._live[axis.slots].any():
                 self._hold(axis.slots[:1], axis.tensor.inputs[0], "a tensor cannot be without channels")
         return kept
 
-    def _keep_widths(self, live: BoolArray) -> bool:
+    def _keep_widths(self) -> bool:
         """Keeps what rules ask for; says whether there was anything."""
         kept = False
         for rule in self._analysis.rules:
-            slots = rule.widths(live)
+            slots = rule.widths(self._live)
             if len(slots):
                 kept = True
                 self._hold(slots, rule.node, rule.why_held)
@@ -134,4 +130,4 @@ class _Liveness:
 
     def _hold(self, slots: IntArray, node: gs.Node, reason: str) -> None:
         self._held.append(Pin(slots, node_label(node), reason))
-        self._revive(slots)
+        self._live.revive(slots)

@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.blockwise import all_finite
 from scalpel_graph.channels.constants import Constants, Float64Array
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.needs import Needs
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray, Slots
 from scalpel_graph.graph import ModelGraph, node_label
@@ -18,7 +19,7 @@ class Refusal(Exception):  # noqa: N818
     """Why a rule does not hold for a node: the node keeps every slot it touches."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Read:
     """Output slots that are computed from input slots, each of which can go without them.
 
@@ -126,7 +127,7 @@ class Rule:
     def constants(self, constants: Constants) -> None:
         """Notes the constants that the outputs hold, given those of the inputs."""
 
-    def widths(self, live: BoolArray) -> IntArray:
+    def widths(self, live: Live) -> IntArray:
         """Dead slots that must stay all the same, for the node to exist with the rest; none by default."""
         return np.zeros(0, dtype=np.int64)
 

@@ -15,6 +15,7 @@ from scalpel_graph.channels.analysis import Analysis, Pin
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
 from scalpel_graph.channels.elementwise import MulRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.rule import Kept, Rule
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
@@ -41,36 +42,35 @@ def round_up(analysis: Analysis, decision: Decision, multiple: int) -> Decision:
     if multiple == 1:
         return decision
     class_of = analysis.class_of
-    live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
-    live_class[class_of[decision.live]] = True
+    live = Live(class_of, decision.live)
     barred = _classes_of_empty_axes(analysis, decision.live)
     held: dict[int, Pin] = {}
     changed = True
     while changed:
         changed = False
-        turns = _turns(analysis, live_class[class_of])
+        turns = _turns(analysis, live)
         for layer, axis in _layers(analysis):
-            live = live_class[class_of[axis.slots]]
-            missing = min(-int(np.count_nonzero(live)) % multiple, int(np.count_nonzero(~live)))
-            if not live.any() or not missing:
+            stays = live[axis.slots]
+            missing = min(-int(np.count_nonzero(stays)) % multiple, int(np.count_nonzero(~stays)))
+            if not stays.any() or not missing:
                 continue
-            dead = axis.slots[~live & ~barred[class_of[axis.slots]]]
+            dead = axis.slots[~stays & ~barred[class_of[axis.slots]]]
             dead = dead[np.argsort(turns[class_of[dead]], kind="stable")]
             _, first = np.unique(class_of[dead], return_index=True)
             chosen = dead[np.sort(first)][:missing]
             if len(chosen):
                 changed = True
-                live_class[class_of[chosen]] = True
+                live.revive(chosen)
                 reason = f"the target wants widths that are multiples of {multiple}"
                 before = held.get(id(layer))
                 slots = chosen if before is None else np.concatenate([before.slots, chosen])
                 held[id(layer)] = Pin(slots, node_label(layer.node), reason)
         for rule in analysis.rules:
-            slots = rule.widths(live_class[class_of])
+            slots = rule.widths(live)
             if len(slots):
                 changed = True
-                live_class[class_of[slots]] = True
-    return replace(decision, live=live_class[class_of], held=[*decision.held, *held.values()])
+                live.revive(slots)
+    return replace(decision, live=live.of_all(), held=[*decision.held, *held.values()])
 
 
 def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs.Node]:
@@ -135,9 +135,9 @@ def _classes_of_empty_axes(analysis: Analysis, live: BoolArray) -> BoolArray:
     return barred
 
 
-def _turns(analysis: Analysis, live: BoolArray) -> IntArray:
+def _turns(analysis: Analysis, live: Live) -> IntArray:
     """``[slots]``: by class, when to keep a dead slot: of the groups of a Conv, one from each in turn."""
-    turns: IntArray = np.zeros(len(live), dtype=np.int64)
+    turns: IntArray = np.zeros(analysis.slots.count, dtype=np.int64)
     for rule in analysis.rules:
         if isinstance(rule, ConvRule) and rule.group > 1 and rule.inputs.shape[1] > 1:
             for slots in (rule.inputs, rule.outputs):
