@@ -255,6 +255,9 @@ class ModelGraph:
         alone = len(old.outputs) == 1 and not self.is_pinned(old) and self.shape(old) == np.shape(values)
         name = old.name if alone else self.unique_name(f"{old.name}_of_{node_label(node)}")
         node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values).reshape(np.shape(values)))
+        if not old.outputs and not self.is_pinned(old) and not isinstance(old._values, LazyValues):
+            # Tensors refer to themselves, and the collector, which would free this one, counts no bytes.
+            old._values = np.zeros(0, dtype=old._values.dtype)
 
     def keep(self, constant: gs.Constant) -> None:
         """Has a new constant written even if only subgraphs read it."""
