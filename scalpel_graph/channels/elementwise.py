@@ -68,7 +68,7 @@ class ElementwiseRule(Rule):
 
     def _aligned(self, tensor: gs.Tensor, index: int) -> tuple[Axis | None, bool]:
         """The axis of a variable along axis ``index`` of the output, and whether its size is unknown."""
-        if self.graph.constant(tensor) is not None:
+        if isinstance(tensor, gs.Constant):
             return None, False
         axes = self.axes(tensor)
         place = index - len(self.made) + len(axes)

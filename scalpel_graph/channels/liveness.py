@@ -15,6 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis, Pin
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 from scalpel_graph.graph import node_label
 
@@ -41,18 +42,14 @@ class Decision:
     def __init__(self, analysis: Analysis) -> None:
         """What has to stay, and nothing else."""
         self._analysis = analysis
-        self._class_of = analysis.class_of
-        count = analysis.slots.count
-        self._needed_class: BoolArray = np.zeros(count, dtype=np.bool_)
-        self._live_class: BoolArray = np.zeros(count, dtype=np.bool_)
+        self._needed, self._staying = Live(analysis.class_of), Live(analysis.class_of)
         self._reads = [read for rule in reversed(analysis.rules) for read in rule.reads]
-        self._outputs = [self._class_of[read.outputs] for read in self._reads]
         self._seen = [0] * len(self._reads)  # needed outputs when a read was last looked at
         self._rule_of = {id(rule.node): rule for rule in analysis.rules}
-        self._fragile_class = self._fragile_classes()
+        self._fragile = self._fragile_classes()
         self.held: list[Pin] = []
         for pin in analysis.pins:
-            self._needed_class[self._class_of[pin.slots]] = True
+            self._need(pin.slots)
         self._spread()
         self.hold(())
 
@@ -67,18 +64,18 @@ class Decision:
         """
         found = self._hold(wanted)
         while True:
-            live = self._live_class[self._class_of]
+            live = self._staying.of_all()
             empty = self._empty(live)
             gone = self._gone(empty)
-            if not self._hold(self._first_slots(empty, gone)) and not self._hold(self._widths(live)):
+            if not self._hold(self._first_slots(empty, gone)) and not self._hold(self._widths()):
                 break
-        self.live, self.needed = live, self._needed_class[self._class_of]
+        self.live, self.needed = live, self._needed.of_all()
         self.gone = [rule.node for rule in self._analysis.rules if id(rule.node) in gone]
         return found
 
     def stays(self, slots: IntArray) -> BoolArray:
         """Which of some slots stay, those included that are being held."""
-        return np.asarray(self._live_class[self._class_of[slots]])
+        return self._staying[slots]
 
     def _hold(self, wanted: Iterable[Pin]) -> bool:
         """Keeps slots and their classes; says whether any of them would have gone."""
@@ -89,13 +86,16 @@ class Decision:
                 continue
             found = True
             self.held.append(Pin(slots, pin.node, pin.reason))
-            classes = self._class_of[slots]
-            self._live_class[classes] = True
-            fragile = classes[self._fragile_class[classes]]
+            self._staying.revive(slots)
+            fragile = slots[self._fragile[slots]]
             if len(fragile):
-                self._needed_class[fragile] = True
+                self._need(fragile)
                 self._spread()
         return found
+
+    def _need(self, slots: IntArray) -> None:
+        self._needed.revive(slots)
+        self._staying.revive(slots)
 
     def _spread(self) -> None:
         """From outputs to inputs, against the order of the nodes, until nothing changes."""
@@ -104,23 +104,22 @@ class Decision:
         while changed:
             changed = False
             for number, read in enumerate(self._reads):
-                needed = self._needed_class[self._outputs[number]]
+                needed = self._needed[read.outputs]
                 count = int(np.count_nonzero(needed))
                 if count > self._seen[number]:
                     self._seen[number] = count
-                    self._needed_class[self._class_of[read.required(needed, constants)]] = True
+                    self._need(read.required(needed, constants))
                     changed = True
-        self._live_class |= self._needed_class
 
-    def _fragile_classes(self) -> BoolArray:
-        """``[slots]``: classes with a slot that has to hold what it held."""
-        fragile: BoolArray = np.zeros(self._analysis.slots.count, dtype=np.bool_)
+    def _fragile_classes(self) -> Live:
+        """The classes with a slot that has to hold what it held."""
+        fragile = Live(self._analysis.class_of)
         for rule in self._analysis.rules:
             if rule.fragile:
                 for tensor in rule.node.outputs:
                     for axis in self._analysis.slots.of(tensor) or ():
                         if axis is not None:
-                            fragile[self._class_of[axis.slots]] = True
+                            fragile.revive(axis.slots)
         return fragile
 
     def _empty(self, live: BoolArray) -> list[Axis]:
@@ -173,9 +172,9 @@ class Decision:
             if not leaves and not self.stays(axis.slots).any():
                 yield Pin(axis.slots[:1], node_label(maker), "a tensor cannot be without channels")
 
-    def _widths(self, live: BoolArray) -> Iterable[Pin]:
+    def _widths(self) -> Iterable[Pin]:
         """What rules ask for."""
         for rule in self._analysis.rules:
-            slots = rule.widths(live)
+            slots = rule.widths(self._staying)
             if len(slots):
                 yield Pin(slots, node_label(rule.node), rule.why_held)

@@ -219,7 +219,7 @@ class Shuffles:
             rank = max(rank, self._rank.get(id(node), rank))
             ranked.append((rank, node))
         ranked += [(self._rank[id(node)], node) for node in more]
-        self._graph.nodes[:] = [node for _, node in sorted(ranked, key=lambda entry: entry[0])]
+        self._graph.arrange([node for _, node in sorted(ranked, key=lambda entry: entry[0])])
 
     # -- coming back ----------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ def round_up(analysis: Analysis, decision: Decision, target: Target) -> None:
 def _missing(analysis: Analysis, decision: Decision, target: Target, barred: BoolArray) -> Iterator[Pin]:
     """For each layer the dead slots that its width lacks."""
     class_of = analysis.class_of
-    turns = _turns(analysis, decision.live)
+    turns = _turns(analysis, decision)
     for layer, axis in layers(analysis):
         multiple = target.round_channels_to if isinstance(layer, ConvRule) else target.round_features_to
         live = decision.stays(axis.slots)
@@ -136,13 +136,13 @@ def _classes_of_empty_axes(analysis: Analysis, live: BoolArray) -> BoolArray:
     return barred
 
 
-def _turns(analysis: Analysis, live: BoolArray) -> IntArray:
+def _turns(analysis: Analysis, decision: Decision) -> IntArray:
     """``[slots]``: by class, when to keep a dead slot: of the groups of a Conv, one from each in turn."""
-    turns: IntArray = np.zeros(len(live), dtype=np.int64)
+    turns: IntArray = np.zeros(analysis.slots.count, dtype=np.int64)
     for rule in analysis.rules:
         if isinstance(rule, ConvRule) and rule.group > 1 and rule.inputs.shape[1] > 1:
             for slots in (rule.inputs, rule.outputs):
-                turn = np.cumsum(~live[slots], axis=1)
+                turn = np.cumsum(~decision.stays(slots), axis=1)
                 np.maximum.at(turns, analysis.class_of[slots], turn)
     return turns
 
@@ -206,7 +206,7 @@ def _idle_elements(rule: ElementwiseRule, shape: tuple[int, ...], kept: Kept) ->
 def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -> bool:
     """Has a layer not read its idle inputs; says whether it did."""
     reads = rule.reads if type(rule) in _FORGETFUL else []
-    if not any(read.needs is not None and read.needs[:, idle[read.inputs]].any() for read in reads):
+    if not any(read.needs is not None and read.needs.outputs_of(idle[read.inputs]).any() for read in reads):
         return False
     if isinstance(rule, ConvRule):
         _forget_inputs_of_conv(graph, rule, kept)

@@ -1,10 +1,13 @@
 """The graph gives back what it was given, and answers questions about it correctly."""
 
+import gc
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 from onnx.backend.test.case.node import collect_testcases
@@ -201,3 +204,45 @@ def test_types_that_numpy_has_no_name_for_survive_a_rename():
     node = graph.nodes[0]
     assert graph.type(node.inputs[0]) == TensorProto.BFLOAT16 and graph.shape(node.inputs[0]) == (2,)
     assert node_label(node) == "Y"
+
+
+def test_edits_add_up_in_any_order():
+    graph = ModelGraph(
+        model("agraph (float[4] X) => (float[4] Y) { a = Relu(X)  b = Neg(a)  c = Abs(b)  Y = Exp(c) }")
+    )
+    relu, neg, abs_, exp = graph.nodes
+
+    def new(op):
+        return gs.Node(op)
+
+    after, before, last = new("After"), new("Before"), new("Last")
+    graph.insert_after(relu, after)
+    graph.insert_before(relu, before)
+    graph.insert_after(relu, last)
+    assert [node.op for node in graph.nodes] == ["Before", "Relu", "Last", "After", "Neg", "Abs", "Exp"]
+    # A node that was taken out can take another one's place, as can a new one's successor.
+    graph.remove(neg, after)
+    graph.replace(abs_, neg)
+    first = new("First")
+    graph.replace(before, first)
+    graph.insert_after(first, before)
+    expected = [first, before, relu, last, neg, exp]
+    assert [id(node) for node in graph.nodes] == [id(node) for node in expected]
+    assert neg.outputs[0].name == "c" and not abs_.outputs
+
+
+def test_a_weight_that_is_replaced_is_given_up_unless_somebody_else_reads_it():
+    graph = ModelGraph(
+        model("agraph (float[2] X) => (float[2] Y) <float[2] w = {1, 2}> { a = Mul(X, w)  Y = Add(a, w) }")
+    )
+    mul, add = graph.nodes
+    graph.set_constant(mul, 1, np.ones(2, dtype=np.float32))
+    assert graph.constant(add.inputs[1]).tolist() == [1, 2]
+    values = weakref.ref(mul.inputs[1]._values)
+    gc.disable()
+    try:
+        graph.set_constant(mul, 1, np.zeros(2, dtype=np.float32))
+        assert values() is None
+    finally:
+        gc.enable()
+    assert graph.constant(mul.inputs[1]).tolist() == [0, 0]
