@@ -265,7 +265,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         "few_multiply_adds": Amount(macs, macs),
         "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
         "input": Amount(work.inputs, _FLOAT_BYTES * max(pixels.copied, work.inputs) / _KIB),
-        "output": Amount(work.M * work.N, work.N),
+        "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
         "weight": Amount(stored, max(nbytes, network) / _KIB),

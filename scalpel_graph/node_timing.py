@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from scalpel_graph.caches import Sweeper
@@ -27,6 +28,7 @@ _CUT_OFF_US = 0.5
 #: mean says more than any one of them.
 _LOWER_PART = 0.4
 _MIN_RUNS = 5
+_LINE_BYTES = 64
 _MAX_RUNS = 200
 
 
@@ -39,7 +41,7 @@ class NodeTimer:
 
     Args:
         model: what to run.
-        feed: its inputs, C-contiguous arrays.
+        feed: its inputs.
         threads: intra-op threads.
     """
 
@@ -53,9 +55,9 @@ class NodeTimer:
         self._session = session(
             model, library=custom_op_library(), threads=threads, profile=prefix, cores=pinned[1:]
         )
-        self._feed = feed
+        self._feed = {name: _aligned(value) for name, value in feed.items()}
         self._binding = self._session.io_binding()
-        for name, value in feed.items():
+        for name, value in self._feed.items():
             self._binding.bind_cpu_input(name, value)
         for output in self._session.get_outputs():
             self._binding.bind_output(output.name)
@@ -111,6 +113,18 @@ class NodeTimer:
         if self._all_cores:
             os.sched_setaffinity(0, self._all_cores)
         self._folder.cleanup()
+
+
+def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy that begins where a cache line does, as ONNX Runtime's own tensors do and numpy's need not.
+
+    Vectors that straddle two lines take twice as long to load.
+    """
+    room = np.empty(array.nbytes + _LINE_BYTES, dtype=np.uint8)
+    start = -room.ctypes.data % _LINE_BYTES
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _cores() -> list[int]:

@@ -29,7 +29,7 @@ KNOTS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "few_multiply_adds": (3e5, 1e6, 4e6, 1.6e7),
         "large_input": (64, 256, 512, 1024, 4096),
         "input": (64, 512, 2048, 8192, 32768),
-        "output": (1, 2, 8, 64, 512),
+        "output": (16, 128, 512, 2048, 8192),
         "padded": (8, 16, 64, 128),
         "strided": (8, 16, 64),
         "weight": (64, 256, 1024, 4096, 16384, 65536),

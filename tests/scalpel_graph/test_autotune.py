@@ -8,6 +8,7 @@ from scalpel_graph import api, autotune, cost
 from scalpel_graph.autotune import Autotuner
 from scalpel_graph.calibration.layers import conv, gemm
 from scalpel_graph.errors import InputError
+from scalpel_graph.report import Candidate
 from tests.pass_runner import CPU, model, random, sparse
 
 
@@ -64,9 +65,14 @@ def test_like_layers_are_measured_once():
 
 
 def test_hopeless_candidates_are_not_timed():
-    clock = Clock()
-    retime(Autotuner(clock), gemm(2048, 2048), density=0.05)
-    assert None in clock.asked[0].ways and (1, 1) not in clock.asked[0].ways
+    clock, layer = Clock(), gemm(64, 64)
+    predicted = {None: 900.0, (8, 1): 10.0, (4, 1): 29.0, (1, 1): 31.0}
+    ways = [Candidate("group_csr" if shape else "dense", shape, 0.1, us) for shape, us in predicted.items()]
+    weights = layer.weights(np.random.default_rng(0), (8, 1), 0.1)
+    found = Autotuner(clock).retime(
+        ways, layer.work, weights, attributes=layer.attributes, threads=1, name="layer"
+    )
+    assert clock.asked[0].ways == [way.group_shape for way in found] == [None, (8, 1), (4, 1)]
 
 
 def test_nothing_is_measured_where_there_is_no_choice():
