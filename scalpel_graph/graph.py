@@ -114,6 +114,7 @@ class ModelGraph:
         inputs = {value.name for value in proto.graph.input}
         self._overridable = inputs & set(self._initializers) if proto.ir_version >= 4 else set()
         self.gs = self._import()
+        self._edited = False
         self.arrange(list(self.gs.nodes))
         read = {name for node in proto.graph.node for name in node.input}
         self._unused = set(self._initializers) - read - self._outputs - self._read_by_subgraphs
