@@ -107,7 +107,7 @@ class Base:
         return self.rng.standard_normal(shape)
 
     def share(self) -> float:
-        return float(self.rng.choice([0.0, 0.3, 0.7, 1.0], p=[0.4, 0.3, 0.25, 0.05]))
+        return float(self.rng.choice([0.0, 0.3, 0.7, 1.0], p=[0.5, 0.3, 0.17, 0.03]))
 
     def sparse(self, *shape: int) -> np.ndarray:
         values = self.normal(*shape)

@@ -1,11 +1,10 @@
 """Random networks with dead channels: every operator that has a rule, and some that have none."""
 
-from typing import Any
-
 import numpy as np
 from onnx import ModelProto, helper
 
 from tests.scalpel_graph.channels.random_network.across import Across
+from tests.scalpel_graph.channels.random_network.base import Value, mapped
 from tests.scalpel_graph.channels.random_network.blocks import Blocks
 from tests.scalpel_graph.channels.random_network.elementwise import Elementwise
 from tests.scalpel_graph.channels.random_network.layers import Layers
@@ -68,16 +67,26 @@ class RandomNetwork(Elementwise, Across, Moves, Blocks):
             self.made.append(name)
 
     def _end(self) -> None:
-        """The last value, and a vector of what is left of it, are the outputs."""
+        """The outputs: the last value, and a vector of all that nothing has read."""
         last = self.values[-1]
         if last.name != "X":
             self.outputs[last.name] = last
-        x = self.gemm(made=5)
-        y = self.gemm(self._relu(x), made=3)
+        read = {name for node in self.nodes for name in node.input}
+        left = [value for value in self.values if value.name not in read] or [last]
+        if self.coin(0.2):
+            left = left[-1:]
+        joined = self.node("Concat", [self._pooled(value) for value in left], axis=1)
+        width = sum(value.channels for value in left)
+        kernel = self.weight(self.normal(width, 3) / np.sqrt(width))
+        bias = self.weight(self.normal(3))
+        shapes = mapped(self.values[0], lambda s: (s[0], 3))
+        y = Value(self.node("Gemm", [joined, kernel, bias]), shapes, 1)
         self.outputs[y.name] = y
 
-    def _relu(self, x: Any) -> Any:
-        return type(x)(self.node("Relu", [x.name]), x.shapes, x.axis)
+    def _pooled(self, x: Value) -> str:
+        """``[batch, channels]``."""
+        axes = [axis for axis in range(1, x.rank) if axis != x.axis]
+        return self.reduce("ReduceMean", x.name, axes, keepdims=0) if axes else x.name
 
     def model(self) -> ModelProto:
         graph = helper.make_graph(
