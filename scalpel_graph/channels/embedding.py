@@ -22,10 +22,9 @@ class EmbeddingRule(Rule):
         made = self.axes(output)
         rank = len(made) - table.ndim + 1
         along = int(self.node.attrs.get("axis", 0)) % table.ndim
-        picked = made[along : along + rank]
         if self.input_constant(1) is None:
-            for axis, place in zip(self.axes(indices), picked, strict=True):
-                self.couple(axis, place)
+            for given, picked in zip(self.axes(indices), made[along : along + rank], strict=True):
+                self.couple(given, picked)
         self.features: list[tuple[int, Axis]] = []  # axis of the table, axis of the output
         for index in range(table.ndim):
             place = index if index < along else index + rank - 1
