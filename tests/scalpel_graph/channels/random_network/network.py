@@ -32,11 +32,15 @@ _DOUBLE = {
 class RandomNetwork(Elementwise, Across, Moves, Blocks):
     """Grows a network, operation by operation.
 
+    Args:
+        seed: of everything.
+        depth: how many operations; 1 to 30 if left out.
+
     Attributes:
         made: the operations it has, by name.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, depth: int | None = None) -> None:
         rng = np.random.default_rng([seed, 1])
         opset = int(rng.choice(list(_OPSETS), p=[0.05, 0.05, 0.05, 0.1, 0.15, 0.25, 0.1, 0.25]))
         dtype = rng.choice([np.float32, np.float16, np.float64], p=[0.9, 0.05, 0.05])
@@ -44,7 +48,7 @@ class RandomNetwork(Elementwise, Across, Moves, Blocks):
         second = (3, 8, 5) if rng.random() < 0.5 else (1, 5, 6)
         super().__init__(seed, opset, dtype, ((2, 6, 6), second if self.dynamic else (2, 6, 6)))
         self.made: list[str] = []
-        depth = 1 + seed % 30
+        depth = depth or 1 + seed % 30
         if dtype == np.float16:
             depth = min(depth, 6)  # its rounding adds up
         while len(self.made) < depth:
