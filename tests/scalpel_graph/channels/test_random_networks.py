@@ -39,7 +39,7 @@ def test_answers_stay_and_nothing_is_left(chunk):
 
 @pytest.fixture(scope="module")
 def networks():
-    return [RandomNetwork(seed) for seed in range(400)]
+    return [RandomNetwork(seed) for seed in range(800)]
 
 
 def test_every_operation_occurs(networks):
