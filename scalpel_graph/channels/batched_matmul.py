@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.channels.constants import Constants, numpy_type, slices
 from scalpel_graph.channels.quantized import RULES as WITH_ONE_MATRIX
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, take
-from scalpel_graph.channels.slots import Axis, Slots
+from scalpel_graph.channels.slots import Axis, BoolArray, Slots
 from scalpel_graph.graph import ModelGraph
 
 
@@ -53,8 +53,9 @@ class BatchedMatMulRule(Rule):
             if place >= 0 and matrices.shape[place] == axis.size:
                 self.batch[place] = axis
         needs = (matrices != 0).any(axis=tuple(range(matrices.ndim - 2)))
+        self.needs: BoolArray = needs if self.side == 0 else needs.T  # [outputs, inputs]
         why = "they hold a non-zero constant, which several matrices read"
-        self.reads.append(Read(x.slots, y.slots, needs if self.side == 0 else needs.T, why=why))
+        self.reads.append(Read(x.slots, y.slots, self.needs, why=why))
 
     def constants(self, constants: Constants) -> None:
         """Zeros make zeros, on either side."""
@@ -69,8 +70,8 @@ class BatchedMatMulRule(Rule):
             zero = (known & (value == 0)) | constants.known[axis.slots]
             constants.set(axis.slots, zero, np.zeros(axis.size))
         varied = ~(constants.known[self.x.slots] & (constants.value[self.x.slots] == 0))
-        seen = (take(matrices, np.flatnonzero(varied), self.inputs_axis) != 0).any(axis=self.inputs_axis)
-        constants.set(self.y.slots, ~seen.reshape(-1, self.y.size).any(axis=0), np.zeros(self.y.size))
+        zero = np.asarray(~self.needs[:, varied].any(axis=1))
+        constants.set(self.y.slots, zero, np.zeros(self.y.size))
 
     def shrink(self, kept: Kept) -> None:
         """Slices the matrices."""

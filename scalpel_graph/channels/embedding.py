@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.concat_split import GatherRule
@@ -9,6 +10,9 @@ from scalpel_graph.channels.constants import Constants, numpy_type, slices
 from scalpel_graph.channels.rule import Kept, Rule, take
 from scalpel_graph.channels.slots import Axis, Slots
 from scalpel_graph.graph import ModelGraph
+
+#: How many rows are compared at once.
+_ROWS = 1024
 
 
 class EmbeddingRule(Rule):
@@ -21,7 +25,7 @@ class EmbeddingRule(Rule):
         assert table is not None
         made = self.axes(output)
         rank = len(made) - table.ndim + 1
-        along = int(self.node.attrs.get("axis", 0)) % table.ndim
+        self.along = along = int(self.node.attrs.get("axis", 0)) % table.ndim
         if self.input_constant(1) is None:
             for given, picked in zip(self.axes(indices), made[along : along + rank], strict=True):
                 self.couple(given, picked)
@@ -36,10 +40,15 @@ class EmbeddingRule(Rule):
     def constants(self, constants: Constants) -> None:
         """A feature that is the same in all rows is a constant."""
         table = self.input_constant(0)
-        if table is None or numpy_type(self.graph, self.node.outputs[0]) is None:
+        if table is None or not table.size or numpy_type(self.graph, self.node.outputs[0]) is None:
             return
+        rows = np.moveaxis(table, self.along, 0)
+        same = np.ones(rows.shape[1:], dtype=np.bool_)
+        for start in range(0, len(rows), _ROWS):
+            same &= (rows[start : start + _ROWS] == rows[0]).all(axis=0)
+        row = np.where(same, rows[0], np.nan)  # NaN is equal to nothing
         for index, axis in self.features:
-            constants.set(axis.slots, *slices(table, index))
+            constants.set(axis.slots, *slices(row, index - (index > self.along)))
 
     def shrink(self, kept: Kept) -> None:
         """Slices the table."""

@@ -35,6 +35,21 @@ def test_features_that_are_the_same_in_all_rows_go(ids, fill):
     assert left["E"].shape == (ROWS, C - 3) and left["V"].shape == (C - 3, 3)
 
 
+def test_one_row_that_differs():
+    table = without(random(2500, C), 1)
+    table[2400, DEAD[0]] = 1
+    assert left_of(removed(E=table))["E"].shape == (2500, C - 2)
+
+
+def test_tables_of_matrices():
+    """A matrix for each row: features along both of its axes."""
+    rows = np.array(random(3, 5))
+    rows[:, 3] = 0
+    weights = {"E": random(ROWS, 5, C), "L": rows, "V": without(random(C, 3, seed=1), 0)}
+    left = left_of(removed("e = Gather(E, ids) m = MatMul(L, e) Y = MatMul(m, V)", ids="N", **weights))
+    assert left["E"].shape == (ROWS, 4, C - 3)
+
+
 def test_unread_features_go():
     left = left_of(removed(V=without(random(C, 3, seed=1), 0)))
     assert left["E"].shape == (ROWS, C - 3)
