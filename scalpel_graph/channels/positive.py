@@ -10,9 +10,8 @@ _NOT_NEGATIVE = (
     "Abs", "Exp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Relu", "Sigmoid", "Softplus", "Sqrt",
 )  # fmt: skip
 #: Operators that hand on signs.
-_HANDING_ON = ("Cast", "Expand", "Identity", "Reshape", "Sqrt", "Squeeze", "Transpose", "Unsqueeze")
+_HANDING_ON = ("Expand", "Identity", "Reshape", "Sqrt", "Squeeze", "Transpose", "Unsqueeze")
 _REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
-
 
 #: How many operators back to look: enough for every norm, and never a walk through the model.
 _REACH = 8
