@@ -36,7 +36,8 @@ class ReduceRule(Rule):
                 self.pairs.append((a, b))
         # Any axis of the output will do: all that is left of it needs all that is summed.
         outputs = next((axis.slots for axis in made if axis is not None), None)
-        if node.op in (*_SUMS, "ReduceMean") and outputs is not None:
+        is_mean = node.op == "ReduceMean" and numpy_type(self.graph, node.outputs[0]) is not None
+        if (node.op in _SUMS or is_mean) and outputs is not None:
             for index in reduced:
                 axis = axes[index]
                 if axis is not None:
