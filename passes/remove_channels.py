@@ -59,12 +59,14 @@ class RemoveChannels(Pass):
                 changed.update((node_label(node), None) for node in forgetful)
                 continue
             if decision.live.all():
-                break
+                dropped = drop_masks_of_ones(graph)
+                if not dropped:
+                    break
+                changed.update((node_label(node), None) for node in dropped)
+                continue
             nodes = shrink(graph, analysis, decision)
             changed.update((node_label(node), None) for node in nodes)
             graph.remove(*decision.gone)
-        for node in drop_masks_of_ones(graph):
-            changed[node_label(node)] = None
         shuffles.restore()
         result.rewritten += changed
         for label, reason in kept_channels(analysis, decision):

@@ -36,6 +36,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from scalpel_graph import ops
+from scalpel_graph.assumed_sizes import shapes_with
 from scalpel_graph.errors import GraphError
 from scalpel_graph.external_data import payload_bytes
 from scalpel_graph.group_csr import Array
@@ -114,7 +115,7 @@ class ModelGraph:
         inputs = {value.name for value in proto.graph.input}
         self._overridable = inputs & set(self._initializers) if proto.ir_version >= 4 else set()
         self.gs = self._import()
-        self._edited = False
+        self._edited: bool
         self.arrange(list(self.gs.nodes))
         read = {name for node in proto.graph.node for name in node.input}
         self._unused = set(self._initializers) - read - self._outputs - self._read_by_subgraphs
@@ -185,26 +186,13 @@ class ModelGraph:
             dimensions: a size for each symbol; 1 for those missing and for dimensions without a name.
         """
         model = self.to_proto(weights=False)
-        for value in model.graph.input:
-            for dim in value.type.tensor_type.shape.dim:
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = dimensions.get(dim.dim_param, 1)
         # What the model states of other tensors is symbolic; inference must not keep it in the way.
         del model.graph.value_info[:]
         made = {name for node in model.graph.node for name in node.output}
         for value in model.graph.output:
             if value.name in made:
                 value.type.tensor_type.ClearField("shape")
-        try:
-            model = shape_inference.infer_shapes(model, data_prop=True)
-        except Exception:
-            return {}
-        shapes = {}
-        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
-            shape = _shape(value.type)
-            if shape is not None and all(isinstance(dim, int) for dim in shape):
-                shapes[value.name] = tuple(int(dim) for dim in shape)  # type: ignore[arg-type]
-        return shapes
+        return shapes_with(model, dimensions)
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether a tensor is an output of the model."""

@@ -1,13 +1,13 @@
 """How large a model is: the weights it stores and the multiply-accumulates of one run."""
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from scalpel_graph import ops
+from scalpel_graph.assumed_sizes import shapes_with
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
@@ -40,7 +40,9 @@ def measure(model: ModelProto, dimensions: Mapping[str, int]) -> Size:
         model: the model.
         dimensions: sizes of symbolic dimensions; a symbol that is not there counts as 1.
     """
-    shapes = _concrete_shapes(_without_weights(model), dimensions)
+    light = _without_weights(model)
+    _replace_group_csr(light.graph)
+    shapes = shapes_with(light, dimensions)
     shapes.update((tensor.name, tuple(tensor.dims)) for tensor in model.graph.initializer)
     return Size(
         parameters=sum(_parameters(model.graph)),
@@ -82,24 +84,6 @@ def _without_weights(model: ModelProto) -> ModelProto:
     for value in graph.output:
         light.graph.output.add(name=value.name)
     return light
-
-
-def _concrete_shapes(model: ModelProto, dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Every tensor's shape when each symbolic dimension of the inputs has a size. ``model`` is changed."""
-    graph = model.graph
-    _replace_group_csr(graph)
-    for value in graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if not dim.HasField("dim_value"):
-                dim.dim_value = dimensions.get(dim.dim_param, 1)
-    with contextlib.suppress(shape_inference.InferenceError, ValueError, RuntimeError):
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-            shapes[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-    return shapes
 
 
 def _replace_group_csr(graph: GraphProto) -> None:

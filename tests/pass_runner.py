@@ -1,6 +1,6 @@
 """Runs passes on small models and compares the model before and after in stock ONNX Runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -105,13 +105,19 @@ def random_feeds(proto: ModelProto) -> dict[str, npt.NDArray[Any]]:
 
 
 def outputs(proto: ModelProto, feeds: Mapping[str, npt.NDArray[Any]]) -> Any:
+    return runs(proto, [feeds])[0]
+
+
+def runs(proto: ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[Any]:
+    """The outputs of a model for each of several inputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.enable_mem_reuse = False  # it takes some sizes for equal that are not, and then fails
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, dict(feeds))
+    return [session.run(None, dict(values)) for values in feeds]
 
 
 def op_types(proto: ModelProto) -> list[str]:

@@ -215,45 +215,6 @@ class GatherRule(MovingRule):
         kept.replace(self.graph, self.node, 1, picked.astype(before.dtype))
 
 
-class LookupRule(Rule):
-    """Gather from a constant, such as a table of embeddings: it makes what of each entry is needed."""
-
-    def describe(self) -> None:
-        """See the class."""
-        table = self.weight(0, "table")
-        indices, made = self.axes(self.node.inputs[1]), self.axes(self.node.outputs[0])
-        axis = int(self.node.attrs.get("axis", 0)) % table.ndim
-        if len(made) != table.ndim - 1 + len(indices):
-            raise Refusal("its shape is not known")
-        for index, along in enumerate(indices):
-            self.couple(along, made[axis + index])
-        places = [i if i < axis else i + len(indices) - 1 for i in range(table.ndim)]
-        self.kept_axes = [(i, made[place]) for i, place in enumerate(places) if i != axis]
-        self.free += [slots.slots for _, slots in self.kept_axes if slots is not None]
-
-    def constants(self, constants: Constants) -> None:
-        """What every entry of the table holds there."""
-        table = self.weight(0, "table")
-        for index, made in self.kept_axes:
-            if made is not None:
-                constants.set(made.slots, *slices(table, index))
-
-    def shrink(self, kept: Kept) -> None:
-        """Slices the table."""
-        table = self.weight(0, "table")
-        smaller = table
-        for index, made in self.kept_axes:
-            smaller = take(smaller, kept.of(made), index)
-        if smaller.shape != table.shape:
-            kept.replace(self.graph, self.node, 0, smaller)
-
-
-def gather_rule(graph: ModelGraph, node: gs.Node, slots: Slots) -> Rule:
-    """The rule of a Gather."""
-    looks_up = graph.constant(node.inputs[0]) is not None
-    return LookupRule(graph, node, slots) if looks_up else GatherRule(graph, node, slots)
-
-
 class SliceRule(MovingRule):
     """Slice with constant bounds: slots outside them are not read. Only steps of 1 move slots."""
 
@@ -305,6 +266,6 @@ class SliceRule(MovingRule):
 RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
     "Concat": ConcatRule,
     "Split": SplitRule,
-    "Gather": gather_rule,
+    "Gather": GatherRule,
     "Slice": SliceRule,
 }

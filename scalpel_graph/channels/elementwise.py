@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.constants import Constants, Float64Array, first_output, numpy_type, slices
+from scalpel_graph.channels.positive import is_positive
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, BoolArray
 from scalpel_graph.group_csr import Array
@@ -200,6 +201,27 @@ class MulRule(ElementwiseRule):
         return known, value
 
 
+class DivRule(ElementwiseRule):
+    """Div: zero divided by what is never zero is zero."""
+
+    def describe(self) -> None:
+        """See `ElementwiseRule`."""
+        super().describe()
+        below = self.graph.constant(self.operands[1])
+        if below is None:
+            self.divides = is_positive(self.graph, self.operands[1])
+        else:
+            self.divides = bool((below != 0).all() and not np.isnan(below).any())
+        self.divides &= numpy_type(self.graph, self.output) is not None
+
+    def _combine(self, operands: list[_Known], index: int) -> _Known:
+        known, value = super()._combine(operands, index)
+        if self.divides:
+            zero = operands[0][0] & (operands[0][1] == 0)
+            known, value = known | zero, np.where(zero, 0.0, value)
+        return known, value
+
+
 class WhereRule(ElementwiseRule):
     """Where: a constant condition picks one of two tensors, slot by slot."""
 
@@ -225,6 +247,7 @@ RULES = {
     **dict.fromkeys(BROADCASTING, ElementwiseRule),
     "Dropout": DropoutRule,
     "Mul": MulRule,
+    "Div": DivRule,
     "Where": WhereRule,
     "PRelu": PReluRule,
 }

@@ -5,12 +5,10 @@ An input feature that only dead outputs use, or that always holds zero, can go; 
 """
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.blockwise import magnitudes, needs, products
 from scalpel_graph.channels.constants import Constants, Float64Array, numpy_type
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, foldable, take
-from scalpel_graph.graph import node_label
 from scalpel_graph.group_csr import Array
 
 
@@ -210,7 +208,8 @@ class MatMulRule(Rule):
         smaller = take(take(weight, inputs, 1 - self.side), outputs, self.side)
         kept.replace(self.graph, self.node, self.side, smaller)
         if delta[kept.live[self.y.slots]].any() and not self._add_to_bias(delta):
-            self._add_behind(take(delta, outputs, 0).astype(weight.dtype))
+            bias = take(delta, outputs, 0).astype(weight.dtype)
+            self.put_behind("Add", "bias", bias if self.side == 1 else bias.reshape(-1, 1))
 
     def _add_to_bias(self, delta: Array) -> bool:
         """Takes constants into the bias that an Add behind the node adds, if there is one."""
@@ -228,14 +227,3 @@ class MatMulRule(Rule):
         # Still of full size: the rule of the Add, which comes later, slices it.
         self.graph.set_constant(add, index, values)
         return True
-
-    def _add_behind(self, delta: Array) -> None:
-        label = node_label(self.node)
-        output = self.node.outputs[0]
-        product = self.graph.add_variable(f"{label}_product", like=output)
-        shape = (-1,) if self.side == 1 else (-1, 1)
-        bias = self.graph.add_constant(f"{label}_bias", delta.reshape(shape))
-        self.node.outputs[0] = product
-        name = self.graph.unique_name(f"{label}_add")
-        add = gs.Node("Add", name=name, inputs=[product, bias], outputs=[output])
-        self.graph.insert_after(self.node, add)

@@ -188,6 +188,18 @@ class Rule:
         else:
             self.node.inputs.append(tensor)
 
+    def put_behind(self, op: str, what: str, values: Array) -> None:
+        """Has another operator combine the first output, as its first input, with a constant."""
+        label, output = node_label(self.node), self.node.outputs[0]
+        self.node.outputs[0] = self.graph.add_variable(f"{label}_before_{what}", like=output)
+        node = gs.Node(
+            op,
+            name=self.graph.unique_name(f"{label}_{what}"),
+            inputs=[self.node.outputs[0], self.graph.add_constant(f"{label}_{what}", values)],
+            outputs=[output],
+        )
+        self.graph.insert_after(self.node, node)
+
     def only_output(self) -> gs.Tensor:
         """The first output.
 

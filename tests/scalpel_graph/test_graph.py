@@ -182,6 +182,16 @@ def test_assumed_shapes_resolve_symbols_and_leave_the_graph_alone():
     assert same(graph.to_proto(), proto)
 
 
+def test_assumed_shapes_of_windows_that_do_not_fit():
+    """On a negative size, inference of Slice would end the process."""
+    text = """g (float[N, 3, H, 9] X, float[3, 3, 3, 3] W) => (float[N, 3, A, B] Y)
+        <int64[1] start = {1}, int64[1] end = {4}, int64[1] axis = {2}>
+        { c = Conv(X, W) s = Slice(c, start, end, axis) t = Slice(s, start, end, axis) Y = Relu(t) }"""
+    graph = ModelGraph(model(text))
+    assert set(graph.assumed_shapes({"N": 1, "H": 1})) == {"X", "W", "start", "end", "axis"}
+    assert graph.assumed_shapes({"N": 1, "H": 7})["Y"] == (1, 3, 2, 7)
+
+
 def test_assumed_shapes_where_a_weight_is_an_output():
     proto = model(
         """g (float[N, 2] X) => (float[N, 2] Y, float[2, 2] W) <float[2, 2] W = {1, 2, 3, 4}>

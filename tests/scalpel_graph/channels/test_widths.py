@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.target import load_target
-from tests.pass_runner import model, op_types, outputs, random, reasons, run, weights_of
-from tests.scalpel_graph.channels.random_networks import RandomNetwork
+from tests.pass_runner import model, op_types, random, reasons, run, weights_of
+from tests.scalpel_graph.channels.random_network.check import check
 
 GPU = load_target("gpu")
 ALONE = (RemoveChannels(),)
@@ -352,13 +351,4 @@ def test_widths_that_whole_classes_do_not_add_up_to(needed, after):
 def test_random_networks_stay_what_they_compute(multiple):
     target = replace(GPU, round_channels_to=multiple, round_features_to=multiple)
     for seed in range(1000 * multiple, 1000 * multiple + 40):
-        proto = RandomNetwork(seed, depth=1 + seed % 30, static=seed % 3 == 0).model()
-        graph = ModelGraph(proto)
-        graph.infer()
-        RemoveChannels().run(graph, PassContext(target))
-        graph.infer()
-        feeds = {"X": random(2, 4, 6, 6, seed=seed)}
-        for before, after in zip(outputs(proto, feeds), outputs(graph.to_proto(), feeds), strict=True):
-            scale = max(float(np.abs(before).max()), 1.0)
-            np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * scale, err_msg=f"network {seed}")
-        assert not RemoveChannels().run(graph, PassContext(target)).modified, f"network {seed}"
+        check(seed, target)
