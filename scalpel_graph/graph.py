@@ -253,7 +253,9 @@ class ModelGraph:
     def add_variable(self, hint: str, like: gs.Tensor | None = None) -> gs.Variable:
         """A new tensor named after ``hint``, of the type and shape of ``like`` if given."""
         tensor = gs.Variable(self.unique_name(hint))
-        if like is not None and like.name in self._types:
+        if isinstance(like, gs.Constant):
+            self._types[tensor.name] = helper.make_tensor_type_proto(self.type(like), self.shape(like))
+        elif like is not None and like.name in self._types:
             self._types[tensor.name] = self._types[like.name]
         return tensor
 

@@ -8,7 +8,14 @@ layers need nothing more.
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels.constants import Constants, Float64Array, first_output, numpy_type, slices
+from scalpel_graph.channels.constants import (
+    Constants,
+    Float64Array,
+    first_output,
+    is_float,
+    numpy_type,
+    slices,
+)
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, BoolArray
 from scalpel_graph.group_csr import Array
@@ -173,9 +180,7 @@ class MulRule(ElementwiseRule):
         """See `ElementwiseRule`; a constant that is not finite would make NaN of zero."""
         super().describe()
         values = (self.graph.constant(tensor) for tensor in self.operands)
-        self.finite = all(
-            value is None or (value.dtype.kind == "f" and np.isfinite(value).all()) for value in values
-        )
+        self.finite = all(value is None or (is_float(value) and np.isfinite(value).all()) for value in values)
 
     def _combine(self, operands: list[_Known], index: int) -> _Known:
         known, value = super()._combine(operands, index)
