@@ -37,6 +37,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from scalpel_graph import ops
 from scalpel_graph.errors import GraphError
 from scalpel_graph.group_csr import Array
+from scalpel_graph.stand_ins import replace_by_stand_ins
 
 Shape = tuple[int | str | None, ...]
 
@@ -188,6 +189,7 @@ class ModelGraph:
         for value in model.graph.output:
             if value.name in made:
                 value.type.tensor_type.ClearField("shape")
+        replace_by_stand_ins(model.graph)
         try:
             model = shape_inference.infer_shapes(model, data_prop=True)
         except Exception:
@@ -254,7 +256,7 @@ class ModelGraph:
         """A new tensor named after ``hint``, of the type and shape of ``like`` if given."""
         tensor = gs.Variable(self.unique_name(hint))
         if isinstance(like, gs.Constant):
-            self._types[tensor.name] = helper.make_tensor_type_proto(self.type(like), self.shape(like))
+            self._types[tensor.name] = helper.make_tensor_type_proto(self.type(like) or 0, self.shape(like))
         elif like is not None and like.name in self._types:
             self._types[tensor.name] = self._types[like.name]
         return tensor
@@ -331,6 +333,7 @@ class ModelGraph:
             light.functions.extend(others)
         if strict:
             onnx.checker.check_model(light)
+        replace_by_stand_ins(light.graph)
         inferred = shape_inference.infer_shapes(light, check_type=strict, strict_mode=strict, data_prop=True)
         for value in inferred.graph.value_info:
             self._types[value.name] = value.type

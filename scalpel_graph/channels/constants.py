@@ -1,6 +1,7 @@
 """Constants per slot: what a channel always holds, where that is known."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -21,6 +22,14 @@ _FLOATS: dict[int, np.dtype[np.floating]] = {
     int(TensorProto.DOUBLE): np.dtype(np.float64),
     int(TensorProto.FLOAT16): np.dtype(np.float16),
     int(TensorProto.BFLOAT16): np.dtype(ml_dtypes.bfloat16),
+}
+
+_INTEGERS: dict[int, np.dtype[np.integer]] = {
+    int(TensorProto.INT8): np.dtype(np.int8),
+    int(TensorProto.UINT8): np.dtype(np.uint8),
+    int(TensorProto.INT16): np.dtype(np.int16),
+    int(TensorProto.UINT16): np.dtype(np.uint16),
+    int(TensorProto.INT32): np.dtype(np.int32),
 }
 
 
@@ -61,6 +70,12 @@ def slices(values: Array, axis: int) -> tuple[BoolArray, Float64Array]:
 def numpy_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[np.floating] | None:
     """The floating-point type of a tensor; None for others."""
     return _FLOATS.get(graph.type(tensor) or 0)
+
+
+def element_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[Any] | None:
+    """The type of a tensor whose every number is a float64: `numpy_type`, or integers; None for others."""
+    kind = graph.type(tensor) or 0
+    return _INTEGERS.get(kind) or _FLOATS.get(kind)
 
 
 def is_float(values: Array) -> bool:

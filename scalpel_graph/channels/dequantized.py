@@ -65,8 +65,8 @@ def dequantized(graph: ModelGraph, tensor: gs.Tensor) -> Dequantized | None:
     data, scale, *zero = (graph.constant(given) for given in node.inputs if given.name)
     if data is None or scale is None or not is_integer(data):
         return None
-    offset = zero[0] if zero else np.zeros(scale.shape, dtype=data.dtype)
-    if offset is None or scale.ndim > 1 or offset.shape != scale.shape:
+    offset = zero[0] if zero else np.zeros_like(scale)
+    if offset is None or scale.ndim > 1 or offset.size != scale.size:
         return None
     shape = [1] * data.ndim if scale.size > 1 else []
     if shape:

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.channels.constants import (
     Constants,
     Float64Array,
+    element_type,
     first_output,
     is_float,
     numpy_type,
@@ -119,7 +120,7 @@ class ElementwiseRule(Rule):
         feeds: dict[str, Array] = {}
         for tensor, operand in zip(self.operands, operands, strict=True):
             values = self.graph.constant(tensor)
-            dtype = numpy_type(self.graph, tensor) if values is None else values.dtype
+            dtype = element_type(self.graph, tensor) if values is None else values.dtype
             if dtype is None:
                 return None
             vector = operand.astype(dtype)

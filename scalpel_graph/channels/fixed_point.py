@@ -1,4 +1,6 @@
-"""What layers with integer weights compute, on blocks ``[group, outputs of a group, inputs of a group, kernel]``.
+"""What layers with integer weights compute.
+
+Weights are blocks ``[group, outputs of a group, inputs of a group, kernel]``.
 
 ``integer = (Σ (x - zero of x) · (w - zero of w)) + bias``, all of it in steps of the input's scale times the
 weights': a constant input adds a whole number of them, which an int32 bias takes without rounding. Sums are

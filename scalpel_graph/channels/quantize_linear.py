@@ -42,9 +42,9 @@ class _LinearRule(Rule):
         self.zero = np.zeros_like(self.scale)
         if self.has_input(2):
             zero = self.input_constant(2)
-            if zero is None or zero.shape != self.scale.shape:
+            if zero is None or zero.size != self.scale.size:
                 raise Refusal("its zero point is not constant, or not of its scale's shape")
-            self.zero = zero
+            self.zero = zero.reshape(self.scale.shape)
         self.along = None
         if self.scale.size > 1 and self.made:
             self.along = int(node.attrs.get("axis", 1)) % len(self.made)

@@ -4,9 +4,9 @@ The weights have slots, which go together with the layer's channels: the layer s
 and the rule of DequantizeLinear slices the integers. Only the weights of a grouped Conv, whose second axis
 counts other channels in each group, are cut here.
 
-A constant that is not zero goes into the bias. If that is int32, the constant must be a multiple of the bias's
-scale divided by the weights', as it is where both input and bias are quantized alike: then it is exact
-(`fixed_point`). A layer without bias gets one, int32 if its input is quantized.
+A constant that is not zero goes into the bias. If that is int32, the constant must be a multiple of the
+bias's scale divided by the weights', as it is where the bias is quantized by the product of the input's scale
+and the weights': then it is exact (`fixed_point`). A layer without bias gets one, int32 if its input is quantized.
 """
 
 from collections.abc import Callable

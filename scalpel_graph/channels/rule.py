@@ -202,9 +202,9 @@ def foldable(total: Float64Array, bias: Array | None, dtype: np.dtype[np.floatin
         bias: the bias so far.
         dtype: its type.
     """
-    room = float(ml_dtypes.finfo(dtype).max) / 4 - (
-        0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
-    )
+    taken = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
+    largest = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+    room = largest / 4 - taken
     most = float(total.max(initial=0.0))
     return max(room, 0.0) / most if most > 0 else math.inf
 
