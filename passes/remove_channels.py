@@ -13,6 +13,7 @@ from collections.abc import Callable
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import analyse
+from scalpel_graph.channels.dequantized import constant_value
 from scalpel_graph.channels.explain import kept_channels
 from scalpel_graph.channels.liveness import decide
 from scalpel_graph.channels.registry import MIN_OPSET
@@ -61,8 +62,10 @@ class RemoveChannels(Pass):
             nodes = shrink(graph, analysis, rounded)
             changed.update((node_label(node), None) for node in nodes)
             graph.remove(*rounded.gone)
-        for node in drop_masks_of_ones(graph):
-            changed[node_label(node)] = None
+        dropped = drop_masks_of_ones(graph)
+        if dropped:  # and what made the masks, if that was DequantizeLinear
+            changed.update((node_label(node), None) for node in dropped)
+            changed.update((label, None) for label in remove_dead(graph))
         result.rewritten += changed
         for label, reason in kept_channels(analysis, rounded):
             result.skip(label, reason)
@@ -79,16 +82,43 @@ def _widths(graph: ModelGraph) -> dict[str, int]:
     """Output channels of every layer with weights, by its label."""
     widths = {}
     for node in graph.nodes:
-        outputs = _OUTPUTS.get(node.op)
-        weight = graph.constant(node.inputs[1]) if outputs is not None else None
-        if outputs is not None and weight is not None and weight.ndim > 1:
-            widths[node_label(node)] = outputs(node, weight.shape)
+        outputs, place = _OUTPUTS.get(node.op, (None, 0))
+        shape = _weight_shape(graph, node.inputs[place]) if outputs is not None else None
+        if outputs is not None and shape is not None and len(shape) > 1:
+            widths[node_label(node)] = outputs(node, shape)
     return widths
 
 
-_OUTPUTS: dict[str, Callable[[gs.Node, tuple[int, ...]], int]] = {
-    "Conv": lambda node, shape: shape[0],
-    "ConvTranspose": lambda node, shape: shape[1] * int(node.attrs.get("group", 1)),
-    "Gemm": lambda node, shape: shape[0 if node.attrs.get("transB", 0) else 1],
-    "MatMul": lambda node, shape: shape[-1],
+def _weight_shape(graph: ModelGraph, tensor: gs.Tensor) -> tuple[int, ...] | None:
+    """The shape of weights that are constant, or that DequantizeLinear makes of a constant."""
+    values = constant_value(graph, tensor)
+    return None if values is None else values.shape
+
+
+_Outputs = Callable[[gs.Node, tuple[int, ...]], int]
+
+
+def _of_conv(node: gs.Node, shape: tuple[int, ...]) -> int:
+    return shape[0]
+
+
+def _of_gemm(node: gs.Node, shape: tuple[int, ...]) -> int:
+    return shape[0 if node.attrs.get("transB", 0) else 1]
+
+
+def _of_matmul(node: gs.Node, shape: tuple[int, ...]) -> int:
+    return shape[-1]
+
+
+#: By operator, its output channels given the shape of its weights, and which input holds them.
+_OUTPUTS: dict[str, tuple[_Outputs, int]] = {
+    "Conv": (_of_conv, 1),
+    "ConvInteger": (_of_conv, 1),
+    "ConvTranspose": (lambda node, shape: shape[1] * int(node.attrs.get("group", 1)), 1),
+    "Gemm": (_of_gemm, 1),
+    "MatMul": (_of_matmul, 1),
+    "MatMulInteger": (_of_matmul, 1),
+    "QGemm": (_of_gemm, 3),
+    "QLinearConv": (_of_conv, 3),
+    "QLinearMatMul": (_of_matmul, 3),
 }

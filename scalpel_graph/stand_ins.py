@@ -1,6 +1,7 @@
 """Standard operators with the shapes of ONNX Runtime's own quantized ones.
 
-Shape inference stops at an operator of a domain it has no schemas for: everything behind it has no shape. In a copy of the model made for inference only, each such node gives way to what it is defined by:
+Shape inference stops at an operator of a domain it has no schemas for: everything behind it has no shape.
+In a copy of the model made for inference only, each such node gives way to what it is defined by:
 DequantizeLinear, the operator on real numbers, QuantizeLinear.
 """
 

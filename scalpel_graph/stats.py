@@ -2,14 +2,27 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from scalpel_graph import ops
+from scalpel_graph.stand_ins import replace_by_stand_ins
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+#: Which inputs of operators on integers hold data, and not a scale or a zero point.
+_INTEGER_DATA = {
+    "DequantizeLinear": (0,),
+    "ConvInteger": (1,),
+    "MatMulInteger": (0, 1),
+    "QLinearConv": (3, 8),
+    "QLinearMatMul": (0, 3),
+    "QGemm": (3, 6),
+    "QLinearAdd": (0, 3),
+    "QLinearMul": (0, 3),
+}
 
 #: Initializers of more elements than this cannot hold a shape.
 _SMALL = 1024
@@ -22,10 +35,12 @@ class Size:
     """How large a model is.
 
     Attributes:
-        parameters: elements of the floating-point tensors it stores, subgraphs included. A group-CSR matrix
-            counts the values it stores.
-        macs: multiply-accumulates of the Conv, ConvTranspose, Gemm, MatMul, GroupCsrConv and GroupCsrGemm
-            nodes of the main graph. A group-CSR matrix counts the values it stores; a node whose shapes
+        parameters: elements of the floating-point tensors it stores, scales of quantization included, and of
+            the integer tensors that DequantizeLinear or an integer layer reads; subgraphs included. A
+            group-CSR matrix counts the values it stores.
+        macs: multiply-accumulates of the Conv, ConvTranspose, Gemm and MatMul nodes of the main graph, of
+            their integer forms (QLinearConv, ConvInteger, QGemm and their kin), and of GroupCsrConv and
+            GroupCsrGemm. A group-CSR matrix counts the values it stores; a node whose shapes
             cannot be inferred counts nothing.
     """
 
@@ -43,23 +58,42 @@ def measure(model: ModelProto, dimensions: Mapping[str, int]) -> Size:
     shapes = _concrete_shapes(_without_weights(model), dimensions)
     shapes.update((tensor.name, tuple(tensor.dims)) for tensor in model.graph.initializer)
     return Size(
-        parameters=sum(_parameters(model.graph)),
+        parameters=sum(_parameters(model.graph, _integer_weights(model.graph))),
         macs=sum(_macs(node, shapes) for node in model.graph.node),
     )
 
 
-def _parameters(graph: GraphProto) -> Iterator[int]:
-    stored = [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
-    yield from (math.prod(tensor.dims) for tensor in stored if tensor.data_type in _FLOATS)
+def _parameters(graph: GraphProto, integers: Set[str]) -> Iterator[int]:
+    """The size of each tensor that counts: of floating-point numbers, or named in ``integers``."""
+    stored = [(tensor.name, tensor) for tensor in graph.initializer]
+    stored += [(sparse.values.name, sparse.values) for sparse in graph.sparse_initializer]
     for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.type == AttributeProto.TENSOR:
-                yield math.prod(attribute.t.dims) if attribute.t.data_type in _FLOATS else 0
-            elif attribute.type == AttributeProto.GRAPH:
-                yield from _parameters(attribute.g)
-            elif attribute.type == AttributeProto.GRAPHS:
-                for subgraph in attribute.graphs:
-                    yield from _parameters(subgraph)
+        if node.op_type == "Constant":
+            stored += [(node.output[0], a.t) for a in node.attribute if a.type == AttributeProto.TENSOR]
+        for subgraph in _subgraphs(node):
+            yield from _parameters(subgraph, integers)
+    for name, tensor in stored:
+        if tensor.data_type in _FLOATS or name in integers:
+            yield math.prod(tensor.dims)
+
+
+def _integer_weights(graph: GraphProto) -> set[str]:
+    """The names of what integer operators read as weights, biases or other data."""
+    names: set[str] = set()
+    for node in graph.node:
+        places = _INTEGER_DATA.get(node.op_type, ())
+        names.update(node.input[place] for place in places if place < len(node.input))
+        for subgraph in _subgraphs(node):
+            names |= _integer_weights(subgraph)
+    return names
+
+
+def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
@@ -88,6 +122,7 @@ def _concrete_shapes(model: ModelProto, dimensions: Mapping[str, int]) -> dict[s
     """Every tensor's shape when each symbolic dimension of the inputs has a size. ``model`` is changed."""
     graph = model.graph
     _replace_group_csr(graph)
+    replace_by_stand_ins(graph)
     for value in graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if not dim.HasField("dim_value"):
@@ -123,16 +158,24 @@ def _replace_group_csr(graph: GraphProto) -> None:
 def _macs(node: NodeProto, shapes: _Shapes) -> int:
     """Multiply-accumulates of one node; 0 where it has none or its shapes are unknown."""
     rules = {
-        ("", "Conv"): _conv,
-        ("", "ConvTranspose"): _conv_transpose,
-        ("", "Gemm"): _gemm,
-        ("", "MatMul"): _matmul,
-        (ops.DOMAIN, ops.CONV): _group_csr_conv,
-        (ops.DOMAIN, ops.GEMM): _group_csr_gemm,
+        ("", "Conv"): (_conv, 1),
+        ("", "ConvTranspose"): (_conv_transpose, 1),
+        ("", "Gemm"): (_gemm, 1),
+        ("", "MatMul"): (_matmul, 1),
+        ("", "ConvInteger"): (_conv, 1),
+        ("", "MatMulInteger"): (_matmul, 1),
+        ("", "QLinearConv"): (_conv, 3),
+        ("", "QLinearMatMul"): (_matmul, 3),
+        ("com.microsoft", "QGemm"): (_gemm, 3),
+        (ops.DOMAIN, ops.CONV): (_group_csr_conv, 1),
+        (ops.DOMAIN, ops.GEMM): (_group_csr_gemm, 1),
     }
-    rule = rules.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
-    tensors = [*node.input[:2], *node.output[:1]]
-    if rule is None or len(tensors) < 3 or any(name not in shapes for name in tensors):
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    rule, weight = rules.get((domain, node.op_type), (None, 1))
+    if rule is None or len(node.input) <= weight or not node.output:
+        return 0
+    tensors = [node.input[0], node.input[weight], node.output[0]]
+    if any(name not in shapes for name in tensors):
         return 0
     try:
         return rule(node, *(shapes[name] for name in tensors))

@@ -62,10 +62,10 @@ def dequantized(graph: ModelGraph, tensor: gs.Tensor) -> Dequantized | None:
     node = maker(tensor, "DequantizeLinear")
     if node is None or node.attrs.get("block_size", 0):
         return None
-    data, scale, *zero = (graph.constant(given) for given in node.inputs if given.name)
+    data, scale, *rest = (graph.constant(given) for given in node.inputs if given.name)
     if data is None or scale is None or not is_integer(data):
         return None
-    offset = zero[0] if zero else np.zeros_like(scale)
+    offset = rest[0] if rest else np.zeros_like(scale)
     if offset is None or scale.ndim > 1 or offset.size != scale.size:
         return None
     shape = [1] * data.ndim if scale.size > 1 else []
@@ -73,6 +73,15 @@ def dequantized(graph: ModelGraph, tensor: gs.Tensor) -> Dequantized | None:
         shape[int(node.attrs.get("axis", 1)) % data.ndim] = scale.size
     centred = data.astype(np.int32) - offset.astype(np.int32).reshape(shape)
     return Dequantized(centred, scale.reshape(shape))
+
+
+def constant_value(graph: ModelGraph, tensor: gs.Tensor) -> Array | None:
+    """The value of a constant, stored as it is or as integers; None for any other tensor."""
+    values = graph.constant(tensor)
+    if values is None:
+        found = dequantized(graph, tensor)
+        values = None if found is None else found.values
+    return values
 
 
 def is_grouped_weight(graph: ModelGraph, tensor: gs.Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Operators of ONNX Runtime on quantized tensors, channel by channel.
 
-QLinearAdd, QLinearMul, QLinearSigmoid, QLinearLeakyRelu, average pools and QLinearConcat: each is the operator
+QLinearAdd, QLinearMul, QLinearSigmoid, QLinearLeakyRelu, average pools, QLinearConcat: each is the operator
 that it is named after, on integers that a scale and a zero point next to each tensor turn into numbers.
 """
 

@@ -57,13 +57,12 @@ class _LinearRule(Rule):
             self.free += [axis.slots for axis in self.made if axis is not None]
 
     def constants(self, constants: Constants) -> None:
-        """Constants are converted. Of constant data only zeros are noted: the rest stays quantized."""
+        """Constants are converted."""
         if self.data is not None:
             found = dequantized(self.graph, self.node.outputs[0])
             for axis in self.made:
                 if axis is not None and found is not None:
-                    known, value = slices(found.integers, axis.index)
-                    constants.set(axis.slots, known & (value == 0), np.zeros(axis.size))
+                    constants.set(axis.slots, *slices(found.values, axis.index))
             return
         for a, b in zip(self.given, self.made, strict=True):
             if a is not None and b is not None and a.size == b.size and self.along in (None, a.index):

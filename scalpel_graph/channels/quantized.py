@@ -6,7 +6,8 @@ counts other channels in each group, are cut here.
 
 A constant that is not zero goes into the bias. If that is int32, the constant must be a multiple of the
 bias's scale divided by the weights', as it is where the bias is quantized by the product of the input's scale
-and the weights': then it is exact (`fixed_point`). A layer without bias gets one, int32 if its input is quantized.
+and the weights': then it is exact (`fixed_point`). A layer without bias gets one, of int32 if its input is
+quantized.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,13 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.constants import Constants, Float64Array
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
-from scalpel_graph.channels.dequantized import Dequantized, dequantized, is_grouped_weight, maker
+from scalpel_graph.channels.dequantized import (
+    Dequantized,
+    constant_value,
+    dequantized,
+    is_grouped_weight,
+    maker,
+)
 from scalpel_graph.channels.fixed_point import fits_int32, in_steps, matrix_blocks, per_output, products
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
@@ -40,11 +47,7 @@ class _QuantizedLayer(Rule):
 
     def input_constant(self, index: int) -> Array | None:
         """See `Rule`; also of dequantized constants."""
-        values = super().input_constant(index)
-        if values is None and self.has_input(index):
-            found = dequantized(self.graph, self.node.inputs[index])
-            values = None if found is None else found.values
-        return values
+        return constant_value(self.graph, self.node.inputs[index]) if self.has_input(index) else None
 
     def blocks_of(self, weight: Array) -> Array:
         """An array of the weights' shape as blocks (`fixed_point`)."""

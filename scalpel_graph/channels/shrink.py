@@ -4,6 +4,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis
+from scalpel_graph.channels.dequantized import constant_value
 from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.rule import Kept
 from scalpel_graph.graph import ModelGraph
@@ -57,7 +58,7 @@ def _handed_on(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:
         return None
     if node.op == "Mul" and graph.opset >= 7:
         for mask, other in (node.inputs, reversed(node.inputs)):
-            values = graph.constant(mask)
+            values = constant_value(graph, mask)
             if values is not None and (values == 1).all() and _same_shape(graph, other, node.outputs[0]):
                 return other
     if node.op == "Gather":
