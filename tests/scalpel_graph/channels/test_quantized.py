@@ -1,12 +1,13 @@
 """Quantized graphs: which channels go, and that not a bit of the answers changes."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import CPU, model, random, random_feeds, reasons, run, weights_of
+from tests.pass_runner import CPU, model, random, random_feeds, reasons, run
 from tests.scalpel_graph.channels.bits import bits
 from tests.scalpel_graph.channels.left import left_of
 
@@ -280,16 +281,60 @@ def test_blocks_are_refused():
     assert not RemoveChannels().run(graph, PassContext(CPU)).modified
 
 
-def test_operators_on_integers_are_refused():
-    text = "q = QuantizeLinear(X, sx, zx) c = ConvInteger(q, W, zx) Y = Cast<to = 1>(c)"
-    out, _ = run(
-        model(
-            f"(float[N, 3, 5, 5] X) => (Y) {{ {text} }}",
-            {**SCALES, "W": integers(4, 3, 1, 1, dtype=np.uint8)},
-        ),
-        RemoveChannels(),
+@pytest.mark.parametrize("dtype", [ml_dtypes.int4, ml_dtypes.uint4, np.uint8, np.int16])
+def test_integers_of_other_types(dtype):
+    text = FIRST + dq("V", 0) + "Y = Conv(p, fV)"
+    values = np.random.default_rng(0).integers(0, 7, (4, C, 1, 1))
+    values[:, DEAD] = 3
+    weights = {**first(dead=()), **weight("V", values.astype(dtype), 0)}
+    weights["zV"] = np.full(4, 3).astype(dtype)
+    quantized = f"{requantize('X', 'x')} {text}"
+    proto = model(f"(float[N, 3, 5, 5] X) => (Y) {{ {quantized} }}", {**SCALES, **weights}, 21, 10)
+    out, _ = run(proto, RemoveChannels())
+    left = left_of(out)
+    assert left["W"].shape[0] == 5
+    assert left["V"].shape == (4, 5, 1, 1) and left["V"].dtype == dtype
+    feeds = random_feeds(proto)
+    for before, after in zip(bits(proto, feeds), bits(out, feeds), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+def test_a_mask_of_ones_goes():
+    mask = np.ones((1, C, 1, 1), np.int8)
+    mask[:, DEAD] = 0
+    text = FIRST + dq("mask") + "m = Mul(p, fmask) " + requantize("m", "n") + dq("V", 0) + "Y = Conv(n, fV)"
+    weights = {**first(dead=()), **weight("mask", mask), **weight("V", integers(4, C, 1, 1, seed=1), 0)}
+    weights["smask"] = np.float32(1)
+    values, _ = shrunk(text, weights)
+    assert "mask" not in values and values["W"].shape[0] == 5
+
+
+def test_an_output_in_front_of_a_quantizer_keeps_its_channels():
+    text = FIRST + dq("V", 0) + "Y = Conv(p, fV)"
+    weights = {**first(), **weight("V", integers(4, C, 1, 1, seed=1), 0)}
+    values, why = shrunk(text, weights, made="(Y, qp)")
+    assert values["W"].shape[0] == C
+    assert "it is an output of the model" in why["qp"]
+
+
+def test_a_tensor_that_is_dequantized_twice():
+    text = FIRST + "r = DequantizeLinear(qp, sx, zx) " + dq("V", 0) + dq("U", 0)
+    text += "Y = Conv(p, fV) Z = Conv(r, fU)"
+    weights = {**first(zero_bias=False)}
+    for seed, name in enumerate("VU"):
+        weights |= weight(name, integers(4, C, 3, 3, seed=seed), 0)
+    values, _ = shrunk(text, weights, made="(Y, Z)")
+    assert values["V"].shape == values["U"].shape == (4, 5, 3, 3)
+
+
+def test_what_a_matmul_gets_in_its_place():
+    """A constant that no int32 bias can take is added in float32."""
+    text = (
+        dq("W", 0) + "c = Gemm<transB = 1>(x, fW, k) " + requantize("c", "p") + dq("V") + "Y = MatMul(p, fV)"
     )
-    assert weights_of(out)["W"].shape == (4, 3, 1, 1)
+    weights = {"k": random(C), **weight("W", integers(C, 3, dead=DEAD), 0)}
+    values, _ = shrunk(text, {**weights, **weight("V", integers(C, 4, seed=1))}, "N, 3")
+    assert values["V"].shape == (5, 4)
 
 
 @pytest.mark.parametrize("seed", range(8))

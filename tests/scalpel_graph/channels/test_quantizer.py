@@ -155,7 +155,9 @@ def test_matrices(form, tmp_path):
     quantized = quantizer.static(proto, tmp_path, form)
     out, removed = shrunk(quantized)
     feeds = random_feeds(quantized)
-    step = max(float(values) for name, values in weights_of(quantized).items() if name.endswith("output_scale"))
+    step = max(
+        float(values) for name, values in weights_of(quantized).items() if name.endswith("output_scale")
+    )
     for before, after in zip(bits(quantized, feeds), bits(out, feeds), strict=True):
         assert np.abs(after - before).max() <= step
     before, after = next(iter(removed.values()))
