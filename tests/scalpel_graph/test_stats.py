@@ -181,5 +181,5 @@ def test_integer_layers_count_like_those_of_floats():
     proto.opset_import.add(domain="com.microsoft", version=1)
     assert measure(proto, {}) == Size(
         parameters=8 * 27 + 8 + 4 * 8 + 4 * 5 + 2,
-        macs=16 * (8 * 27 + 4 * 8) + 4 * 4 * 4 * 5 * 4,
+        macs=16 * (8 * 27 + 4 * 8) + 4 * 4 * 4 * 5,
     )

@@ -179,9 +179,8 @@ class TestMatrices:
         )
         weights = weight("W", integers(C, 3, dtype=np.uint8), None, DEAD)
         weights |= weight("V", integers(4, C, seed=1, dtype=np.uint8))
-        values, why, _ = shrunk(text, weights, "3, 5", "float[4, 5] Y")
+        values, _, _ = shrunk(text, weights, "3, 5", "float[4, 5] Y")
         assert values["W"].shape == (C, 3)
-        assert any("right side is not constant" in reason for reason in why.values())
 
 
 class TestChannelByChannel:
