@@ -13,7 +13,7 @@ from collections.abc import Callable
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import analyse
-from scalpel_graph.channels.dequantized import constant_value
+from scalpel_graph.channels.dequantized import dequantized
 from scalpel_graph.channels.explain import kept_channels
 from scalpel_graph.channels.liveness import decide
 from scalpel_graph.channels.registry import MIN_OPSET
@@ -91,8 +91,10 @@ def _widths(graph: ModelGraph) -> dict[str, int]:
 
 def _weight_shape(graph: ModelGraph, tensor: gs.Tensor) -> tuple[int, ...] | None:
     """The shape of weights that are constant, or that DequantizeLinear makes of a constant."""
-    values = constant_value(graph, tensor)
-    return None if values is None else values.shape
+    if isinstance(tensor, gs.Constant):
+        return tuple(tensor.shape)
+    found = dequantized(graph, tensor)
+    return None if found is None else found.stored.shape
 
 
 _Outputs = Callable[[gs.Node, tuple[int, ...]], int]

@@ -17,15 +17,22 @@ _SMALL_INTEGERS = (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4))
 
 @dataclass(frozen=True)
 class Dequantized:
-    """A constant ``integers · scale``.
+    """A constant ``(stored - zero) · scale``.
 
     Attributes:
-        integers: int32, less their zero point.
-        scale: of a shape that is broadcast to that of ``integers``.
+        stored: integers of any type.
+        zero: int32, of a shape that is broadcast to that of ``stored``.
+        scale: likewise.
     """
 
-    integers: Array
+    stored: Array
+    zero: Array
     scale: Array
+
+    @property
+    def integers(self) -> Array:
+        """The integers less their zero point: int32."""
+        return np.asarray(self.stored.astype(np.int32) - self.zero)
 
     @property
     def values(self) -> Array:
@@ -35,7 +42,7 @@ class Dequantized:
     @property
     def full_scale(self) -> Array:
         """The scale of each number."""
-        return np.broadcast_to(self.scale, self.integers.shape)
+        return np.broadcast_to(self.scale, self.stored.shape)
 
 
 def is_integer(values: Array) -> bool:
@@ -57,8 +64,8 @@ def dequantized(graph: ModelGraph, tensor: gs.Tensor) -> Dequantized | None:
         if found is None:
             return None
         order = turn.attrs.get("perm")
-        scale = found.scale if not found.scale.ndim else np.transpose(found.scale, order)
-        return Dequantized(np.transpose(found.integers, order), scale)
+        parts = (found.stored, found.zero, found.scale)
+        return Dequantized(*(np.transpose(part, order) if part.ndim else part for part in parts))
     node = maker(tensor, "DequantizeLinear")
     if node is None or node.attrs.get("block_size", 0):
         return None
@@ -71,8 +78,7 @@ def dequantized(graph: ModelGraph, tensor: gs.Tensor) -> Dequantized | None:
     shape = [1] * data.ndim if scale.size > 1 else []
     if shape:
         shape[int(node.attrs.get("axis", 1)) % data.ndim] = scale.size
-    centred = data.astype(np.int32) - offset.astype(np.int32).reshape(shape)
-    return Dequantized(centred, scale.reshape(shape))
+    return Dequantized(data, offset.astype(np.int32).reshape(shape), scale.reshape(shape))
 
 
 def constant_value(graph: ModelGraph, tensor: gs.Tensor) -> Array | None:
@@ -94,7 +100,7 @@ def is_grouped_weight(graph: ModelGraph, tensor: gs.Tensor) -> bool:
     if node is None or reader is None or reader.op != "Conv" or reader.inputs[1] is not tensor:
         return False
     found = dequantized(graph, tensor)
-    if found is None or found.integers.ndim < 3 or found.integers.shape[1] == 1:
+    if found is None or found.stored.ndim < 3 or found.stored.shape[1] == 1:
         return False
     per_output = found.scale.ndim == 0 or found.scale.shape[0] == found.scale.size
     return per_output and int(reader.attrs.get("group", 1)) > 1
