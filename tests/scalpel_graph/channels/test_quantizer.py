@@ -162,3 +162,84 @@ def test_matrices(form, tmp_path):
         assert np.abs(after - before).max() <= step
     before, after = next(iter(removed.values()))
     assert before == 24 and after < 24
+
+
+class RandomNetwork:
+    """Grows a network of what the quantizer has integer operators for; some channels of it are dead."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.g = GraphBuilder("random", seed=seed, opset=17)
+        self.maps = [(self.g.input("X", [BATCH, 3, 8, 8]), 3)]
+        grow = ("conv", "conv", "depthwise", "grouped", "mask", "add", "gate", "concat", "pool", "activate")
+        for number in range(int(self.rng.integers(3, 14))):
+            getattr(self, str(self.rng.choice(grow)))(f"n{number}", *self.a_map())
+        x = self.g.flatten(self.g.node("GlobalAveragePool", "gap", [self.maps[-1][0]]))
+        y = self.g.gemm(x, "fc", self.maps[-1][1], 5)
+        self.proto = self.g.model({y: [BATCH, 5]})
+
+    def a_map(self):
+        return self.maps[int(self.rng.integers(max(len(self.maps) - 3, 0), len(self.maps)))]
+
+    def add_map(self, x, channels):
+        self.maps.append((x, channels))
+
+    def conv(self, name, x, channels):
+        made = int(self.rng.choice([4, 8, 12]))
+        kernel = int(self.rng.choice([1, 3]))
+        self.add_map(
+            self.g.relu(self.g.conv(x, name, channels, made, kernel, pad=kernel // 2), name + "r"), made
+        )
+
+    def depthwise(self, name, x, channels):
+        self.add_map(self.g.conv(x, name, channels, channels, 3, pad=1, group=channels), channels)
+
+    def grouped(self, name, x, channels):
+        if channels % 4 == 0:
+            self.add_map(self.g.conv(x, name, channels, 8, 1, group=4), 8)
+
+    def mask(self, name, x, channels):
+        values = (self.rng.random((channels, 1, 1)) < 0.6).astype(np.float32)
+        self.add_map(self.g.node("Mul", name, [x, self.g.initializer(name + "m", values)]), channels)
+
+    def add(self, name, x, channels):
+        other, more = self.a_map()
+        y = self.g.conv(other, name, more, channels, 1)
+        self.add_map(self.g.relu(self.g.node("Add", name + "a", [x, y]), name + "r"), channels)
+
+    def gate(self, name, x, channels):
+        y = self.g.node("Sigmoid", name + "s", [self.g.conv(x, name, channels, channels, 1)])
+        self.add_map(self.g.node("Mul", name + "m", [x, y]), channels)
+
+    def concat(self, name, x, channels):
+        y, more = self.a_map()
+        if channels + more <= 24:
+            self.add_map(self.g.node("Concat", name, [x, y], axis=1), channels + more)
+
+    def pool(self, name, x, channels):
+        op = str(self.rng.choice(["MaxPool", "AveragePool"]))
+        pads = (1, 1, 1, 1)
+        self.add_map(self.g.pool(op, x, name, kernel=3, stride=1, pads=pads), channels)
+
+    def activate(self, name, x, channels):
+        self.add_map(self.g.node("LeakyRelu", name, [x], alpha=0.1), channels)
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_random_networks(chunk, tmp_path):
+    smaller = 0
+    for seed in range(chunk * 8, chunk * 8 + 8):
+        rng = np.random.default_rng(seed)
+        proto = quantizer.pruned(RandomNetwork(seed).proto, bias=float(rng.choice([0, 0, 0.4])), seed=seed)
+        activations, weights, symmetric = TYPES[str(rng.choice(list(TYPES)))]
+        quantized = quantizer.static(
+            proto, tmp_path, QuantFormat.QOperator,
+            per_channel=bool(rng.integers(2)), activations=activations, weights=weights, symmetric=symmetric,
+        )  # fmt: skip
+        out, removed = shrunk(quantized)
+        smaller += bool(removed)
+        feeds = random_feeds(quantized)
+        for compute in (outputs, bits):
+            for before, after in zip(compute(quantized, feeds), compute(out, feeds), strict=True):
+                np.testing.assert_array_equal(after, before, err_msg=f"network {seed}")
+    assert smaller >= 3
