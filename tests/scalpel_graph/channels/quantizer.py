@@ -53,6 +53,8 @@ def static(
             per_channel=per_channel,
             activation_type=activations,
             weight_type=weights,
+            # Kernels without VNNI saturate in the middle of a sum if weights have all 8 bits.
+            reduce_range=weights == QuantType.QInt8,
             extra_options={"ActivationSymmetric": symmetric},
         )
     finally:

@@ -1,7 +1,7 @@
 """What ONNX Runtime's quantizer makes of pruned networks gets as narrow as the networks themselves.
 
-Not a bit of the answers changes, with and without ONNX Runtime's own optimizations, which put integer kernels
-in the place of QDQ groups: constants are whole numbers of steps of an int32 bias.
+Integer operators keep every bit of their answers. Of QDQ graphs ONNX Runtime computes parts in float32, where
+a sum in another order may fall on the other side of a border: they are equal within one step of the output.
 """
 
 import numpy as np
@@ -78,6 +78,19 @@ def shrunk(proto):
     return out, {removed.name: (removed.before, removed.after) for removed in context.removed_nodes}
 
 
+def assert_same(quantized, out, message=""):
+    """With and without ONNX Runtime's optimizations, which put integer kernels in the place of QDQ groups."""
+    feeds = random_feeds(quantized)
+    operators = {node.op_type for node in quantized.graph.node}
+    tolerance = 0.0
+    if operators & {"Conv", "Gemm", "MatMul"}:
+        last = next(node for node in quantized.graph.node if node.output[0] == quantized.graph.output[0].name)
+        tolerance = 1.001 * float(weights_of(quantized)[last.input[1]])
+    for compute in (outputs, bits):
+        for before, after in zip(compute(quantized, feeds), compute(out, feeds), strict=True):
+            np.testing.assert_allclose(after, before, rtol=0, atol=tolerance, err_msg=message)
+
+
 def widths(removed):
     """By layer, before and after; the quantizer calls some layers after themselves and ``_quant``."""
     return {name.removesuffix("_quant"): width for name, width in removed.items()}
@@ -98,10 +111,7 @@ def test_dead_channels_go(network, form, per_channel, types, tmp_path):
         per_channel=per_channel, activations=activations, weights=weights, symmetric=symmetric,
     )  # fmt: skip
     out, removed = shrunk(quantized)
-    feeds = random_feeds(quantized)
-    for compute in (outputs, bits):
-        for before, after in zip(compute(quantized, feeds), compute(out, feeds), strict=True):
-            np.testing.assert_array_equal(after, before)
+    assert_same(quantized, out)
     _, expected = shrunk(proto)
     assert expected
     for name, (before, after) in widths(expected).items():
@@ -119,13 +129,11 @@ def test_constants_go_as_well(network, form, tmp_path):
     proto = quantizer.pruned(quantizer.folded(NETWORKS[network]()), bias=0.3)
     quantized = quantizer.static(proto, tmp_path, form, per_channel=True)
     out, removed = shrunk(quantized)
-    feeds = random_feeds(quantized)
-    for compute in (outputs, bits):
-        for before, after in zip(compute(quantized, feeds), compute(out, feeds), strict=True):
-            np.testing.assert_array_equal(after, before)
+    assert_same(quantized, out)
     _, expected = shrunk(proto)
     assert expected
-    assert {name: widths(removed)[name] for name in expected} == expected
+    # At least as many: quantization makes zeros of small weights.
+    assert all(widths(removed)[name] <= width for name, width in expected.items())
 
 
 @pytest.mark.parametrize("network", ["resnet", "mlp", "block"])
@@ -138,9 +146,7 @@ def test_dynamic_ranges(network, tmp_path):
         bias.CopyFrom(numpy_helper.from_array(-np.abs(numpy_helper.to_array(bias)), "up.bias"))
     quantized = quantizer.dynamic(proto, tmp_path)
     out, removed = shrunk(quantized)
-    feeds = random_feeds(quantized)
-    for before, after in zip(outputs(quantized, feeds), outputs(out, feeds), strict=True):
-        np.testing.assert_array_equal(after, before)
+    assert_same(quantized, out)
     _, expected = shrunk(proto)
     assert expected
     assert sorted(removed.values()) == sorted(expected.values())
@@ -150,18 +156,17 @@ def test_dynamic_ranges(network, tmp_path):
 
 @pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
 def test_matrices(form, tmp_path):
-    """MatMul: a constant in front of one in QDQ form goes into an Add, which no longer rounds in between."""
+    """A constant in front of a MatMul: in QDQ form it is added behind, in integer form nothing takes it."""
     proto = quantizer.pruned(transformer_block())
     quantized = quantizer.static(proto, tmp_path, form)
     out, removed = shrunk(quantized)
-    feeds = random_feeds(quantized)
-    step = max(
-        float(values) for name, values in weights_of(quantized).items() if name.endswith("output_scale")
-    )
-    for before, after in zip(bits(quantized, feeds), bits(out, feeds), strict=True):
-        assert np.abs(after - before).max() <= step
-    before, after = next(iter(removed.values()))
-    assert before == 24 and after < 24
+    assert_same(quantized, out)
+    weights = weights_of(proto)
+    dead = ~weights["up.weight"].any(axis=0)
+    zero = dead & (weights["up.bias"] <= 0)
+    assert 0 < zero.sum() < dead.sum()
+    gone = dead if form == QuantFormat.QDQ else zero
+    assert next(iter(removed.values())) == (24, 24 - gone.sum())
 
 
 class RandomNetwork:
@@ -238,8 +243,5 @@ def test_random_networks(chunk, tmp_path):
         )  # fmt: skip
         out, removed = shrunk(quantized)
         smaller += bool(removed)
-        feeds = random_feeds(quantized)
-        for compute in (outputs, bits):
-            for before, after in zip(compute(quantized, feeds), compute(out, feeds), strict=True):
-                np.testing.assert_array_equal(after, before, err_msg=f"network {seed}")
+        assert_same(quantized, out, f"network {seed}")
     assert smaller >= 3
