@@ -76,6 +76,9 @@ class _IntegerLayer(Rule):
                 raise Refusal("the zero point of its output is not one constant")
             self.y_zero = float(zero.reshape(()))
         super().describe()
+        for scale, most in zip(self.scales, (1, self.y.size, 1), strict=True):
+            if scale is not None and scale.size not in (1, most):
+                raise Refusal("it has a scale for each row, or one of another shape than its weights")
         why = _PADDED if self.pads_zeros() else _NO_BIAS
         self.reads = [replace(read, largest=0.0, zero=self.x_zero, why=why) for read in self.reads]
 
@@ -135,7 +138,7 @@ class _IntegerLayer(Rule):
         if not self._is_given(place):
             return np.zeros((), dtype=np.float32)
         zero = self.graph.constant(self.node.inputs[place])
-        if zero is None:
+        if zero is None or zero.size not in (1, weight.shape[self._outputs_axis()]):
             return None
         shape = [1] * weight.ndim if zero.size > 1 else []
         if shape:

@@ -62,12 +62,12 @@ class _QuantizedLayer(Rule):
         """Whether the bias is a constant that is not quantized."""
         return self.has_input(2) and self.graph.constant(self.node.inputs[2]) is not None
 
-    def settle(self, constants: Constants, factor: float = 1.0) -> None:
+    def settle(self, constants: Constants, scaled: bool = False) -> None:
         """Finds out whether the bias can take the constants, if it is, or is to be, of int32.
 
         Args:
             constants: of the inputs.
-            factor: what the layer multiplies by besides; one that is not 1 leaves the steps of the integers.
+            scaled: whether the layer multiplies its products or its bias by yet another factor.
         """
         held = np.where(constants.known[self.x.slots], constants.value[self.x.slots], 0.0)
         if not held.any() or self.plain_bias() or all(np.max(read.largest) <= 0 for read in self.reads):
@@ -75,7 +75,7 @@ class _QuantizedLayer(Rule):
         weight = dequantized(self.graph, self.node.inputs[1])
         if weight is None or (not self.has_input(2) and self._input_scale() is None):
             return
-        found = self._settled(weight, held) if factor == 1 else _OTHER_STEPS
+        found = _OTHER_STEPS if scaled else self._settled(weight, held)
         if isinstance(found, str):
             self.reads = [replace(read, largest=0.0, why=found) for read in self.reads]
         else:
@@ -258,7 +258,7 @@ class QuantizedGemmRule(_QuantizedLayer, GemmRule):
     def constants(self, constants: Constants) -> None:
         """See `GemmRule`."""
         super().constants(constants)
-        self.settle(constants, self.alpha * self.beta if self.alpha == 1 else 0.0)
+        self.settle(constants, scaled=not self.alpha == self.beta == 1)
 
     def shrink(self, kept: Kept) -> None:
         """DequantizeLinear has what is to be sliced."""

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import model, random_feeds, reasons, run, weights_of
+from tests.pass_runner import CPU, model, random_feeds, reasons, run, weights_of
 from tests.scalpel_graph.channels.bits import bits
 from tests.scalpel_graph.channels.left import left_of
 
@@ -173,6 +175,17 @@ class TestMatrices:
         values, why, _ = shrunk(text, {**weights, **weight("V", integers(C, 4))}, "N, 3", "float[N, 4] Y")
         assert values["W"].shape == (3, C)
         assert any("no bias that could take it" in reason for reason in why.values())
+
+    def test_a_scale_for_each_row_is_refused(self):
+        text = "p = QLinearMatMul(x, s, z, W, sW, zW, s, z) "
+        text += "q = QLinearMatMul(p, sr, zr, V, sV, zV, t, o)" + LAST
+        weights = {**weight("W", integers(3, C), None, DEAD, 1), **weight("V", integers(C, 4, seed=1))}
+        weights |= {"sr": np.full(5, 0.043, np.float32), "zr": np.full(5, ZERO, np.uint8)}
+        proto = model(f"(float[5, 3] X) => (float[5, 4] Y) {{ x = QuantizeLinear(X, s, z) {text} }}",
+                      {**SCALES, **weights})  # fmt: skip
+        graph = ModelGraph(proto)
+        graph.infer()
+        assert not RemoveChannels().run(graph, PassContext(CPU)).modified
 
     def test_matrices_on_the_left_are_refused(self):
         text = (

@@ -252,6 +252,26 @@ class TestMatrices:
         assert sorted(values["W"].shape) == [3, 5]
         assert sorted(values["V"].shape) == [4, 5]
 
+    @pytest.mark.parametrize("bias_form", ["int32", "float", "none"])
+    @pytest.mark.parametrize("factors", ["", ", alpha = 0.5", ", beta = 2.0"])
+    def test_constants_in_front_of_gemm(self, bias_form, factors):
+        second = {"int32": ", gV", "float": ", k", "none": ""}[bias_form]
+        text = dq("W", 0) + bias("W") + "c = Gemm<transB = 1>(x, fW, gW) " + requantize("c", "p")
+        text += dq("V", 0) + (bias("V") if bias_form == "int32" else "")
+        text += f"Y = Gemm<transB = 1{factors}>(p, fV{second})"
+        biases = integers(C, seed=3, dtype=np.int32) * 20
+        biases[DEAD] = 900
+        given = integers(4, dtype=np.int32) if bias_form == "int32" else None
+        weights = {
+            **weight("W", integers(C, 3, dead=DEAD), 0, biases),
+            **weight("V", integers(4, C, seed=1), 0, given),
+            **({"k": (2.0 ** -np.arange(4)).astype(np.float32)} if bias_form == "float" else {}),
+        }
+        values, why = shrunk(text, weights, "N, 3")
+        stays = factors and bias_form != "float"
+        assert values["V"].shape == (4, C if stays else 5)
+        assert ("no multiple of the steps" in why.get("Y", "")) == bool(stays)
+
     @pytest.mark.parametrize("turned", [False, True])
     def test_matmul(self, turned):
         turn = "h = Transpose(fV) " if turned else ""
