@@ -62,10 +62,8 @@ class RemoveChannels(Pass):
             nodes = shrink(graph, analysis, rounded)
             changed.update((node_label(node), None) for node in nodes)
             graph.remove(*rounded.gone)
-        dropped = drop_masks_of_ones(graph)
-        if dropped:  # and what made the masks, if that was DequantizeLinear
-            changed.update((node_label(node), None) for node in dropped)
-            changed.update((label, None) for label in remove_dead(graph))
+        for node in drop_masks_of_ones(graph):
+            changed[node_label(node)] = None
         result.rewritten += changed
         for label, reason in kept_channels(analysis, rounded):
             result.skip(label, reason)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis
-from scalpel_graph.channels.dequantized import constant_value
+from scalpel_graph.channels.dequantized import constant_value, dequantized, maker
 from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.rule import Kept
 from scalpel_graph.graph import ModelGraph
@@ -41,15 +41,26 @@ def shrink(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
 
 
 def drop_masks_of_ones(graph: ModelGraph) -> list[gs.Node]:
-    """Takes out every Mul by ones only, and every Gather of all slots in order; returns the nodes."""
+    """Takes out every Mul by ones only, and every Gather of all slots in order; returns the nodes.
+
+    With masks that DequantizeLinear makes it goes as well.
+    """
     dropped = []
     for node in list(graph.nodes):
         source = _handed_on(graph, node)
         if source is not None and not graph.is_pinned(node.outputs[0]):
             graph.redirect(node.outputs[0], source)
             dropped.append(node)
+    masks = [tensor for node in dropped for tensor in node.inputs if dequantized(graph, tensor) is not None]
+    makers = [maker(tensor, "DequantizeLinear") for tensor in masks]
     graph.remove(*dropped)
-    return dropped
+    unread = [
+        node
+        for node in makers
+        if node is not None and not node.outputs[0].outputs and not graph.is_pinned(node.outputs[0])
+    ]
+    graph.remove(*unread)
+    return dropped + unread
 
 
 def _handed_on(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:
