@@ -72,7 +72,14 @@ class GemmRule(Rule):
         """Slices B and C, takes the constants into C."""
         node = self.node
         inputs, outputs = kept.of(self.x), kept.of(self.y)
-        c = self.folded_c(kept)
+        c = self.input_constant(2)
+        if inputs is not None and self.c is not None:
+            value = np.where(kept.live[self.x.slots], 0.0, kept.constants.value[self.x.slots])
+            delta = self.alpha * (self.matrix.astype(np.float64) @ value)
+            if delta[kept.live[self.y.slots]].any():
+                c = (self.beta * self.c + delta).astype(self.matrix.dtype)
+                if "beta" in node.attrs:
+                    node.attrs["beta"] = 1.0
         weight = self.weight(1, "B")
         smaller = take(take(weight, inputs, self.inputs_axis), outputs, 1 - self.inputs_axis)
         if smaller.shape != weight.shape:
@@ -85,19 +92,6 @@ class GemmRule(Rule):
             self.add_input(2, "bias", c)
         elif c is not self.input_constant(2):
             kept.replace(self.graph, node, 2, c)
-
-    def folded_c(self, kept: Kept) -> Array | None:
-        """C with the constants of the inputs that go; None if there is none and none is needed."""
-        c = self.input_constant(2)
-        if self.c is None or kept.of(self.x) is None:
-            return c
-        value = np.where(kept.live[self.x.slots], 0.0, kept.constants.value[self.x.slots])
-        delta = self.alpha * (self.matrix.astype(np.float64) @ value)
-        if not delta[kept.live[self.y.slots]].any():
-            return c
-        if "beta" in self.node.attrs:
-            self.node.attrs["beta"] = 1.0
-        return np.asarray(self.beta * self.c + delta, dtype=self.matrix.dtype)
 
 
 class MatMulRule(Rule):
@@ -184,16 +178,12 @@ class MatMulRule(Rule):
         inputs, outputs = kept.of(self.x), kept.of(self.y)
         if inputs is None and outputs is None:
             return
-        smaller = take(take(self.matrix, inputs, 1), outputs, 0)
-        kept.replace(self.graph, self.node, self.side, smaller.T if self.side == 1 else smaller)
-        self.add_constants(kept)
-
-    def add_constants(self, kept: Kept) -> None:
-        """Adds, behind the node, what the inputs that go contributed."""
         value = np.where(kept.live[self.x.slots], 0.0, kept.constants.value[self.x.slots])
         delta = self.matrix.astype(np.float64) @ value
+        smaller = take(take(self.matrix, inputs, 1), outputs, 0)
+        kept.replace(self.graph, self.node, self.side, smaller.T if self.side == 1 else smaller)
         if delta[kept.live[self.y.slots]].any() and not self._add_to_bias(delta):
-            self._add_behind(take(delta, kept.of(self.y), 0).astype(self.matrix.dtype))
+            self._add_behind(take(delta, outputs, 0).astype(self.matrix.dtype))
 
     def _add_to_bias(self, delta: Array) -> bool:
         """Takes constants into the bias that an Add behind the node adds, if there is one."""

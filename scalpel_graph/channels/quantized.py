@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels.constants import Constants, Float64Array
+from scalpel_graph.channels.constants import Constants, Float64Array, numpy_type
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
 from scalpel_graph.channels.dequantized import (
     Dequantized,
@@ -63,23 +63,41 @@ class _QuantizedLayer(Rule):
         return self.has_input(2) and self.graph.constant(self.node.inputs[2]) is not None
 
     def settle(self, constants: Constants, scaled: bool = False) -> None:
-        """Finds out whether the bias can take the constants, if it is, or is to be, of int32.
+        """Finds out what the constants contribute, and whether an int32 bias can take it.
 
         Args:
             constants: of the inputs.
             scaled: whether the layer multiplies its products or its bias by yet another factor.
         """
         held = np.where(constants.known[self.x.slots], constants.value[self.x.slots], 0.0)
-        if not held.any() or self.plain_bias() or all(np.max(read.largest) <= 0 for read in self.reads):
+        if not held.any() or all(np.max(read.largest) <= 0 for read in self.reads):
             return
-        weight = dequantized(self.graph, self.node.inputs[1])
-        if weight is None or (not self.has_input(2) and self._input_scale() is None):
+        weight = dequantized(self.graph, self.node.inputs[self.weight_place()])
+        if weight is None:
             return
-        found = _OTHER_STEPS if scaled else self._settled(weight, held)
+        found: _IntoBias | str
+        if self.takes_integers():
+            found = _OTHER_STEPS if scaled else self._settled(weight, held)
+        else:
+            found = _IntoBias(self.blocks_of(weight.values), held)
         if isinstance(found, str):
             self.reads = [replace(read, largest=0.0, why=found) for read in self.reads]
         else:
             self._into_bias = found
+
+    def weight_place(self) -> int:
+        """The input that holds the weights."""
+        return 1
+
+    def takes_integers(self) -> bool:
+        """Whether the bias is, or is to be, of int32."""
+        return not self.plain_bias() and (self.has_input(2) or self._input_scale() is not None)
+
+    def contribution(self, kept: Kept) -> Float64Array:
+        """``[outputs]``: what the inputs that go contribute, in steps if that goes into an int32 bias."""
+        if self._into_bias is None:
+            return np.zeros(self.y.size)
+        return products(self._into_bias.blocks, np.where(kept.live[self.x.slots], 0.0, self._into_bias.held))
 
     def _settled(self, weight: Dequantized, held: Float64Array) -> "_IntoBias | str":
         """What goes into the bias, or why nothing does."""
@@ -109,22 +127,41 @@ class _QuantizedLayer(Rule):
         scale = None if node is None else self.graph.constant(node.inputs[1])
         return scale.reshape(()) if scale is not None and scale.size == 1 else None
 
-    def fold(self, kept: Kept) -> None:
-        """Takes the constants of the inputs that go into the int32 bias, which is sliced by then."""
-        if self._into_bias is None:
-            return
-        steps = np.where(kept.live[self.x.slots], 0.0, self._into_bias.steps)
+    def fold(self, kept: Kept, alpha: float = 1.0, beta: float = 1.0) -> None:
+        """Takes the constants of the inputs that go into the bias; an int32 bias is sliced by then.
+
+        Args:
+            kept: what stays.
+            alpha, beta: factors of the products and of a bias of floating-point numbers.
+        """
         live = kept.live[self.y.slots]
-        delta = products(self._into_bias.blocks, steps)[live].astype(np.int32)
-        if not delta.any():
-            return
-        if self.has_input(2):
+        delta = self.contribution(kept) * alpha
+        needed = bool(delta[live].any())
+        if not self.plain_bias() and self.has_input(2) and needed:
             node = self._own_bias()
             bias = self.graph.constant(node.inputs[0])
             assert bias is not None
-            self.graph.set_constant(node, 0, bias + delta)
-        else:
-            self._make_bias(delta, self._into_bias.scale[live])
+            self.graph.set_constant(node, 0, bias + delta[live].astype(np.int32))
+        elif self.plain_bias():
+            self._fold_plain(kept, delta if needed else None, beta)
+        elif needed and self._into_bias is not None and self._into_bias.scale is not None:
+            self._make_bias(delta[live].astype(np.int32), self._into_bias.scale[live])
+        elif needed and self._into_bias is not None:
+            self.add_input(2, "bias", delta[live].astype(self._into_bias.blocks.dtype))
+
+    def _fold_plain(self, kept: Kept, delta: Float64Array | None, beta: float) -> None:
+        """Slices a bias of floating-point numbers, with what is to be added."""
+        given = self.graph.constant(self.node.inputs[2])
+        assert given is not None
+        values = given
+        if delta is not None:
+            values = np.asarray(beta * given.astype(np.float64) + delta).astype(given.dtype)
+            if "beta" in self.node.attrs:
+                self.node.attrs["beta"] = 1.0
+        if values.ndim and values.shape[-1] == self.y.size:
+            values = take(values, kept.of(self.y), values.ndim - 1)
+        if values is not given:
+            kept.replace(self.graph, self.node, 2, values)
 
     def _own_bias(self) -> gs.Node:
         """The DequantizeLinear of the bias; a copy of it if others read it."""
@@ -153,29 +190,20 @@ class _QuantizedLayer(Rule):
         else:
             self.node.inputs.append(bias)
 
-    def slice_plain(self, kept: Kept, index: int, values: Array) -> None:
-        """Gives the layer a bias of floating-point numbers with the channels that stay."""
-        if values.ndim and values.shape[-1] == self.y.size:
-            values = take(values, kept.of(self.y), values.ndim - 1)
-        if not self.has_input(index):
-            self.add_input(index, "bias", values)
-        elif values is not self.graph.constant(self.node.inputs[index]):
-            kept.replace(self.graph, self.node, index, values)
-
 
 @dataclass(frozen=True)
 class _IntoBias:
-    """Constants that an int32 bias can take.
+    """Constants that a bias can take.
 
     Attributes:
-        blocks: the integer weights (`fixed_point`).
-        steps: ``[inputs]``: the constants, in steps of the input's scale.
-        scale: ``[outputs]``: of the bias.
+        blocks: the weights (`fixed_point`), integers if the bias is of int32.
+        held: ``[inputs]``: the constants, in steps of the input's scale if the bias is of int32.
+        scale: ``[outputs]``: of the bias, if it is of int32.
     """
 
     blocks: Array
-    steps: Float64Array
-    scale: Array
+    held: Float64Array
+    scale: Array | None = None
 
 
 class QuantizedConvRule(_QuantizedLayer, ConvRule):
@@ -207,12 +235,7 @@ class QuantizedConvRule(_QuantizedLayer, ConvRule):
 
     def shrink(self, kept: Kept) -> None:
         """DequantizeLinear has what is to be sliced, but for the weights of groups."""
-        if self._into_bias is not None:
-            self.fold(kept)
-        elif self.plain_bias() or not self.has_input(2):
-            bias = self.folded_bias(kept, kept.live[self.inputs])
-            if bias is not None:
-                self.slice_plain(kept, 2, bias)
+        self.fold(kept)
         if self.depthwise:
             self.node.attrs["group"] = int(kept.live[self.x.slots].sum())
         elif self.cuts:
@@ -262,12 +285,7 @@ class QuantizedGemmRule(_QuantizedLayer, GemmRule):
 
     def shrink(self, kept: Kept) -> None:
         """DequantizeLinear has what is to be sliced."""
-        if self._into_bias is not None:
-            self.fold(kept)
-        elif self.plain_bias() or not self.has_input(2):
-            c = self.folded_c(kept)
-            if c is not None:
-                self.slice_plain(kept, 2, c)
+        self.fold(kept, self.alpha, self.beta)
 
 
 class QuantizedMatMulRule(_QuantizedLayer, MatMulRule):
@@ -280,10 +298,30 @@ class QuantizedMatMulRule(_QuantizedLayer, MatMulRule):
             # [K, M] on the right, [M, K] on the left.
             self.connect(self.side, (self.side, self.y), (1 - self.side, self.x))
 
+    def weight_place(self) -> int:
+        """See `_QuantizedLayer`."""
+        return self.side or 0
+
+    def takes_integers(self) -> bool:
+        """Never: there is no bias."""
+        return False
+
+    def blocks_of(self, weight: Array) -> Array:
+        """See `_QuantizedLayer`."""
+        return matrix_blocks(weight.T if self.side == 1 else weight)
+
+    def constants(self, constants: Constants) -> None:
+        """See `MatMulRule`."""
+        super().constants(constants)
+        if self.side is not None:
+            self.settle(constants)
+
     def shrink(self, kept: Kept) -> None:
         """DequantizeLinear has what is to be sliced."""
-        if self.side is not None:
-            self.add_constants(kept)
+        delta = self.contribution(kept) if self._into_bias is not None else np.zeros(0)
+        if delta.any() and delta[kept.live[self.y.slots]].any() and not self._add_to_bias(delta):
+            dtype = numpy_type(self.graph, self.node.outputs[0])
+            self._add_behind(take(delta, kept.of(self.y), 0).astype(dtype))
 
 
 def _layer(plain: type[Rule], quantized: type[Rule]) -> Callable[[ModelGraph, gs.Node, Slots], Rule]:
