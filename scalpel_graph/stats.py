@@ -13,7 +13,7 @@ from scalpel_graph.stand_ins import replace_by_stand_ins
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 #: Which inputs of operators on integers hold data, and not a scale or a zero point.
-_INTEGER_DATA = {
+INTEGER_DATA = {
     "DequantizeLinear": (0,),
     "ConvInteger": (1,),
     "MatMulInteger": (0, 1),
@@ -23,6 +23,9 @@ _INTEGER_DATA = {
     "QLinearAdd": (0, 3),
     "QLinearMul": (0, 3),
 }
+
+#: Which input holds the weights, where it is not input 1.
+WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
 
 #: Initializers of more elements than this cannot hold a shape.
 _SMALL = 1024
@@ -39,8 +42,8 @@ class Size:
             the integer tensors that DequantizeLinear or an integer layer reads; subgraphs included. A
             group-CSR matrix counts the values it stores.
         macs: multiply-accumulates of the Conv, ConvTranspose, Gemm and MatMul nodes of the main graph, of
-            their integer forms (QLinearConv, ConvInteger, QGemm and their kin), and of GroupCsrConv and
-            GroupCsrGemm. A group-CSR matrix counts the values it stores; a node whose shapes
+            their integer forms (QLinearConv, ConvInteger, QGemm and their kin), and of LSTM, GRU, RNN,
+            GroupCsrConv and GroupCsrGemm. A group-CSR matrix counts the values it stores; a node whose shapes
             cannot be inferred counts nothing.
     """
 
@@ -81,7 +84,7 @@ def _integer_weights(graph: GraphProto) -> set[str]:
     """The names of what integer operators read as weights, biases or other data."""
     names: set[str] = set()
     for node in graph.node:
-        places = _INTEGER_DATA.get(node.op_type, ())
+        places = INTEGER_DATA.get(node.op_type, ())
         names.update(node.input[place] for place in places if place < len(node.input))
         for subgraph in _subgraphs(node):
             names |= _integer_weights(subgraph)
@@ -157,54 +160,66 @@ def _replace_group_csr(graph: GraphProto) -> None:
 
 def _macs(node: NodeProto, shapes: _Shapes) -> int:
     """Multiply-accumulates of one node; 0 where it has none or its shapes are unknown."""
+    place = WEIGHT_PLACES.get(node.op_type, 1)
+    tensors = [*node.input[:1], *node.input[place : place + 1], *node.output[:1]]
+    if len(tensors) < 3 or any(name not in shapes for name in tensors):
+        return 0
+    return macs(node.op_type, *(shapes[name] for name in tensors), domain=node.domain)
+
+
+def macs(op: str, x: Sequence[int], weight: Sequence[int], y: Sequence[int], *, domain: str = "") -> int:
+    """Multiply-accumulates of one node; 0 for operators that are not counted.
+
+    Args:
+        op: the operator.
+        x, weight, y: the shapes of its data, its weights or second factor, and its output.
+        domain: the operator's.
+    """
     rules = {
-        ("", "Conv"): (_conv, 1),
-        ("", "ConvTranspose"): (_conv_transpose, 1),
-        ("", "Gemm"): (_gemm, 1),
-        ("", "MatMul"): (_matmul, 1),
-        ("", "ConvInteger"): (_conv, 1),
-        ("", "MatMulInteger"): (_matmul, 1),
-        ("", "QLinearConv"): (_conv, 3),
-        ("", "QLinearMatMul"): (_matmul, 3),
-        ("com.microsoft", "QGemm"): (_gemm, 3),
-        (ops.DOMAIN, ops.CONV): (_group_csr_conv, 1),
-        (ops.DOMAIN, ops.GEMM): (_group_csr_gemm, 1),
+        ("", "Conv"): _conv,
+        ("", "ConvTranspose"): _conv_transpose,
+        ("", "Gemm"): _gemm,
+        ("", "MatMul"): _matmul,
+        ("", "ConvInteger"): _conv,
+        ("", "MatMulInteger"): _matmul,
+        ("", "QLinearConv"): _conv,
+        ("", "QLinearMatMul"): _matmul,
+        ("com.microsoft", "QGemm"): _gemm,
+        **{("", name): _recurrent for name in ("LSTM", "GRU", "RNN")},
+        (ops.DOMAIN, ops.CONV): _group_csr_conv,
+        (ops.DOMAIN, ops.GEMM): _group_csr_gemm,
     }
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    rule, weight = rules.get((domain, node.op_type), (None, 1))
-    if rule is None or len(node.input) <= weight or not node.output:
-        return 0
-    tensors = [node.input[0], node.input[weight], node.output[0]]
-    if any(name not in shapes for name in tensors):
-        return 0
+    rule = rules.get(("" if domain == "ai.onnx" else domain, op))
     try:
-        return rule(node, *(shapes[name] for name in tensors))
+        return 0 if rule is None else rule(x, weight, y)
     except IndexError:  # a shape that the operator does not take: the model is not valid
         return 0
 
 
-def _conv(_: NodeProto, x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
+def _conv(x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(y) * math.prod(weight[1:])
 
 
-def _conv_transpose(_: NodeProto, x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
+def _conv_transpose(x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(x) * math.prod(weight[1:])
 
 
-def _gemm(node: NodeProto, a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
-    transposed = next(
-        (bool(attribute.i) for attribute in node.attribute if attribute.name == "transA"), False
-    )
-    return math.prod(y) * a[0 if transposed else 1]
+def _gemm(a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
+    return y[0] * math.prod(b)
 
 
-def _matmul(_: NodeProto, a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
+def _matmul(a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(y) * a[-1]
 
 
-def _group_csr_conv(_: NodeProto, x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
+def _recurrent(x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
+    """Every step multiplies the input, and the state of each direction, by the rows of all gates."""
+    return x[0] * x[1] * weight[0] * weight[1] * (weight[2] + y[-1])
+
+
+def _group_csr_conv(x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
     return y[0] * math.prod(y[2:]) * math.prod(values)
 
 
-def _group_csr_gemm(_: NodeProto, x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
+def _group_csr_gemm(x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(y[:-1]) * math.prod(values)

@@ -39,6 +39,7 @@ _TOO_LARGE = "their constant is too large for its int32 bias"
 class _QuantizedLayer(Rule):
     """Common part of layers with quantized weights."""
 
+    fragile = True
     x: Axis
     y: Axis
 
