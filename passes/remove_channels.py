@@ -3,6 +3,8 @@
 The analysis, its rules and its notion of exact are in `scalpel_graph.channels`. Repeated until nothing goes
 any more. Masks of which only ones are left go as well.
 
+The bodies of If, Loop and Scan are looked into like the rest of the graph.
+
 Where the target wants widths of a multiple (`Target.round_channels_to`), dead channels make up for what is
 missing (`scalpel_graph.channels.widths`); where it has sparse kernels, they stay if groups of zeros would
 fall apart without them (`scalpel_graph.passes.group_alignment`).
@@ -12,6 +14,7 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
+from scalpel_graph.bodies import close_bodies, open_bodies
 from scalpel_graph.channels.analysis import analyse
 from scalpel_graph.channels.explain import kept_channels
 from scalpel_graph.channels.liveness import decide
@@ -40,6 +43,7 @@ class RemoveChannels(Pass):
                 graph.name, f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}"
             )
             return result
+        open_bodies(graph)
         before = _widths(graph)
         changed: dict[str, None] = {}
         while True:
@@ -64,9 +68,10 @@ class RemoveChannels(Pass):
         for node in drop_masks_of_ones(graph):
             changed[node_label(node)] = None
         result.rewritten += changed
+        after, dead = _widths(graph), dead_outputs(analysis, decision)
+        close_bodies(graph, changed=bool(changed))
         for label, reason in kept_channels(analysis, rounded):
             result.skip(label, reason)
-        after, dead = _widths(graph), dead_outputs(analysis, decision)
         for label, width in before.items():
             left = after.get(label, width)
             possible = left - dead.get(label, 0)

@@ -47,21 +47,22 @@ class Analysis:
 
 
 def analyse(graph: ModelGraph) -> Analysis:
-    """Looks at every node once, in topological order. Takes time linear in the number of slots."""
+    """Looks at every node once, in topological order. Takes time linear in the number of slots.
+
+    The bodies of If, Loop and Scan are part of the graph where they are open (`scalpel_graph.bodies`).
+    """
     slots = Slots(graph)
     rules: list[Rule] = []
     pins = _pins_of_the_model(graph, slots)
-    constants = Constants(slots.count)
     touched = np.zeros(slots.count, dtype=np.bool_)
     for node in graph.nodes:
-        reason = "it depends on all of them"
         named: list[IntArray] = []
         try:
             rule = rule_for(graph, node, slots)
         except Refusal as refusal:
             reason = str(refusal)
         else:
-            rule.constants(constants)
+            reason = rule.why_left
             rules.append(rule)
             named = _named(rule)
         for part in named:
@@ -74,7 +75,19 @@ def analyse(graph: ModelGraph) -> Analysis:
     pairs = [pair for rule in rules for pair in rule.couplings]
     left_slots = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, dtype=np.int64)
     right_slots = np.concatenate([pair[1] for pair in pairs]) if pairs else np.zeros(0, dtype=np.int64)
+    constants = _constants(rules, slots.count)
     return Analysis(slots, rules, constants, classes(slots.count, left_slots, right_slots), pins)
+
+
+def _constants(rules: list[Rule], count: int) -> Constants:
+    """What slots always hold. Of loops, rules first assume the most, and start again with less."""
+    while True:
+        constants = Constants(count)
+        for rule in rules:
+            rule.constants(constants)
+        retracted = [rule for rule in rules if rule.retract(constants)]
+        if not retracted:
+            return constants
 
 
 def _pins_of_the_model(graph: ModelGraph, slots: Slots) -> list[Pin]:

@@ -93,7 +93,7 @@ class _Liveness:
         gone: set[int] = set()
         for rule in reversed(self._analysis.rules):
             outputs = [tensor for tensor in rule.node.outputs if tensor.name]
-            if all(
+            if rule.can_go and all(
                 id(tensor) in axes
                 and all(
                     id(reader) in gone or self._leaves_out(reader, tensor, axes) for reader in tensor.outputs

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
+from scalpel_graph import bodies
 from scalpel_graph.channels import (
     across_channels,
     along_axis,
     concat_split,
+    control_flow,
     einsum,
     elementwise,
     normalization,
@@ -33,6 +35,7 @@ RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
     **quantized.RULES,
     **along_axis.RULES,
     **einsum.RULES,
+    **control_flow.RULES,
 }
 
 #: Before this opset broadcasting had other rules.
@@ -45,9 +48,9 @@ def rule_for(graph: ModelGraph, node: gs.Node, slots: Slots) -> Rule:
     Raises:
         Refusal: there is none, or it does not hold here.
     """
-    if (node.domain or "") not in ("", "ai.onnx") or node.op not in RULES:
+    if (node.domain or "") not in ("", "ai.onnx", bodies.DOMAIN) or node.op not in RULES:
         domain = f" of domain {node.domain}" if node.domain else ""
         raise Refusal(f"there is no rule for {node.op}{domain}")
     if graph.has_subgraph(node):
-        raise Refusal(f"{node.op} holds a subgraph")
+        raise Refusal(f"{node.op} holds a subgraph that cannot be looked into")
     return RULES[node.op](graph, node, slots)

@@ -96,11 +96,15 @@ class Rule:
         optional_along: axes along which an input may come to nothing, and is then left out.
         why_varied: for a person, why the node makes something that varies of a constant.
         why_held: for a person, why `widths` asks for slots.
+        why_left: for a person, why slots stay that the rule does not name.
+        can_go: whether the node can be left out if nothing is left of its outputs.
     """
 
     optional_along: frozenset[int] = frozenset()
     why_varied = "it combines them with others that vary"
     why_held = "its groups must stay equally wide"
+    why_left = "it depends on all of them"
+    can_go = True
 
     def __init__(self, graph: ModelGraph, node: gs.Node, slots: Slots) -> None:
         """Looks at the node.
@@ -120,6 +124,10 @@ class Rule:
 
     def constants(self, constants: Constants) -> None:
         """Notes the constants that the outputs hold, given those of the inputs."""
+
+    def retract(self, constants: Constants) -> bool:
+        """Takes back what `constants` assumed and did not come true; says whether there was anything."""
+        return False
 
     def widths(self, live: BoolArray) -> IntArray:
         """Dead slots that must stay all the same, for the node to exist with the rest; none by default."""
