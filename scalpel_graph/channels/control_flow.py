@@ -143,7 +143,7 @@ class _ControlRule(Rule):
             if end.position < owner.arity:
                 kept.replace(self.graph, owner.node, end.position, smaller)
             else:  # a body has its outputs to itself
-                owner.node.inputs[end.position] = self.graph.add_constant(tensor.name, smaller)
+                self.graph.set_constant(owner.node, end.position, smaller)
 
     def _owner(self) -> Owner:
         assert self.graph.bodies is not None
