@@ -22,13 +22,11 @@ from onnx import (
     GraphProto,
     NodeProto,
     TensorProto,
-    TypeProto,
     ValueInfoProto,
-    helper,
-    shape_inference,
 )
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from scalpel_graph.body_shapes import infer_shapes
 from scalpel_graph.graph import (
     ModelGraph,
     Shape,
@@ -59,7 +57,7 @@ class Body:
         marker: the node that makes its inputs.
         outputs: which inputs of the owner are its outputs.
         constants: by name, its initializers and what its Constant nodes hold, each with what it came as.
-        names: names of its tensors, where they have others while open.
+        tensors: what it came with, by the names it has for them: they may have others while open.
     """
 
     owner: gs.Node
@@ -68,7 +66,7 @@ class Body:
     marker: gs.Node
     outputs: range = range(0)
     constants: dict[str, tuple[gs.Constant, TensorProto | NodeProto]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, gs.Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -97,9 +95,13 @@ class Bodies:
         self._by_marker: dict[int, Body] = {}
         inferred = _inferred(graph)
         scope = graph.tensors()
+        for value in inferred.value_info:
+            tensor = scope.get(value.name)
+            if isinstance(tensor, gs.Variable) and graph.shape(tensor) is None:
+                graph.state_type(tensor, value.type)
         self._seen = set(scope)
         nodes: list[gs.Node] = []
-        for node, proto in zip(list(graph.nodes), inferred, strict=True):
+        for node, proto in zip(list(graph.nodes), inferred.node, strict=True):
             origin = graph.origin(node)
             if origin is not None and _can_be_opened(origin):
                 self._open_node(node, origin, proto, scope, nodes)
@@ -152,9 +154,9 @@ class Bodies:
         nodes: list[gs.Node],
     ) -> Body:
         graph, proto = self._graph, attribute.g
-        own: dict[str, gs.Tensor] = {}
-        scope: _Scope = ChainMap(own, outer)
         body = Body(node, attribute.name, proto, gs.Node(MARKER, name=attribute.name, domain=DOMAIN))
+        own = body.tensors
+        scope: _Scope = ChainMap(own, outer)
         body.marker.body = node_label(node)
         self._by_marker[id(body.marker)] = body
 
@@ -162,7 +164,7 @@ class Bodies:
             if not name:
                 return gs.Variable.empty()
             if name not in own:
-                own[name] = gs.Variable(self._name(name, body))
+                own[name] = gs.Variable(self._name(name))
             return own[name]
 
         def given(name: str) -> gs.Tensor:
@@ -170,7 +172,7 @@ class Bodies:
             return scope[name] if name in scope else made(name)
 
         for initializer in proto.initializer:
-            constant = gs.Constant(self._name(initializer.name, body), LazyValues(initializer))
+            constant = gs.Constant(self._name(initializer.name), LazyValues(initializer))
             own[initializer.name] = constant
             body.constants[constant.name] = (constant, initializer)
         body.marker.outputs.extend([made(value.name) for value in proto.input])
@@ -178,7 +180,7 @@ class Bodies:
         for inner, inner_inferred in zip(proto.node, inferred.node, strict=True):
             if inner.op_type == "Constant" and inner.domain in ("", "ai.onnx"):
                 name = inner.output[0]
-                constant = constant_of_node(self._name(name, body), attributes_of(inner))
+                constant = constant_of_node(self._name(name), attributes_of(inner))
                 if constant is not None:
                     own[name] = constant
                     body.constants[constant.name] = (constant, inner)
@@ -196,12 +198,10 @@ class Bodies:
         body.outputs = range(start, len(node.inputs))
         return body
 
-    def _name(self, name: str, body: Body) -> str:
+    def _name(self, name: str) -> str:
         """The name of a body's tensor while it is open."""
         open_name = self._graph.unique_name(name) if name in self._seen else name
         self._seen.add(open_name)
-        if open_name != name:
-            body.names[open_name] = name
         return open_name
 
     # -- putting together -----------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Bodies:
                 inside.setdefault(id(path[-1]), {})[name] = constant
         names: dict[str, str] = {}
         for body in self._by_marker.values():
-            names.update(body.names)
+            names.update((tensor.name, name) for name, tensor in body.tensors.items())
         main: list[NodeProto] = []
         nodes_of: dict[int, list[NodeProto]] = {id(body): [] for body in self._by_marker.values()}
         for node, path in self._walk():
@@ -227,9 +227,7 @@ class Bodies:
                 proto.domain = owner.proto.domain
                 self._put_back(owner, proto, nodes_of, inside, names)
             for field_ in (proto.input, proto.output):
-                for index, name in enumerate(field_):
-                    if name in names:
-                        field_[index] = names[name]
+                field_[:] = [names.get(name, name) for name in field_]
             (nodes_of[id(path[-1])] if path else main).append(proto)
         return main
 
@@ -305,24 +303,20 @@ class Bodies:
                 own_name = names.get(name, name)
                 target.initializer.append(tensor_proto(own_name, constant_value(constant)))
         target.node.extend(nodes)
-        open_names = {own: name for name, own in body.names.items()}
         there = {tensor.name for tensor in target.initializer}
         there |= {name for node in target.node for name in node.output}
         there |= {value.name for value in body.proto.input}
         for value in body.proto.input:
-            target.input.append(
-                _typed(value, value.name, graph.resized_type(open_names.get(value.name, value.name)))
-            )
+            target.input.append(_resized(value, value.name, graph.shape(body.tensors[value.name])))
         for value in body.proto.value_info:
             if value.name in there:
-                open_name = open_names.get(value.name, value.name)
-                target.value_info.append(_typed(value, value.name, graph.resized_type(open_name)))
+                tensor = body.tensors.get(value.name)
+                shape = None if tensor is None else graph.shape(tensor)
+                target.value_info.append(_resized(value, value.name, shape))
         for value, index in zip(body.proto.output, body.outputs, strict=True):
             tensor = body.owner.inputs[index]
-            new_type = graph.resized_type(tensor.name)
-            if isinstance(tensor, gs.Constant):
-                new_type = _type_of_constant(value, graph.shape(tensor))
-            target.output.append(_typed(value, names.get(tensor.name, tensor.name), new_type))
+            name = names.get(tensor.name, tensor.name)
+            target.output.append(_resized(value, name, graph.shape(tensor)))
 
     def _walk(self) -> Iterator[tuple[gs.Node, tuple[Body, ...]]]:
         """Every node with the bodies that it is in, outermost first; a marker is in its own body."""
@@ -399,12 +393,12 @@ def _holds_subgraph(node: NodeProto) -> bool:
     return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
 
 
-def _inferred(graph: ModelGraph) -> list[NodeProto]:
-    """The nodes of the main graph, with whatever shape inference finds out in their bodies."""
+def _inferred(graph: ModelGraph) -> GraphProto:
+    """The main graph, with whatever shape inference finds out in it and in bodies."""
     model = graph.to_proto(weights=False)
     with contextlib.suppress(Exception):  # what the bodies state themselves then has to do
-        model = shape_inference.infer_shapes(model, data_prop=True)
-    return list(model.graph.node)
+        model = infer_shapes(model)
+    return model.graph
 
 
 def _without_bodies(node: NodeProto) -> NodeProto:
@@ -414,20 +408,15 @@ def _without_bodies(node: NodeProto) -> NodeProto:
     return stripped
 
 
-def _typed(value: ValueInfoProto, name: str, new_type: TypeProto | None) -> ValueInfoProto:
-    """A statement about a tensor, with a new name and type."""
+def _resized(value: ValueInfoProto, name: str, shape: Shape | None) -> ValueInfoProto:
+    """What is stated of a tensor, with its new name and sizes, if it has new ones."""
     stated = ValueInfoProto()
     stated.CopyFrom(value)
     stated.name = name
-    if new_type is not None:
-        stated.type.CopyFrom(new_type)
+    for dim, size in zip(stated.type.tensor_type.shape.dim, shape or (), strict=False):
+        if dim.HasField("dim_value") and isinstance(size, int):
+            dim.dim_value = size
     return stated
-
-
-def _type_of_constant(value: ValueInfoProto, shape: Shape | None) -> TypeProto | None:
-    if shape is None or not value.type.tensor_type.HasField("shape"):
-        return None
-    return helper.make_tensor_type_proto(value.type.tensor_type.elem_type, shape)
 
 
 def _common(a: tuple[Body, ...], b: tuple[Body, ...]) -> tuple[Body, ...]:

@@ -180,7 +180,7 @@ class ModelGraph:
         if isinstance(tensor, gs.Constant):
             return tuple(int(d) for d in tensor._values.shape)
         proto = self._types.get(tensor.name)
-        return None if proto is None else _shape(proto)
+        return None if proto is None else shape_of_type(proto)
 
     def assumed_shapes(self, dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """The shapes of all tensors that are known once sizes are assumed for symbolic input dimensions.
@@ -205,7 +205,7 @@ class ModelGraph:
             return {}
         shapes = {}
         for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
-            shape = _shape(value.type)
+            shape = shape_of_type(value.type)
             if shape is not None and all(isinstance(dim, int) for dim in shape):
                 shapes[value.name] = tuple(int(dim) for dim in shape)  # type: ignore[arg-type]
         return shapes
@@ -280,10 +280,6 @@ class ModelGraph:
     def state_type(self, tensor: gs.Tensor, proto: TypeProto) -> None:
         """Notes the type and shape of a variable."""
         self._types[tensor.name] = proto
-
-    def resized_type(self, name: str) -> TypeProto | None:
-        """The type and shape of a variable that was resized; None for any other."""
-        return self._types[name] if name in self._resized else None
 
     def forget_types(self, names: Iterable[str]) -> None:
         """Undoes `state_type` and `resize`."""
@@ -662,7 +658,8 @@ def _nbytes(value: TensorProto | Array) -> int:
     return int(value.nbytes)
 
 
-def _shape(proto: TypeProto) -> Shape | None:
+def shape_of_type(proto: TypeProto) -> Shape | None:
+    """The dimensions that a type states; None if the rank is unknown, or if it is no tensor."""
     if not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
         return None
     return tuple(

@@ -1,6 +1,7 @@
 """If, Loop and Scan: channels go inside and outside of their bodies, and through their inputs and outputs."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper, parser
 
 from scalpel_graph.graph import ModelGraph
+from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import model, outputs, random, random_feeds, reasons, run
+from tests.pass_runner import CPU, model, outputs, random, random_feeds, reasons, run
 
 C = 8
 DEAD = [1, 4, 6]
@@ -143,6 +145,48 @@ def test_a_branch_that_holds_a_constant():
         onnx.checker.check_model(proto)
         left, _ = shrink(proto, *BOTH)
         assert (left["B"][0], left["V"][1], left["k"][1]) == (5, 5, 5)
+
+
+def test_a_mask_that_makes_a_body_s_output_stays():
+    """A body has to make its outputs itself: what comes from outside cannot be handed on as it is."""
+    mask = np.ones((C, 1, 1), dtype=np.float32)
+    mask[DEAD] = 0
+    weights = {"W": random(C, 3, 1, 1), "M": mask, "V": random(4, C, 1, 1, seed=4)}
+    text = f"""{IF} {{
+        r = Conv(X, W)
+        Z = If(c) <then_branch = one () => (a) {{ a = Mul(r, M) }},
+                   else_branch = two () => (b) {{ t = Relu(r) u = Mul(t, M) b = Neg(u) }}>
+        Y = Conv(Z, V) }}"""
+    proto = model(text, weights)
+    left, _ = shrink(proto, *BOTH)
+    assert (left["W"][0], left["M"][0], left["V"][1]) == (5, 5, 5)
+    out, _ = run(proto, RemoveChannels(), feeds=BOTH[0])
+    assert [[node.op_type for node in body.node] for body in bodies_of(out.graph)] == [
+        ["Mul"],
+        ["Relu", "Neg"],
+    ]
+
+
+def test_widths_of_layers_in_bodies_are_rounded():
+    """Of 8 channels 3 are dead: 5 stay, 6 where widths are to be even, all for multiples of 4."""
+    weights = {
+        "W": random(C, 3, 1, 1), "A": dead(C, C, 1, 1, seed=1), "B": dead(C, C, 1, 1, seed=2),
+        "V": random(4, C, 1, 1),
+    }  # fmt: skip
+    text = f"""{IF} {{
+        r = Conv(X, W)
+        Z = If(c) <then_branch = one () => (a) {{ a = Conv(r, A) }},
+                   else_branch = two () => (b) {{ b = Conv(r, B) }}>
+        Y = Conv(Z, V) }}"""
+    for multiple, width in ((1, 5), (2, 6), (4, 8)):
+        target = replace(CPU, round_channels_to=multiple)
+        for feeds in BOTH:
+            context = PassContext(target)
+            out, _ = run(model(text, weights), RemoveChannels(), context=context, feeds=feeds)
+        left = weights_left(out)
+        assert (left["A"][0], left["B"][0], left["V"][1]) == (width, width, width)
+        removed = {entry.name: (entry.before, entry.after) for entry in context.removed_nodes}
+        assert removed.get("Z/then_branch/a", (8, 8)) == removed.get("Z/else_branch/b", (8, 8)) == (8, width)
 
 
 def test_nested_if():
@@ -366,19 +410,50 @@ def test_an_unknown_operator_in_a_body_keeps_what_it_touches():
     assert "there is no rule for Trilu" in why["Y/then_branch/t"]
 
 
-def test_a_state_of_unknown_shape_stays():
-    """A rank that changes is stated nowhere: everything that touches the state keeps its channels."""
-    weights = {"W": dead(C, 3, 1, 1), "V": random(4, C, 1, 1), "axis": np.array([0]), "last": np.array([4])}
-    text = in_loop("t = Identity(v) w = Relu(t)").replace("float[N, 8, 4, 4] v", "float[] v")
-    text = text.replace("float[N, 8, 4, 4] w", "float[] w")
-    proto = model(text, weights)
+def without_shapes(proto: ModelProto) -> ModelProto:
+    """The states of loops, and what comes out of them, have no stated shapes, as most exporters have it."""
+    del proto.graph.value_info[:]
     for body in bodies_of(proto.graph):
-        for value in (body.input[2], body.output[1]):
+        for value in (*body.input[2:], *body.output[1:]):
             value.type.tensor_type.ClearField("shape")
-    proto.graph.value_info[0].type.tensor_type.ClearField("shape")
-    left, why = shrink(proto, *COUNTS)
-    assert left["W"][0] == C
-    assert "not known" in why["L"]
+    return proto
+
+
+def test_a_state_whose_shape_is_not_stated():
+    weights = {"W": dead(C, 3, 1, 1), "U": dead(C, C, 1, 1, rows=[1, 4, 5], seed=1), "V": random(4, C, 1, 1)}
+    body = """
+        x = Loop(times, on, v) <body = two (int64 k, bool on2, float[N, 8, 4, 4] a)
+                => (bool out2, float[N, 8, 4, 4] b) {
+            out2 = Identity(on2) t = Conv(a, U) b = Relu(t) }>
+        w = Tanh(x)"""
+    left, _ = shrink(without_shapes(model(in_loop(body), weights)), *COUNTS)
+    assert (left["W"][0], left["U"][:2], left["V"][1]) == (6, (6, 6), 6)
+
+
+def test_a_state_whose_batch_grows():
+    """Every iteration doubles the batch, whose mean is taken behind the loop; channels stay what they are."""
+    weights = {"W": dead(C, 3, 1, 1), "V": random(4, C, 1, 1)}
+    text = in_loop("w = Tile(v, twice)").replace("Y = Conv(L, V)", "m = Conv(L, V) Y = Add(X4, Z)")
+    text = text.replace("Y = Add", "Z = ReduceMean<axes = [0]>(m) Y = Add")
+    proto = without_shapes(
+        model(text, {**weights, "X4": random(2, 4, 4, 4), "twice": np.array([2, 1, 1, 1])})
+    )
+    left, _ = shrink(proto, *COUNTS)
+    assert (left["W"][0], left["V"][1]) == (5, 5)
+
+
+def test_a_state_whose_rank_changes_stays():
+    weights = {
+        "W": dead(C, 3, 1, 1),
+        "V": random(4, C, 1, 1),
+        "shape": np.array([-1, C, 4, 4]),
+        "zero": np.array([0]),
+    }
+    text = in_loop("w = Unsqueeze(v, zero)").replace("Conv(L, V)", "Conv(r, V)")
+    text = text.replace(" Y = Conv", " r = Reshape(L, shape) Y = Conv")
+    left, why = shrink(without_shapes(model(text, weights)), *COUNTS)
+    assert (left["W"][0], left["V"][1]) == (C, C)
+    assert "not known to be the same inside and outside" in why["L"]
 
 
 def test_a_local_function_that_holds_an_if_keeps_what_it_touches():

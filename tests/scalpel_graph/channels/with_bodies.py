@@ -23,6 +23,8 @@ def with_body(proto: ModelProto, seed: int) -> ModelProto:
     out = ModelProto()
     out.CopyFrom(inferred)
     del out.graph.node[:]
+    del out.graph.value_info[:]
+    out.graph.value_info.extend(v for v in inferred.graph.value_info if v.name not in part.unstated)
     out.graph.node.extend([*nodes[:start], *new, *nodes[stop:]])
     out.graph.initializer.extend(part.initializers)
     out.graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
@@ -38,6 +40,7 @@ class _Part:
         self.types = {v.name: v.type for v in (*graph.input, *graph.value_info, *graph.output)}
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         self.initializers: list[TensorProto] = []
+        self.unstated: list[str] = []
         self.made = {name for node in self.nodes for name in node.output if name}
         read = {name for node in rest for name in node.input} | {value.name for value in graph.output}
         self.outputs = [name for node in self.nodes for name in node.output if name in read]
@@ -78,6 +81,10 @@ class _Part:
         body.output.insert(0, helper.make_tensor_value_info("on_body", TensorProto.BOOL, []))
         if state is not None:
             body.input.append(helper.make_value_info(f"{state}_state", self.types[state]))
+            if self.rng.random() < 0.5:  # shapes are to be found out
+                self.unstated += self.outputs
+                for value in (body.input[-1], body.output[-1]):
+                    value.type.tensor_type.ClearField("shape")
             return [helper.make_node("Loop", ["times", "", state], self.outputs, body=body)]
         all_of_them = [f"{name}_all" for name in self.outputs]
         self.initializers.append(numpy_helper.from_array(np.array(2), "twice"))
