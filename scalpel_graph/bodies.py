@@ -25,6 +25,7 @@ from onnx import (
     ValueInfoProto,
 )
 from onnx_graphsurgeon.ir.tensor import LazyValues
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from scalpel_graph.body_shapes import infer_shapes
 from scalpel_graph.graph import (
@@ -113,10 +114,6 @@ class Bodies:
         """What is known of a node whose bodies are open, or of the one that a marker's body belongs to."""
         body = self._by_marker.get(id(node))
         return self._owners[id(node if body is None else body.owner)]
-
-    def body(self, marker: gs.Node) -> Body:
-        """The body that a marker stands for."""
-        return self._by_marker[id(marker)]
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether a tensor is an output of a body."""
@@ -226,8 +223,8 @@ class Bodies:
                 del proto.input[owner.arity :]
                 proto.domain = owner.proto.domain
                 self._put_back(owner, proto, nodes_of, inside, names)
-            for field_ in (proto.input, proto.output):
-                field_[:] = [names.get(name, name) for name in field_]
+            proto.input[:] = [names.get(name, name) for name in proto.input]
+            proto.output[:] = [names.get(name, name) for name in proto.output]
             (nodes_of[id(path[-1])] if path else main).append(proto)
         return main
 
@@ -239,8 +236,9 @@ class Bodies:
             for node, proto in zip(main, self.nested(), strict=True):
                 if id(node) in self._owners:
                     graph.set_origin(node, proto)
+            read_inside = {tensor.name for node, path in self._walk() if path for tensor in node.inputs}
             for path, constant in self._homes().values():
-                if not path:
+                if not path and constant.name in read_inside:
                     graph.keep(constant)
         inner = [node for node, path in self._walk() if path]
         graph.forget_types(tensor.name for node in inner for tensor in node.outputs)
@@ -364,7 +362,8 @@ def open_bodies(graph: ModelGraph) -> None:
     Bodies that hold another kind of subgraph stay closed, and so does what lists its initializers as inputs.
     """
     if any((proto := graph.origin(node)) is not None and _can_be_opened(proto) for node in graph.nodes):
-        graph.bodies = Bodies(graph)
+        with G_LOGGER.suppress():  # it prints what it thinks of types that numpy does not have
+            graph.bodies = Bodies(graph)
 
 
 def close_bodies(graph: ModelGraph, changed: bool) -> None:

@@ -64,10 +64,10 @@ def infer_shapes(model: ModelProto) -> ModelProto:
         new = {
             state.key: state.initial
             for state in states
-            if state.key not in assumed
+            if state.initial is not None
+            and state.key not in assumed
             and state.key not in refused
-            and None in (state.before, state.final)
-            and state.initial is not None
+            and (_says_less(state.before, state.initial) or _says_less(state.final, state.initial))
         }
         if new:
             assumed.update(new)
@@ -78,6 +78,8 @@ def infer_shapes(model: ModelProto) -> ModelProto:
             if before is None:
                 continue
             after = _common(_common(before, state.initial), state.after)
+            if state.before is not None and len(state.before) != len(before):
+                after = None
             if after is None:
                 del assumed[state.key]
                 refused.add(state.key)
@@ -114,13 +116,20 @@ def _common(a: Shape | None, b: Shape | None) -> Shape | None:
     return tuple(x if x == y else None for x, y in zip(a, b, strict=True))
 
 
+def _says_less(stated: Shape | None, initial: Shape) -> bool:
+    """Whether a stated shape leaves open what is a number at the start."""
+    return stated is None or any(
+        isinstance(size, int) and not isinstance(other, int)
+        for size, other in zip(initial, stated, strict=False)
+    )
+
+
 def _assume(model: ModelProto, assumed: Mapping[_Key, Shape]) -> None:
     for state in list(_states(model.graph, {}, ())):
         shape = assumed.get(state.key)
         if shape is None:
             continue
-        if state.before is None:
-            _state_shape(state.given, shape)
+        _state_shape(state.given, shape)
         graph, name = state.outside
         if not name:
             continue
@@ -128,17 +137,20 @@ def _assume(model: ModelProto, assumed: Mapping[_Key, Shape]) -> None:
         if stated is None:
             stated = graph.value_info.add(name=name)
             stated.type.tensor_type.elem_type = state.given.tensor_type.elem_type
-        if not stated.type.tensor_type.HasField("shape"):
-            _state_shape(stated.type, shape)
+        _state_shape(stated.type, shape)
 
 
 def _state_shape(proto: TypeProto, shape: Shape) -> None:
-    proto.tensor_type.shape.SetInParent()
-    for size in shape:
-        dim = proto.tensor_type.shape.dim.add()
-        if isinstance(size, int):
+    """Adds what a shape knows to what a type states; numbers that are stated stay."""
+    tensor = proto.tensor_type
+    if not tensor.HasField("shape"):
+        tensor.shape.SetInParent()
+        for _ in shape:
+            tensor.shape.dim.add()
+    for dim, size in zip(tensor.shape.dim, shape, strict=False):
+        if isinstance(size, int) and not dim.HasField("dim_value"):
             dim.dim_value = size
-        elif size is not None:
+        elif isinstance(size, str) and not dim.HasField("dim_value") and not dim.dim_param:
             dim.dim_param = size
 
 

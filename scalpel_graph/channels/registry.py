@@ -35,7 +35,6 @@ RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
     **quantized.RULES,
     **along_axis.RULES,
     **einsum.RULES,
-    **control_flow.RULES,
 }
 
 #: Before this opset broadcasting had other rules.
@@ -48,9 +47,11 @@ def rule_for(graph: ModelGraph, node: gs.Node, slots: Slots) -> Rule:
     Raises:
         Refusal: there is none, or it does not hold here.
     """
-    if (node.domain or "") not in ("", "ai.onnx", bodies.DOMAIN) or node.op not in RULES:
-        domain = f" of domain {node.domain}" if node.domain else ""
-        raise Refusal(f"there is no rule for {node.op}{domain}")
+    if node.domain == bodies.DOMAIN:
+        return control_flow.RULES[node.op](graph, node, slots)
     if graph.has_subgraph(node):
         raise Refusal(f"{node.op} holds a subgraph that cannot be looked into")
+    if (node.domain or "") not in ("", "ai.onnx") or node.op not in RULES:
+        domain = f" of domain {node.domain}" if node.domain else ""
+        raise Refusal(f"there is no rule for {node.op}{domain}")
     return RULES[node.op](graph, node, slots)
