@@ -1,5 +1,6 @@
 """What is known about the channels of a graph before anything is decided: rules, constants, classes."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +47,31 @@ class Analysis:
     pins: list[Pin]
 
 
-def analyse(graph: ModelGraph) -> Analysis:
-    """Looks at every node once, in topological order. Takes time linear in the number of slots.
+#: Assumptions about states of loops are given up slot by slot this many times, then axis by axis.
+_ROUNDS = 8
 
-    The bodies of If, Loop and Scan are part of the graph where they are open (`scalpel_graph.bodies`).
+
+def analyse(graph: ModelGraph) -> Analysis:
+    """Looks at every node in topological order. Takes time linear in the number of slots.
+
+    The bodies of If, Loop and Scan are part of the graph where they are open (`scalpel_graph.bodies`). Of the
+    states of loops the most is assumed at first, and all is looked at again with less where that is wrong.
     """
     slots = Slots(graph)
+    varies = np.zeros(slots.count, dtype=np.bool_)
+    for number in itertools.count():
+        analysis = _look(graph, slots, Constants(slots.count, varies))
+        wrong = [rule.wrong(analysis.constants) for rule in analysis.rules]
+        found = np.concatenate([np.zeros(0, dtype=np.int64), *wrong])
+        if not len(found):
+            break
+        varies[found] = True
+        for axis in slots.axes if number >= _ROUNDS else ():
+            varies[axis.slots] |= np.isin(axis.slots, found).any()
+    return analysis
+
+
+def _look(graph: ModelGraph, slots: Slots, constants: Constants) -> Analysis:
     rules: list[Rule] = []
     pins = _pins_of_the_model(graph, slots)
     touched = np.zeros(slots.count, dtype=np.bool_)
@@ -62,6 +82,7 @@ def analyse(graph: ModelGraph) -> Analysis:
         except Refusal as refusal:
             reason = str(refusal)
         else:
+            rule.constants(constants)
             reason = rule.why_left
             rules.append(rule)
             named = _named(rule)
@@ -75,19 +96,7 @@ def analyse(graph: ModelGraph) -> Analysis:
     pairs = [pair for rule in rules for pair in rule.couplings]
     left_slots = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, dtype=np.int64)
     right_slots = np.concatenate([pair[1] for pair in pairs]) if pairs else np.zeros(0, dtype=np.int64)
-    constants = _constants(rules, slots.count)
     return Analysis(slots, rules, constants, classes(slots.count, left_slots, right_slots), pins)
-
-
-def _constants(rules: list[Rule], count: int) -> Constants:
-    """What slots always hold. Of loops, rules first assume the most, and start again with less."""
-    while True:
-        constants = Constants(count)
-        for rule in rules:
-            rule.constants(constants)
-        retracted = [rule for rule in rules if rule.retract(constants)]
-        if not retracted:
-            return constants
 
 
 def _pins_of_the_model(graph: ModelGraph, slots: Slots) -> list[Pin]:

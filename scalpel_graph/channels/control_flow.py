@@ -13,15 +13,13 @@ inside and outside:
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.bodies import MARKER, Owner
 from scalpel_graph.channels.constants import Constants, Float64Array, slices
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
-from scalpel_graph.channels.slots import Axis, BoolArray
-
-#: Assumptions about states are taken back one by one this many times, then all at once.
-_ROUNDS = 8
+from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -159,39 +157,30 @@ class BodyRule(_ControlRule):
         self.own = [
             line for line in self.lines() if line.strand.entry and id(line.strand.entry.tensor) in own
         ]
-        self.retracted: list[BoolArray | None] = [None] * len(self.own)
-        self.rounds = 0
         for line in self.own:
             entry = line.axis_of(line.strand.entry)
             assert entry is not None
             self.free.append(entry.slots)
 
     def constants(self, constants: Constants) -> None:
-        """What comes in from outside; of states, what is not taken back."""
-        for number, line in enumerate(self.own):
+        """What comes in from outside, unless it is a state that is known to change."""
+        for line in self.own:
             entry = line.axis_of(line.strand.entry)
             assert entry is not None
             known, value = self.known(line, line.strand.sources[0], constants)
-            retracted = self.retracted[number]
-            constants.set(entry.slots, known if retracted is None else known & ~retracted, value)
+            constants.set(entry.slots, known & ~constants.varies[entry.slots], value)
 
-    def retract(self, constants: Constants) -> bool:
+    def wrong(self, constants: Constants) -> IntArray:
         """States that an iteration changes."""
-        found = False
-        self.rounds += 1
-        for number, line in enumerate(self.own):
-            if len(line.strand.sources) < 2:
-                continue
-            assert line.strand.entry is not None
-            assumed, before = self.known(line, line.strand.entry, constants)
-            known, after = self.known(line, line.strand.sources[1], constants)
-            wrong = assumed & ~(known & (before == after))
-            if wrong.any():
-                found = True
-                retracted = self.retracted[number]
-                wrong = assumed if self.rounds > _ROUNDS else wrong
-                self.retracted[number] = wrong if retracted is None else wrong | retracted
-        return found
+        changed = [np.zeros(0, dtype=np.int64)]
+        for line in self.own:
+            entry = line.axis_of(line.strand.entry)
+            for end in line.strand.sources[1:]:
+                assert entry is not None
+                known, value = self.known(line, end, constants)
+                stays = known & (value == constants.value[entry.slots])
+                changed.append(entry.slots[constants.known[entry.slots] & ~stays])
+        return np.concatenate(changed)
 
     def shrink(self, kept: Kept) -> None:
         """Slices what comes in and is constant."""

@@ -125,9 +125,9 @@ class Rule:
     def constants(self, constants: Constants) -> None:
         """Notes the constants that the outputs hold, given those of the inputs."""
 
-    def retract(self, constants: Constants) -> bool:
-        """Takes back what `constants` assumed and did not come true; says whether there was anything."""
-        return False
+    def wrong(self, constants: Constants) -> IntArray:
+        """Slots that `constants` took for constant, until it was known what later nodes make of them."""
+        return np.zeros(0, dtype=np.int64)
 
     def widths(self, live: BoolArray) -> IntArray:
         """Dead slots that must stay all the same, for the node to exist with the rest; none by default."""
