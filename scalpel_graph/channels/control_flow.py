@@ -162,6 +162,11 @@ class BodyRule(_ControlRule):
             assert entry is not None
             self.free.append(entry.slots)
 
+    def states(self) -> list[IntArray]:
+        """The slots of states, as an iteration is given them."""
+        entries = (line.axis_of(line.strand.entry) for line in self.own if len(line.strand.sources) > 1)
+        return [axis.slots for axis in entries if axis is not None]
+
     def constants(self, constants: Constants) -> None:
         """What comes in from outside, unless it is a state that is known to change."""
         for line in self.own:

@@ -318,6 +318,34 @@ def test_a_state_that_nothing_reads():
     assert (left["W"][0], left["U"][:2], left["V"][1]) == (4, (4, 4), 4)
 
 
+def test_a_norm_of_a_state_counts_what_an_iteration_changes():
+    """The norm is taken of all channels but those that stay zero: not of 2, which only starts as zero."""
+    mix = random(C, C, seed=1)
+    mix[[1, 4], :] = 0
+    weights = {"W": dead(C, 3, rows=[1, 2, 4]), "U": mix, "V": random(4, C)}
+    text = """(float[N, 3] X, int64 times) => (float[N, 4] Y) {
+        i = Gemm<transB = 1>(X, W)
+        L = Loop(times, , i) <body = one (int64 n, bool on, v) => (bool out, w) {
+            out = Identity(on) p = LpNormalization<axis = 1, p = 2>(v) w = Gemm<transB = 1>(p, U) }>
+        Y = Gemm<transB = 1>(L, V) }"""
+    text = text.replace(" v)", " float[N, 8] v)").replace(" w)", " float[N, 8] w)")
+    left, _ = shrink(model(text, weights), *COUNTS)
+    assert (left["W"][0], left["U"], left["V"][1]) == (6, (6, 6), 6)
+
+
+def test_a_dead_state_that_a_width_keeps_does_not_grow():
+    """Masked channels of a state that stay for a rounder width stay masked: else they grow to infinity."""
+    mask, growth = np.ones((C, 1, 1), dtype=np.float32), np.full((C, 1, 1), 0.5, dtype=np.float32)
+    mask[DEAD], growth[DEAD] = 0, 4
+    weights = {"W": random(C, 3, 1, 1), "S": mask, "G": growth, "V": random(4, C, 1, 1)}
+    text = in_loop("g = Mul(v, G) a = Add(g, j) w = Mul(a, S)", before="j = Conv(X, W) i = Mul(j, S)")
+    for multiple, width in ((1, 5), (4, C)):
+        context = PassContext(replace(CPU, round_channels_to=multiple))
+        feeds = {"times": np.array(200)}
+        out, _ = run(model(text, weights), RemoveChannels(), context=context, feeds=feeds)
+        assert weights_left(out)["V"][1] == width
+
+
 def test_a_state_that_starts_as_an_initializer():
     start = random(2, C, 4, 4, seed=5)
     start[:, DEAD] = 0
