@@ -37,8 +37,17 @@ bool has_avx2_and_fma() {
   return (cpuid(1).ecx & kLeaf1) == kLeaf1 && (cpuid(7).ebx & kAvx2) != 0 &&
          (saved_state() & kSseAndAvxState) == kSseAndAvxState;
 }
+
+bool has_avx512() {
+  constexpr uint32_t kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31;
+  constexpr uint32_t kLeaf7 = kF | kDq | kBw | kVl;
+  constexpr uint64_t kMaskAndUpperState = 0xe0;
+  return has_avx2_and_fma() && (cpuid(7).ebx & kLeaf7) == kLeaf7 &&
+         (saved_state() & kMaskAndUpperState) == kMaskAndUpperState;
+}
 #else
 bool has_avx2_and_fma() { return false; }
+bool has_avx512() { return false; }
 #endif
 
 }  // namespace
@@ -46,6 +55,7 @@ bool has_avx2_and_fma() { return false; }
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas{Isa::kScalar};
   if (has_avx2_and_fma() && kernel_set(Isa::kAvx2) != nullptr) isas.push_back(Isa::kAvx2);
+  if (has_avx512() && kernel_set(Isa::kAvx512) != nullptr) isas.push_back(Isa::kAvx512);
   return isas;
 }
 
@@ -74,6 +84,8 @@ const char* isa_name(Isa isa) {
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
   }
   return "unknown";
 }

@@ -4,6 +4,9 @@
 #ifdef SCALPEL_AVX2
 #include "kernels/avx2.h"
 #endif
+#ifdef SCALPEL_AVX512
+#include "kernels/avx512.h"
+#endif
 
 namespace scalpel {
 namespace {
@@ -16,6 +19,9 @@ struct Row {
 constexpr Row kRows[] = {
 #ifdef SCALPEL_AVX2
     {Isa::kAvx2, avx2_kernels},
+#endif
+#ifdef SCALPEL_AVX512
+    {Isa::kAvx512, avx512_kernels},
 #endif
     {Isa::kScalar, nullptr},
 };

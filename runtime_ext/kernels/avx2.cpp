@@ -20,12 +20,13 @@ constexpr SpmmKernel kSpmm[] = {
 };
 
 constexpr GemvKernel kGemv[] = {
-    {"gemv_1x8_avx2", GemvLayout::kRowVectors, 8, 6, gemv_row_vectors<Avx2, uint16_t>, gemv_row_vectors<Avx2, uint32_t>},
-    {"gemv_8x1_avx2", GemvLayout::kColumnVectors, 8, 3, gemv_column_vectors<Avx2, uint16_t>,
-     gemv_column_vectors<Avx2, uint32_t>},
-    {"gemv_4x1_avx2", GemvLayout::kColumnVectors, 4, 2, gemv_column_vectors<Avx2Half, uint16_t>,
-     gemv_column_vectors<Avx2Half, uint32_t>},
-    {"gemv_1x1_avx2", GemvLayout::kElements, 1, 2, gemv_elements<Avx2, uint16_t>, gemv_elements<Avx2, uint32_t>},
+    {"gemv_1x8_avx2", GemvLayout::kRowVectors, 8, 8, 6, gemv_row_vectors<Avx2, 8, uint16_t>,
+     gemv_row_vectors<Avx2, 8, uint32_t>},
+    {"gemv_8x1_avx2", GemvLayout::kColumnVectors, 8, 8, 3, gemv_column_vectors<Avx2, 8, uint16_t>,
+     gemv_column_vectors<Avx2, 8, uint32_t>},
+    {"gemv_4x1_avx2", GemvLayout::kColumnVectors, 4, 8, 2, gemv_column_vectors<Avx2Half, 8, uint16_t>,
+     gemv_column_vectors<Avx2Half, 8, uint32_t>},
+    {"gemv_1x1_avx2", GemvLayout::kElements, 1, 8, 2, gemv_elements<Avx2, uint16_t>, gemv_elements<Avx2, uint32_t>},
 };
 
 constexpr KernelSet kSet = {Isa::kAvx2,

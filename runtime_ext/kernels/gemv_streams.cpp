@@ -71,9 +71,10 @@ GemvStreams::GemvStreams(const GroupCsrView& matrix, const GemvKernel& kernel_)
     const auto from = streams.values.begin() + static_cast<ptrdiff_t>(at * width);
     values.insert(values.end(), from, from + static_cast<ptrdiff_t>(width));
   };
-  for (size_t first = 0; first < n_streams; first += kSliceStreams) {
-    const size_t end = std::min(first + kSliceStreams, n_streams);
-    const int64_t common = end - first == kSliceStreams ? length(order[end - 1]) : 0;
+  const auto of_slice = static_cast<size_t>(kernel.streams);
+  for (size_t first = 0; first < n_streams; first += of_slice) {
+    const size_t end = std::min(first + of_slice, n_streams);
+    const int64_t common = end - first == of_slice ? length(order[end - 1]) : 0;
     for (int64_t item = 0; item < common; ++item) {
       for (size_t i = first; i < end; ++i) append(order[i], item);
     }

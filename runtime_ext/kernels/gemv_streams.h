@@ -12,8 +12,8 @@ namespace scalpel {
 // rows. Its items are `width` weights and the index of what they meet in x (counted in items with row vectors, in
 // floats else).
 //
-// Streams are sorted by length, longest first, and cut into slices of kSliceStreams. A full slice holds first,
-// item by item, what all its streams have ([length of the shortest][kSliceStreams] items), then what is left of
+// Streams are sorted by length, longest first, and cut into slices of kernel.streams. A full slice holds first,
+// item by item, what all its streams have ([length of the shortest][streams] items), then what is left of
 // each stream in turn; sorted, that is nearly nothing. The last slice, if it is not full, holds streams in turn.
 struct GemvStreams {
   GemvStreams(const GroupCsrView& matrix, const GemvKernel& kernel);

@@ -1,5 +1,5 @@
-// Copies an image plane with padding, or every strides-th row and column of it. Rows are short (7 or 14 values), so
-// each is a few vectors, the last of which overlaps the one before.
+// Copies an image plane with padding, or every strides-th row and column of it. Rows are short (7 or 14 values): each
+// is a few vectors, whose masks are the same in every row, so the outer loop is that over the vectors.
 //
 // Included by the translation unit of an instruction set only; all of it has internal linkage.
 #pragma once
@@ -11,62 +11,58 @@
 namespace scalpel {
 namespace {
 
+// Lanes l with 0 <= first + l < size.
 template <typename Simd>
-void fill_zero(float* to, int64_t count) {
-  int64_t i = 0;
-  for (; i + Simd::kLanes <= count; i += Simd::kLanes) Simd::store(to + i, Simd::zero());
-  if (i < count) Simd::store_first(to + i, Simd::zero(), static_cast<int>(count - i));
+typename Simd::Mask lanes_inside(int64_t first, int64_t size) {
+  constexpr int64_t kLanes = Simd::kLanes;
+  const int64_t begin = first < 0 ? (-first < kLanes ? -first : kLanes) : 0;
+  const int64_t end = size - first < kLanes ? size - first : kLanes;
+  return Simd::lanes(static_cast<int>(begin), static_cast<int>(end > begin ? end : begin));
 }
 
-template <typename Simd>
-void copy_row(const float* from, float* to, int64_t count) {
-  constexpr int kLanes = Simd::kLanes;
-  if (count < kLanes) return Simd::store_first(to, Simd::load_first(from, static_cast<int>(count)), static_cast<int>(count));
-  for (int64_t i = 0; i + kLanes < count; i += kLanes) Simd::store(to + i, Simd::load(from + i));
-  Simd::store(to + count - kLanes, Simd::load(from + count - kLanes));
-}
-
-// to[i] = from[2 i]
-template <typename Simd>
-void copy_even(const float* from, float* to, int64_t count) {
-  constexpr int kLanes = Simd::kLanes;
-  if (count < kLanes) {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
-    return;
+// Calls load(row) for the vector at column x of each row that lies inside the input.
+template <typename Simd, typename Load>
+void copy_column_of_vectors(const PlaneCopy& copy, int64_t x, const Load& load) {
+  const int64_t columns = copy.out_w - x < Simd::kLanes ? copy.out_w - x : Simd::kLanes;
+  for (int64_t y = 0; y < copy.out_h; ++y) {
+    const int64_t in_y = y * copy.stride_h + copy.top;
+    const bool inside = in_y >= 0 && in_y < copy.in_h;
+    const auto row = inside ? load(copy.from + in_y * copy.in_w) : Simd::zero();
+    const int64_t at = y * copy.out_w + x;
+    if (copy.out_h * copy.out_w - at >= Simd::kLanes) {
+      Simd::store(copy.to + at, row);
+    } else {
+      Simd::store_first(copy.to + at, row, static_cast<int>(columns));
+    }
   }
-  for (int64_t i = 0; i + kLanes < count; i += kLanes) {
-    Simd::store(to + i, Simd::even(Simd::load(from + 2 * i), Simd::load(from + 2 * i + kLanes)));
-  }
-  // The element after the last even one may be outside the input.
-  const float* last = from + 2 * (count - kLanes);
-  Simd::store(to + count - kLanes, Simd::even(Simd::load(last), Simd::load_first(last + kLanes, kLanes - 1)));
 }
 
 template <typename Simd>
 void copy_plane(const PlaneCopy& copy) {
-  // Columns [begin, end) of the result lie inside the input.
-  int64_t begin = copy.left < 0 ? (-copy.left + copy.stride_w - 1) / copy.stride_w : 0;
-  int64_t end = copy.in_w > copy.left ? (copy.in_w - copy.left + copy.stride_w - 1) / copy.stride_w : 0;
-  begin = begin < copy.out_w ? begin : copy.out_w;
-  end = end < copy.out_w ? end : copy.out_w;
-  end = end > begin ? end : begin;
-  float* to = copy.to;
-  for (int64_t y = 0; y < copy.out_h; ++y, to += copy.out_w) {
-    const int64_t in_y = y * copy.stride_h + copy.top;
-    if (in_y < 0 || in_y >= copy.in_h || begin == end) {
-      fill_zero<Simd>(to, copy.out_w);
-      continue;
+  constexpr int64_t kLanes = Simd::kLanes;
+  if (copy.stride_w > 2) {
+    for (int64_t y = 0; y < copy.out_h; ++y) {
+      const int64_t in_y = y * copy.stride_h + copy.top;
+      for (int64_t x = 0; x < copy.out_w; ++x) {
+        const int64_t in_x = x * copy.stride_w + copy.left;
+        const bool inside = in_y >= 0 && in_y < copy.in_h && in_x >= 0 && in_x < copy.in_w;
+        copy.to[y * copy.out_w + x] = inside ? copy.from[in_y * copy.in_w + in_x] : 0.0f;
+      }
     }
-    const float* from = copy.from + in_y * copy.in_w + begin * copy.stride_w + copy.left;
-    fill_zero<Simd>(to, begin);
+    return;
+  }
+  // From right to left and downwards: what a vector writes past the end of its row, a later one writes again.
+  for (int64_t x = (copy.out_w - 1) / kLanes * kLanes; x >= 0; x -= kLanes) {
+    const int64_t first = x * copy.stride_w + copy.left;
+    const auto low = lanes_inside<Simd>(first, copy.in_w);
     if (copy.stride_w == 1) {
-      copy_row<Simd>(from, to + begin, end - begin);
-    } else if (copy.stride_w == 2) {
-      copy_even<Simd>(from, to + begin, end - begin);
+      copy_column_of_vectors<Simd>(copy, x, [&](const float* row) { return Simd::load_masked(row + first, low); });
     } else {
-      for (int64_t x = 0; x < end - begin; ++x) to[begin + x] = from[x * copy.stride_w];
+      const auto high = lanes_inside<Simd>(first + kLanes, copy.in_w);
+      copy_column_of_vectors<Simd>(copy, x, [&](const float* row) {
+        return Simd::even(Simd::load_masked(row + first, low), Simd::load_masked(row + first + kLanes, high));
+      });
     }
-    fill_zero<Simd>(to + end, copy.out_w - end);
   }
 }
 

@@ -19,12 +19,12 @@ inline void store_row(const GemvCall& call, int64_t row, float sum) {
 }
 
 // A slice as the kernels read it; `next` moves past what was consumed.
-template <typename Index>
+template <int Streams, typename Index>
 struct Slice {
   Slice(const GemvCall& call, int64_t slice, int width)
-      : first(slice * kSliceStreams),
-        streams(call.n_streams - first < kSliceStreams ? static_cast<int>(call.n_streams - first) : kSliceStreams),
-        common(streams == kSliceStreams ? call.lengths[first + kSliceStreams - 1] : 0),
+      : first(slice * Streams),
+        streams(call.n_streams - first < Streams ? static_cast<int>(call.n_streams - first) : Streams),
+        common(streams == Streams ? call.lengths[first + Streams - 1] : 0),
         values(call.values + call.slice_begin[slice] * width),
         indices(static_cast<const Index*>(call.indices) + call.slice_begin[slice]) {}
 
@@ -37,23 +37,23 @@ struct Slice {
   uint32_t left(const GemvCall& call, int stream) const { return call.lengths[first + stream] - common; }
 };
 
-template <typename Vectors, typename Index>
+template <typename Vectors, int Streams, typename Index>
 void gemv_row_vectors(const GemvCall& call) {
   using Vector = typename Vectors::Vector;
   constexpr int kWidth = Vectors::kLanes;
   for (int64_t i = call.first_slice; i < call.last_slice; ++i) {
-    Slice<Index> slice(call, i, kWidth);
-    Vector sums[kSliceStreams];
-#pragma GCC unroll 8
+    Slice<Streams, Index> slice(call, i, kWidth);
+    Vector sums[Streams];
+#pragma GCC unroll 16
     for (Vector& sum : sums) sum = Vectors::zero();
     for (uint32_t item = 0; item < slice.common; ++item) {
-#pragma GCC unroll 8
-      for (int s = 0; s < kSliceStreams; ++s) {
+#pragma GCC unroll 16
+      for (int s = 0; s < Streams; ++s) {
         const Vector x = Vectors::load(call.x + size_t{slice.indices[s]} * kWidth);
         sums[s] = Vectors::multiply_add(Vectors::load(slice.values + s * kWidth), x, sums[s]);
       }
-      slice.values += kSliceStreams * kWidth;
-      slice.indices += kSliceStreams;
+      slice.values += Streams * kWidth;
+      slice.indices += Streams;
     }
     for (int s = 0; s < slice.streams; ++s) {
       Vector more[4] = {sums[s], Vectors::zero(), Vectors::zero(), Vectors::zero()};
@@ -74,29 +74,29 @@ void gemv_row_vectors(const GemvCall& call) {
       }
       sums[s] = Vectors::add(Vectors::add(more[0], more[1]), Vectors::add(more[2], more[3]));
     }
-    float totals[kSliceStreams];
+    float totals[Streams];
     Vectors::sum_each(sums, totals);
     for (int s = 0; s < slice.streams; ++s) store_row(call, call.stream_row[slice.first + s], totals[s]);
   }
 }
 
-template <typename Vectors, typename Index>
+template <typename Vectors, int Streams, typename Index>
 void gemv_column_vectors(const GemvCall& call) {
   using Vector = typename Vectors::Vector;
   constexpr int kWidth = Vectors::kLanes;
   for (int64_t i = call.first_slice; i < call.last_slice; ++i) {
-    Slice<Index> slice(call, i, kWidth);
-    Vector sums[kSliceStreams];
-#pragma GCC unroll 8
+    Slice<Streams, Index> slice(call, i, kWidth);
+    Vector sums[Streams];
+#pragma GCC unroll 16
     for (Vector& sum : sums) sum = Vectors::zero();
     for (uint32_t item = 0; item < slice.common; ++item) {
-#pragma GCC unroll 8
-      for (int s = 0; s < kSliceStreams; ++s) {
+#pragma GCC unroll 16
+      for (int s = 0; s < Streams; ++s) {
         const Vector x = Vectors::broadcast(call.x + slice.indices[s]);
         sums[s] = Vectors::multiply_add(Vectors::load(slice.values + s * kWidth), x, sums[s]);
       }
-      slice.values += kSliceStreams * kWidth;
-      slice.indices += kSliceStreams;
+      slice.values += Streams * kWidth;
+      slice.indices += Streams;
     }
     for (int s = 0; s < slice.streams; ++s) {
       Vector more[4] = {sums[s], Vectors::zero(), Vectors::zero(), Vectors::zero()};
@@ -123,34 +123,34 @@ void gemv_column_vectors(const GemvCall& call) {
   }
 }
 
-// One stream to a lane: needs as many lanes as a slice has streams.
+// One stream to a lane.
 template <typename Vectors, typename Index>
 void gemv_elements(const GemvCall& call) {
   using Vector = typename Vectors::Vector;
-  static_assert(Vectors::kLanes == kSliceStreams, "a lane for each stream of a slice");
+  constexpr int Streams = Vectors::kLanes;
   constexpr int kUnroll = 4;
   for (int64_t i = call.first_slice; i < call.last_slice; ++i) {
-    Slice<Index> slice(call, i, 1);
+    Slice<Streams, Index> slice(call, i, 1);
     Vector sums[kUnroll];
 #pragma GCC unroll 4
     for (Vector& sum : sums) sum = Vectors::zero();
     const auto take = [&](Vector sum, int item) {
-      const Vector x = Vectors::gather(call.x, slice.indices + item * kSliceStreams);
-      return Vectors::multiply_add(Vectors::load(slice.values + item * kSliceStreams), x, sum);
+      const Vector x = Vectors::gather(call.x, slice.indices + item * Streams);
+      return Vectors::multiply_add(Vectors::load(slice.values + item * Streams), x, sum);
     };
     uint32_t items = slice.common;
     for (; items >= kUnroll; items -= kUnroll) {
 #pragma GCC unroll 4
       for (int j = 0; j < kUnroll; ++j) sums[j] = take(sums[j], j);
-      slice.values += kUnroll * kSliceStreams;
-      slice.indices += kUnroll * kSliceStreams;
+      slice.values += kUnroll * Streams;
+      slice.indices += kUnroll * Streams;
     }
     for (; items > 0; --items) {
       sums[0] = take(sums[0], 0);
-      slice.values += kSliceStreams;
-      slice.indices += kSliceStreams;
+      slice.values += Streams;
+      slice.indices += Streams;
     }
-    float totals[kSliceStreams];
+    float totals[Streams];
     Vectors::store(totals, Vectors::add(Vectors::add(sums[0], sums[1]), Vectors::add(sums[2], sums[3])));
     for (int s = 0; s < slice.streams; ++s) {
       for (uint32_t left = slice.left(call, s); left > 0; --left) {

@@ -14,26 +14,19 @@ namespace {
 
 constexpr float kNoBias[16] = {};
 
-// The lanes of `sum` that are wanted, as far as there are any.
-template <typename Simd>
-[[gnu::noinline]] void store_some(typename Simd::Vector sum, const PixelVector& pixels, float* y, const float* residual,
-                                  float min, float max) {
-  sum = Simd::compress(sum, pixels.mask);
-  if (residual != nullptr) sum = Simd::add(sum, Simd::load_first(residual + pixels.destination, pixels.count));
-  Simd::store_first(y + pixels.destination, Simd::clamp(sum, Simd::set(min), Simd::set(max)), pixels.count);
-}
-
-// `Rows` of the `BlockRows` rows of a row block, times `Vectors` vectors of pixels.
-template <typename Simd, int BlockRows, int Rows, int Vectors>
-void multiply_tile(const SpmmCall& call, const PixelVector* pixels, bool whole_vectors, const float* weights,
-                   const uint32_t* offsets, int64_t steps, int64_t row) {
+// `Rows` of the `BlockRows` rows of a row block, times `Vectors` vectors of pixels from `pixel` on; of the last one
+// only `tail` pixels, unless it is Whole.
+template <typename Simd, int BlockRows, int Rows, int Vectors, bool Whole>
+void multiply_tile(const SpmmCall& call, int64_t pixel, int tail, const float* weights, const uint32_t* offsets,
+                   int64_t steps, int64_t row) {
   using Vector = typename Simd::Vector;
-  const float* sources[Vectors];
-#pragma GCC unroll 16
-  for (int t = 0; t < Vectors; ++t) sources[t] = call.X + pixels[t].source;
+  constexpr int kLanes = Simd::kLanes;
+  const float* source = call.X + pixel;
+  const auto tail_lanes = Simd::lanes(0, tail);
   const int64_t rows = call.rows - row;
   // Small tiles take several steps at once, each with its own sums, to hide the latency of a multiply-add.
   constexpr int kSteps = Simd::steps_at_once(Rows, Vectors);
+  constexpr int kVectorsPerLine = 16 / Simd::kLanes;
   Vector partial[kSteps][Rows][Vectors];
   const float* bias = call.bias != nullptr ? call.bias + row : kNoBias;
 #pragma GCC unroll 16
@@ -48,9 +41,17 @@ void multiply_tile(const SpmmCall& call, const PixelVector* pixels, bool whole_v
   }
   const auto take_step = [&](Vector(&sums)[Rows][Vectors], int64_t step, const float* w) __attribute__((always_inline)) {
     const size_t offset = offsets[step];
+    if constexpr (Simd::fetches_ahead(Rows)) {
+      const size_t ahead = offsets[step + kStepsAhead];
+#pragma GCC unroll 16
+      for (int t = 0; t < Vectors; t += kVectorsPerLine) __builtin_prefetch(source + ahead + t * kLanes);
+    }
     Vector x[Vectors];
 #pragma GCC unroll 16
-    for (int t = 0; t < Vectors; ++t) x[t] = Simd::load(sources[t] + offset);
+    for (int t = 0; t < Vectors; ++t) {
+      const float* from = source + offset + t * kLanes;
+      x[t] = Whole || t + 1 < Vectors ? Simd::load(from) : Simd::load_masked(from, tail_lanes);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const Vector weight = Simd::broadcast(w + i);
@@ -79,75 +80,72 @@ void multiply_tile(const SpmmCall& call, const PixelVector* pixels, bool whole_v
     }
   }
   Vector(&sums)[Rows][Vectors] = partial[0];
-  float* y = call.Y + row * call.ldy;
-  const float* residual = call.residual != nullptr ? call.residual + row * call.ldy : nullptr;
-  if (whole_vectors && rows >= Rows) {
-    const Vector min = Simd::set(call.min), max = Simd::set(call.max);
+  float* y = call.Y + row * call.ldy + pixel;
+  const float* residual = call.residual != nullptr ? call.residual + row * call.ldy + pixel : nullptr;
+  const Vector min = Simd::set(call.min), max = Simd::set(call.max);
 #pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
+  for (int i = 0; i < Rows; ++i) {
+    if (i >= rows) break;
 #pragma GCC unroll 16
-      for (int t = 0; t < Vectors; ++t) {
-        const int64_t at = i * call.ldy + pixels[t].destination;
+    for (int t = 0; t < Vectors; ++t) {
+      const int64_t at = i * call.ldy + t * kLanes;
+      if (Whole || t + 1 < Vectors) {
         if (residual != nullptr) sums[i][t] = Simd::add(sums[i][t], Simd::load(residual + at));
         Simd::store(y + at, Simd::clamp(sums[i][t], min, max));
-      }
-    }
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      if (i >= rows) break;
-      const int64_t at = i * call.ldy;
-#pragma GCC unroll 16
-      for (int t = 0; t < Vectors; ++t) {
-        store_some<Simd>(sums[i][t], pixels[t], y + at, residual != nullptr ? residual + at : nullptr, call.min,
-                         call.max);
+      } else {
+        if (residual != nullptr) sums[i][t] = Simd::add(sums[i][t], Simd::load_masked(residual + at, tail_lanes));
+        Simd::store_first(y + at, Simd::clamp(sums[i][t], min, max), tail);
       }
     }
   }
 }
 
 // A row block times `Vectors` vectors.
-template <typename Simd, int BlockRows, int Vectors>
-void multiply_block(const SpmmCall& call, const PixelVector* pixels, const float* weights, const uint32_t* offsets,
+template <typename Simd, int BlockRows, int Vectors, bool Whole>
+void multiply_block(const SpmmCall& call, int64_t pixel, int tail, const float* weights, const uint32_t* offsets,
                     int64_t steps, int64_t row) {
   constexpr int kRows = Simd::tile_rows(BlockRows, Vectors);
   static_assert(BlockRows % kRows == 0, "a row block is cut into whole register tiles");
-  bool whole_vectors = true;
-  for (int t = 0; t < Vectors; ++t) whole_vectors = whole_vectors && pixels[t].count == Simd::kLanes;
   for (int i = 0; i < BlockRows && row + i < call.rows; i += kRows) {
-    multiply_tile<Simd, BlockRows, kRows, Vectors>(call, pixels, whole_vectors, weights + i, offsets, steps, row + i);
+    multiply_tile<Simd, BlockRows, kRows, Vectors, Whole>(call, pixel, tail, weights + i, offsets, steps, row + i);
   }
 }
 
 // The function for a tile of `vectors` <= Vectors vectors.
-template <typename Simd, int BlockRows, int Vectors>
+template <typename Simd, int BlockRows, int Vectors, bool Whole>
 auto block_function(int64_t vectors) {
   if constexpr (Vectors > 1) {
-    if (vectors < Vectors) return block_function<Simd, BlockRows, Vectors - 1>(vectors);
+    if (vectors < Vectors) return block_function<Simd, BlockRows, Vectors - 1, Whole>(vectors);
   }
-  return &multiply_block<Simd, BlockRows, Vectors>;
+  return &multiply_block<Simd, BlockRows, Vectors, Whole>;
 }
 
 template <typename Simd, int BlockRows, int MaxVectors>
 void spmm(const SpmmCall& call) {
-  // Tiles of two sizes, as even as possible.
-  const int64_t tiles = (call.n_vectors + MaxVectors - 1) / MaxVectors;
-  const int64_t small = call.n_vectors / tiles, n_large = call.n_vectors % tiles;
-  const auto small_tile = block_function<Simd, BlockRows, MaxVectors>(small);
-  const auto large_tile = block_function<Simd, BlockRows, MaxVectors>(small + 1);
+  constexpr int64_t kLanes = Simd::kLanes;
+  // Tiles of two sizes, as even as possible; the last one, a small one, has the pixels that do not fill a vector.
+  const int64_t vectors = (call.pixels + kLanes - 1) / kLanes;
+  const int64_t tiles = (vectors + MaxVectors - 1) / MaxVectors;
+  const int64_t small = vectors / tiles, n_large = vectors % tiles;
+  const int tail = static_cast<int>(call.pixels - (vectors - 1) * kLanes);
+  const auto large_tile = block_function<Simd, BlockRows, MaxVectors, true>(small + 1);
+  const auto small_tile = block_function<Simd, BlockRows, MaxVectors, true>(small);
+  const auto last_tile = tail == kLanes ? small_tile : block_function<Simd, BlockRows, MaxVectors, false>(small);
   const int64_t blocks_of_group = call.r / BlockRows;
   int64_t row = 0;
   for (int64_t block = call.block_begin; block < call.block_end; ++block, row += BlockRows) {
     const int64_t group = block / blocks_of_group, inside = block % blocks_of_group;
     const int64_t begin = call.group_begin[group], steps = call.group_begin[group + 1] - begin;
     const float* weights = call.weights + begin * call.r + inside * steps * BlockRows;
-    const PixelVector* pixels = call.vectors;
-    for (int64_t tile = 0; tile < n_large; ++tile, pixels += small + 1) {
-      large_tile(call, pixels, weights, call.offsets + begin, steps, row);
+    const uint32_t* offsets = call.offsets + begin;
+    int64_t pixel = 0;
+    for (int64_t tile = 0; tile < n_large; ++tile, pixel += (small + 1) * kLanes) {
+      large_tile(call, pixel, tail, weights, offsets, steps, row);
     }
-    for (int64_t tile = n_large; tile < tiles; ++tile, pixels += small) {
-      small_tile(call, pixels, weights, call.offsets + begin, steps, row);
+    for (int64_t tile = n_large; tile + 1 < tiles; ++tile, pixel += small * kLanes) {
+      small_tile(call, pixel, tail, weights, offsets, steps, row);
     }
+    last_tile(call, pixel, tail, weights, offsets, steps, row);
   }
 }
 

@@ -10,20 +10,40 @@
 namespace scalpel {
 namespace {
 
+// A block of kLanes × kLanes, or what there is of it.
+template <typename Simd>
+[[gnu::noinline]] void transpose_part(const TransposeCall& call, int64_t i, int64_t j, int rows, int columns) {
+  using Vector = typename Simd::Vector;
+  const Vector min = Simd::set(call.min), max = Simd::set(call.max);
+  Vector block[Simd::kLanes];
+  const float* from = call.from + i * call.ld_from + j;
+#pragma GCC unroll 16
+  for (int n = 0; n < Simd::kLanes; ++n) {
+    block[n] = n < rows ? Simd::load_first(from + n * call.ld_from, columns) : Simd::zero();
+  }
+  Simd::transpose(block);
+#pragma GCC unroll 16
+  for (int n = 0; n < Simd::kLanes; ++n) {
+    if (n == columns) break;
+    const int64_t at = (j + n) * call.ld_to + i;
+    if (call.residual != nullptr) block[n] = Simd::add(block[n], Simd::load_first(call.residual + at, rows));
+    Simd::store_first(call.to + at, Simd::clamp(block[n], min, max), rows);
+  }
+}
+
 template <typename Simd>
 void transpose(const TransposeCall& call) {
   using Vector = typename Simd::Vector;
   constexpr int kLanes = Simd::kLanes;
   const Vector min = Simd::set(call.min), max = Simd::set(call.max);
-  const int64_t whole_rows = call.rows / kLanes * kLanes, whole_columns = call.columns / kLanes * kLanes;
-  const auto one = [&](int64_t i, int64_t j) {
-    float value = call.from[i * call.ld_from + j];
-    if (call.residual != nullptr) value += call.residual[j * call.ld_to + i];
-    value = value < call.min ? call.min : value;
-    call.to[j * call.ld_to + i] = value > call.max ? call.max : value;
-  };
-  for (int64_t i = 0; i < whole_rows; i += kLanes) {
-    for (int64_t j = 0; j < whole_columns; j += kLanes) {
+  for (int64_t i = 0; i < call.rows; i += kLanes) {
+    const int rows = call.rows - i < kLanes ? static_cast<int>(call.rows - i) : kLanes;
+    for (int64_t j = 0; j < call.columns; j += kLanes) {
+      const int columns = call.columns - j < kLanes ? static_cast<int>(call.columns - j) : kLanes;
+      if (rows < kLanes || columns < kLanes) {
+        transpose_part<Simd>(call, i, j, rows, columns);
+        continue;
+      }
       Vector block[kLanes];
 #pragma GCC unroll 16
       for (int n = 0; n < kLanes; ++n) block[n] = Simd::load(call.from + (i + n) * call.ld_from + j);
@@ -35,12 +55,6 @@ void transpose(const TransposeCall& call) {
         Simd::store(call.to + at, Simd::clamp(block[n], min, max));
       }
     }
-    for (int64_t j = whole_columns; j < call.columns; ++j) {
-      for (int64_t n = i; n < i + kLanes; ++n) one(n, j);
-    }
-  }
-  for (int64_t i = whole_rows; i < call.rows; ++i) {
-    for (int64_t j = 0; j < call.columns; ++j) one(i, j);
   }
 }
 

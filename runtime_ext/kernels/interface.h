@@ -15,7 +15,7 @@
 
 namespace scalpel {
 
-enum class Isa { kScalar, kAvx2 };
+enum class Isa { kScalar, kAvx2, kAvx512 };
 
 // The portable group-CSR arrays of a matrix W[M, K]; see scalpel_graph/group_csr.py. Borrowed, not owned.
 struct GroupCsrView {
@@ -87,7 +87,7 @@ std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvG
 
 // The instruction sets this machine can run, checked by CPUID and OS register state, best last.
 std::vector<Isa> available_isas();
-// The best of them, or what SCALPEL_ISA=scalar|avx2 asks for; an empty result and *error if that cannot run.
+// The best of them, or what SCALPEL_ISA=scalar|avx2|avx512 asks for; an empty result and *error if that cannot run.
 bool choose_isa(Isa* isa, std::string* error);
 const char* isa_name(Isa isa);
 

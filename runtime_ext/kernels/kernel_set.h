@@ -11,27 +11,20 @@
 
 namespace scalpel {
 
-// `lanes` consecutive pixels of the (flattened) input, and where those of them that are wanted go: the lanes in
-// `mask` are `count` consecutive pixels of the output.
-struct PixelVector {
-  uint32_t source;       // first pixel, from the start of the image
-  uint32_t destination;  // first pixel, from the start of the output channel
-  uint16_t mask;
-  uint16_t count;
-};
+// SpMM fetches activations into the first cache this many steps before it multiplies them.
+constexpr int64_t kStepsAhead = 8;
 
 // A range of row blocks times a panel of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
-// steps s of row m. Layout of the weights: see row_blocks.h.
+// steps s of row m, for p < pixels. Layout of the weights: see row_blocks.h.
 struct SpmmCall {
   const int64_t* group_begin;  // first step of each row group, and the end
   const float* weights;
-  const uint32_t* offsets;  // [steps] in floats
+  const uint32_t* offsets;  // [steps + kStepsAhead] in floats; what is past the end is never multiplied
   int64_t r;                // rows of a row group
   int64_t block_begin, block_end;
   int64_t rows;  // what there is of rows from the first block to the end of the matrix
   const float* X;
-  const PixelVector* vectors;  // [n_vectors]
-  int64_t n_vectors;           // at least 1
+  int64_t pixels;  // at least 1
   float* Y;                    // first row; `ldy` floats from row to row
   int64_t ldy;
   const float* bias;      // first row, or null
@@ -72,8 +65,9 @@ struct GemvCall {
 struct GemvKernel {
   const char* name;
   GemvLayout layout;
-  int width;        // floats of an item
-  int most_rows;    // of X for which one GEMV each beats SpMM
+  int width;      // floats of an item
+  int streams;    // of a slice: what the kernel interleaves
+  int most_rows;  // of X for which one GEMV each beats SpMM
   void (*run_u16)(const GemvCall& call);
   void (*run_u32)(const GemvCall& call);
 };
@@ -113,8 +107,5 @@ struct KernelSet {
 // The first kernel of the set that handles groups of r × c.
 const SpmmKernel& spmm_kernel(const KernelSet& set, int64_t r);
 const GemvKernel& gemv_kernel(const KernelSet& set, int64_t r, int64_t c);
-
-// The streams of one slice; all kernels interleave this many.
-constexpr int kSliceStreams = 8;
 
 }  // namespace scalpel

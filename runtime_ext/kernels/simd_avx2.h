@@ -1,6 +1,6 @@
 // AVX2 + FMA under the names that the generic kernels use.
 //
-// Included by avx2.cpp only; all of it has internal linkage.
+// Included by the translation units of AVX2 and of what contains it only; all of it has internal linkage.
 #pragma once
 
 #include <immintrin.h>
@@ -10,26 +10,11 @@
 namespace scalpel {
 namespace {
 
-// For each mask of 8 lanes, the lanes that are set, then the others.
-struct CompressTable {
-  uint32_t lanes[256][8];
-  constexpr CompressTable() : lanes{} {
-    for (uint32_t mask = 0; mask < 256; ++mask) {
-      int at = 0;
-      for (uint32_t lane = 0; lane < 8; ++lane) {
-        if ((mask >> lane & 1) != 0) lanes[mask][at++] = lane;
-      }
-      for (uint32_t lane = 0; lane < 8; ++lane) {
-        if ((mask >> lane & 1) == 0) lanes[mask][at++] = lane;
-      }
-    }
-  }
-};
-alignas(32) constexpr CompressTable kCompress;
 alignas(32) constexpr int32_t kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 
 struct Avx2 {
   using Vector = __m256;
+  using Mask = __m256i;
   static constexpr int kLanes = 8;
 
   // Rows of a register tile: 16 registers hold rows × vectors sums, the vectors of activations and one weight, and
@@ -42,6 +27,9 @@ struct Avx2 {
     constexpr int kMostSums = 12;
     return rows * vectors * 4 <= kMostSums ? 4 : rows * vectors * 2 <= kMostSums ? 2 : 1;
   }
+
+  // Fetching ahead costs a load for each line of activations, which few rows cannot spare.
+  static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector set(float value) { return _mm256_set1_ps(value); }
@@ -59,14 +47,11 @@ struct Avx2 {
   // The second operand of max and min is the result where either is NaN.
   static Vector clamp(Vector v, Vector min, Vector max) { return _mm256_min_ps(max, _mm256_max_ps(min, v)); }
 
-  // The lanes in `mask`, moved together.
-  static Vector compress(Vector v, uint32_t mask) {
-    return _mm256_permutevar8x32_ps(v, _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompress.lanes[mask])));
-  }
-
-  static Vector load_first(const float* from, int count) {
-    return _mm256_maskload_ps(from, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 8 - count)));
-  }
+  // Lanes [begin, end).
+  static Mask lanes(int begin, int end) { return _mm256_andnot_si256(first_lanes(begin), first_lanes(end)); }
+  // Zero in the other lanes, which are not read.
+  static Vector load_masked(const float* from, Mask mask) { return _mm256_maskload_ps(from, mask); }
+  static Vector load_first(const float* from, int count) { return load_masked(from, first_lanes(count)); }
 
   // In pieces: a masked store takes tens of cycles on AMD's processors.
   static void store_first(float* to, Vector v, int count) {
@@ -119,6 +104,11 @@ struct Avx2 {
     v[5] = _mm256_permute2f128_ps(b1, b5, 0x31);
     v[6] = _mm256_permute2f128_ps(b2, b6, 0x31);
     v[7] = _mm256_permute2f128_ps(b3, b7, 0x31);
+  }
+
+ private:
+  static Mask first_lanes(int count) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 8 - count));
   }
 };
 

@@ -1,7 +1,7 @@
-// Conv on vector kernels, without im2col: the input, padded once, is flattened with its padding columns, so that
-// each weight is one offset into it and the convolution is SpMM over a table of offsets. A stride cuts the input
-// into phase planes, one for each remainder of the position by the stride that a weight falls on; within a plane
-// neighbouring outputs read neighbouring inputs. Unpadded input of a convolution of stride 1 is read in place.
+// Conv on vector kernels, without im2col: the input is copied once into planes, one for each column of the kernel and
+// each remainder of its rows by the stride, with padding, at the width of the output. In a plane the inputs of all
+// outputs for a weight follow each other, so that each weight is one offset into the planes and the convolution is
+// SpMM over a table of offsets. The input of a pointwise convolution is read in place.
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
@@ -15,7 +15,7 @@
 namespace scalpel {
 namespace {
 
-constexpr double kFloatsPerPadTask = 1.3e5;
+constexpr double kFloatsPerCopyTask = 1.3e5;
 
 // A product of sizes that stays at the largest int64 instead of overflowing.
 size_t saturating_product(std::initializer_list<int64_t> factors) {
@@ -34,12 +34,11 @@ class VectorConvPlan final : public ConvPlan {
       : kernels_(kernels), spmm_(spmm_kernel(kernels, matrix.r)), blocks_(matrix, spmm_.rows), geometry_(geometry) {
     for (uint32_t k : blocks_.columns) {
       const Tap tap = tap_of(k);
-      phases_.push_back(tap.phase);
-      reach_[0] = std::max(reach_[0], tap.shift[0]);
-      reach_[1] = std::max(reach_[1], tap.shift[1]);
+      planes_.push_back(tap.plane);
+      reach_ = std::max(reach_, tap.rows);
     }
-    std::sort(phases_.begin(), phases_.end());
-    phases_.erase(std::unique(phases_.begin(), phases_.end()), phases_.end());
+    std::sort(planes_.begin(), planes_.end());
+    planes_.erase(std::unique(planes_.begin(), planes_.end()), planes_.end());
   }
 
   bool output_size(int64_t in_h, int64_t in_w, int64_t* out_h, int64_t* out_w) const override {
@@ -49,32 +48,31 @@ class VectorConvPlan final : public ConvPlan {
   size_t workspace_bytes(int64_t batch, int64_t in_h, int64_t in_w) const override {
     const Layout layout(*this, in_h, in_w);
     if (!layout.copied) return 0;
-    const size_t bytes = saturating_product({batch, geometry_.in_channels, layout.channel_size, sizeof(float)});
-    return bytes + static_cast<size_t>(kernels_.lanes) * sizeof(float);
+    return saturating_product({batch, geometry_.in_channels, layout.channel_size, sizeof(float)});
   }
 
   void run(const float* X, int64_t batch, int64_t in_h, int64_t in_w, float* Y, const Epilogue& epilogue,
            void* workspace, const Parallel& parallel) const override {
     const Layout layout(*this, in_h, in_w);
     if (batch == 0 || blocks_.M == 0 || layout.out_h <= 0 || layout.out_w <= 0) return;
-    const auto table = tables_.get({in_h, in_w}, [&] { return Table(*this, layout); });
+    const auto offsets = offsets_.get({in_h, in_w}, [&] { return make_offsets(layout); });
     if (layout.copied) {
       copy_input(X, batch, in_h, in_w, layout, static_cast<float*>(workspace), parallel);
       X = static_cast<const float*>(workspace);
     }
     const int64_t image_size = geometry_.in_channels * layout.channel_size;
-    const int64_t vectors = static_cast<int64_t>(table->vectors.size());
+    const int64_t pixels = layout.out_h * layout.out_w;
+    const int64_t vectors = (pixels + kernels_.lanes - 1) / kernels_.lanes;
     const int64_t panel = panel_vectors();
     const int64_t panels = (vectors + panel - 1) / panel;
     const SpmmGrid grid(blocks_, batch * panels, static_cast<double>(batch * vectors * kernels_.lanes),
                         static_cast<double>(batch * image_size) * sizeof(float));
     parallel_for(parallel, grid.tasks(), [&](size_t task) {
       const size_t row_part = task % grid.row_parts, pixel_part = task / grid.row_parts;
-      const int64_t pixels = layout.out_h * layout.out_w;
       SpmmCall call{};
       call.group_begin = blocks_.begin.data();
       call.weights = blocks_.weights.data();
-      call.offsets = table->offsets.data();
+      call.offsets = offsets->data();
       call.r = blocks_.r;
       call.block_begin = blocks_.part_begin(row_part, grid.row_parts);
       call.block_end = blocks_.part_begin(row_part + 1, grid.row_parts);
@@ -88,12 +86,11 @@ class VectorConvPlan final : public ConvPlan {
       for (int64_t i = part_begin(batch * panels, pixel_part, grid.pixel_parts); i < last; ++i) {
         const int64_t image = i / panels;
         const auto panel_index = static_cast<size_t>(i % panels);
-        const int64_t first = part_begin(vectors, panel_index, static_cast<size_t>(panels));
-        const int64_t count = part_begin(vectors, panel_index + 1, static_cast<size_t>(panels)) - first;
-        const int64_t out = (image * blocks_.M + row) * pixels;
-        call.X = X + image * image_size;
-        call.vectors = table->vectors.data() + first;
-        call.n_vectors = count;
+        const int64_t first = part_begin(vectors, panel_index, static_cast<size_t>(panels)) * kernels_.lanes;
+        const int64_t end = part_begin(vectors, panel_index + 1, static_cast<size_t>(panels)) * kernels_.lanes;
+        const int64_t out = (image * blocks_.M + row) * pixels + first;
+        call.X = X + image * image_size + first;
+        call.pixels = std::min(end, pixels) - first;
         call.Y = Y + out;
         call.residual = epilogue.residual != nullptr ? epilogue.residual + out : nullptr;
         spmm_.run(call);
@@ -102,23 +99,31 @@ class VectorConvPlan final : public ConvPlan {
   }
 
  private:
-  // Where a weight reads: channel of the image, phase plane (row phase × stride + column phase), position in it.
+  // A copy of the input: its rows from `row` on in steps of the stride, moved left by `column`.
+  struct Plane {
+    int64_t row, column;
+    bool operator<(const Plane& other) const { return row != other.row ? row < other.row : column < other.column; }
+    bool operator==(const Plane& other) const { return row == other.row && column == other.column; }
+  };
+
+  // Where a weight reads: channel of the image, plane of the channel, rows down in it.
   struct Tap {
-    int64_t channel, phase, shift[2];
+    int64_t channel;
+    Plane plane;
+    int64_t rows;
   };
 
   Tap tap_of(int64_t k) const {
-    const int64_t kernel_h = geometry_.kernel[0], kernel_w = geometry_.kernel[1];
+    const int64_t kernel_h = geometry_.kernel[0], kernel_w = geometry_.kernel[1], stride = geometry_.strides[0];
     const int64_t y = k / kernel_w % kernel_h * geometry_.dilations[0], x = k % kernel_w * geometry_.dilations[1];
-    const int64_t *stride = geometry_.strides;
-    return {k / (kernel_h * kernel_w), y % stride[0] * stride[1] + x % stride[1], {y / stride[0], x / stride[1]}};
+    return {k / (kernel_h * kernel_w), {y % stride, x}, y / stride};
   }
 
   // Vectors of pixels that a row block passes over before the next one does: as many whole tiles as keep the input
   // they read in the second cache.
   int64_t panel_vectors() const {
     constexpr int64_t kPanelFloats = 32768;
-    const int64_t planes = geometry_.in_channels / geometry_.group * static_cast<int64_t>(phases_.size());
+    const int64_t planes = geometry_.in_channels / geometry_.group * static_cast<int64_t>(planes_.size());
     const int64_t tile = kernels_.lanes * spmm_.max_vectors;
     return std::max<int64_t>(kPanelFloats / std::max<int64_t>(planes, 1) / tile, 1) * spmm_.max_vectors;
   }
@@ -128,83 +133,58 @@ class VectorConvPlan final : public ConvPlan {
     Layout(const VectorConvPlan& plan, int64_t in_h, int64_t in_w) {
       const ConvGeometry& geometry = plan.geometry_;
       scalpel::output_size(geometry, in_h, in_w, &out_h, &out_w);
-      const bool plain = geometry.strides[0] == 1 && geometry.strides[1] == 1 &&
-                         std::all_of(geometry.pads, geometry.pads + 4, [](int64_t pad) { return pad == 0; });
-      // A vector must fit between the first and the last position that the outputs start from.
-      copied = !plain || (out_h - 1) * in_w + out_w < plan.kernels_.lanes;
-      pitch = copied ? out_w + plan.reach_[1] : in_w;
-      plane_h = copied ? out_h + plan.reach_[0] : in_h;
-      const int64_t planes = copied ? static_cast<int64_t>(plan.phases_.size()) : 1;
-      channel_size = static_cast<int64_t>(saturating_product({planes, plane_h, pitch}));
+      const bool unpadded = std::all_of(geometry.pads, geometry.pads + 4, [](int64_t pad) { return pad == 0; });
+      copied = !unpadded || geometry.strides[0] != 1 || geometry.strides[1] != 1 || out_w != in_w;
+      if (!copied) {
+        channel_size = in_h * in_w;
+        return;
+      }
+      // Planes begin with whole vectors.
+      const int64_t lanes = plan.kernels_.lanes;
+      const auto values = static_cast<int64_t>(saturating_product({out_h + plan.reach_, out_w}));
+      plane_size = static_cast<int64_t>(saturating_product({(values - 1) / lanes + 1, lanes}));
+      channel_size = static_cast<int64_t>(saturating_product({static_cast<int64_t>(plan.planes_.size()), plane_size}));
     }
     int64_t out_h, out_w;
     bool copied;
-    int64_t pitch, plane_h, channel_size;
+    int64_t plane_size = 0, channel_size;
   };
 
-  // What the kernels go by for one size of input.
-  struct Table {
-    Table(const VectorConvPlan& plan, const Layout& layout) {
-      const int64_t lanes = plan.kernels_.lanes, pixels = layout.out_h * layout.out_w;
-      if (saturating_product({std::max<int64_t>(plan.geometry_.in_channels, 1),
-                              std::max<int64_t>(static_cast<int64_t>(plan.phases_.size()), 1), layout.plane_h,
-                              layout.pitch}) > std::numeric_limits<uint32_t>::max()) {
-        throw std::length_error("an image of more than 2^32 - 1 padded values is too large for GroupCsrConv");
-      }
-      offsets.reserve(plan.blocks_.columns.size());
-      const ConvGeometry& geometry = plan.geometry_;
-      const int64_t groups_of_conv_group = plan.blocks_.M / geometry.group / plan.blocks_.r;
-      for (size_t group = 0; group + 1 < plan.blocks_.begin.size(); ++group) {
-        const int64_t conv_group = geometry.group == 1 ? 0 : static_cast<int64_t>(group) / groups_of_conv_group;
-        const int64_t first_channel = conv_group * (geometry.in_channels / geometry.group);
-        for (int64_t step = plan.blocks_.begin[group]; step < plan.blocks_.begin[group + 1]; ++step) {
-          const Tap tap = plan.tap_of(plan.blocks_.columns[static_cast<size_t>(step)]);
-          const int64_t phase =
-              std::lower_bound(plan.phases_.begin(), plan.phases_.end(), tap.phase) - plan.phases_.begin();
-          offsets.push_back(static_cast<uint32_t>((first_channel + tap.channel) * layout.channel_size +
-                                                  (phase * layout.plane_h + tap.shift[0]) * layout.pitch +
-                                                  tap.shift[1]));
-        }
-      }
-      // Each vector starts at the first pixel that is not covered yet, or, where that would read past the input,
-      // as late as it may.
-      const int64_t last_start = (layout.out_h - 1) * layout.pitch + layout.out_w - lanes;
-      for (int64_t covered = 0; covered < pixels;) {
-        int64_t start = covered / layout.out_w * layout.pitch + covered % layout.out_w;
-        if (!layout.copied) start = std::min(start, last_start);
-        unsigned mask = 0;
-        int count = 0;
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          const int64_t y = (start + lane) / layout.pitch, x = (start + lane) % layout.pitch;
-          if (y >= layout.out_h || x >= layout.out_w || y * layout.out_w + x < covered) continue;
-          mask |= 1u << lane;
-          ++count;
-        }
-        vectors.push_back({static_cast<uint32_t>(start), static_cast<uint32_t>(covered), static_cast<uint16_t>(mask),
-                           static_cast<uint16_t>(count)});
-        covered += count;
-      }
+  std::vector<uint32_t> make_offsets(const Layout& layout) const {
+    if (saturating_product({std::max<int64_t>(geometry_.in_channels, 1), layout.channel_size}) >
+        std::numeric_limits<uint32_t>::max()) {
+      throw std::length_error("an image of more than 2^32 - 1 padded values is too large for GroupCsrConv");
     }
     std::vector<uint32_t> offsets;
-    std::vector<PixelVector> vectors;
-  };
+    offsets.reserve(blocks_.columns.size() + kStepsAhead);
+    const int64_t groups_of_conv_group = blocks_.M / geometry_.group / blocks_.r;
+    for (size_t group = 0; group + 1 < blocks_.begin.size(); ++group) {
+      const int64_t conv_group = geometry_.group == 1 ? 0 : static_cast<int64_t>(group) / groups_of_conv_group;
+      const int64_t first_channel = conv_group * (geometry_.in_channels / geometry_.group);
+      for (int64_t step = blocks_.begin[group]; step < blocks_.begin[group + 1]; ++step) {
+        const Tap tap = tap_of(blocks_.columns[static_cast<size_t>(step)]);
+        const int64_t plane = std::lower_bound(planes_.begin(), planes_.end(), tap.plane) - planes_.begin();
+        offsets.push_back(static_cast<uint32_t>((first_channel + tap.channel) * layout.channel_size +
+                                                plane * layout.plane_size + tap.rows * layout.out_w));
+      }
+    }
+    offsets.resize(offsets.size() + kStepsAhead);
+    return offsets;
+  }
 
   void copy_input(const float* X, int64_t batch, int64_t in_h, int64_t in_w, const Layout& layout, float* workspace,
                   const Parallel& parallel) const {
     const int64_t channels = batch * geometry_.in_channels;
-    const size_t tasks = task_count(static_cast<double>(channels * layout.channel_size), kFloatsPerPadTask);
-    std::fill_n(workspace + channels * layout.channel_size, kernels_.lanes, 0.0f);  // read with the last pixels
+    const size_t tasks = task_count(static_cast<double>(channels * layout.channel_size), kFloatsPerCopyTask);
     parallel_for(parallel, tasks, [&](size_t task) {
       const int64_t end = part_begin(channels, task + 1, tasks);
       for (int64_t channel = part_begin(channels, task, tasks); channel < end; ++channel) {
         float* to = workspace + channel * layout.channel_size;
-        for (int64_t phase : phases_) {
-          // Every strides-th row and column of the padded input.
-          const int64_t stride_h = geometry_.strides[0], stride_w = geometry_.strides[1];
-          kernels_.copy_plane({X + channel * in_h * in_w, in_h, in_w, phase / stride_w - geometry_.pads[0],
-                               phase % stride_w - geometry_.pads[1], stride_h, stride_w, to, layout.plane_h,
-                               layout.pitch});
-          to += layout.plane_h * layout.pitch;
+        for (const Plane& plane : planes_) {
+          kernels_.copy_plane({X + channel * in_h * in_w, in_h, in_w, plane.row - geometry_.pads[0],
+                               plane.column - geometry_.pads[1], geometry_.strides[0], geometry_.strides[1], to,
+                               layout.out_h + reach_, layout.out_w});
+          to += layout.plane_size;
         }
       }
     });
@@ -214,9 +194,9 @@ class VectorConvPlan final : public ConvPlan {
   const SpmmKernel& spmm_;
   RowBlocks blocks_;
   ConvGeometry geometry_;
-  std::vector<int64_t> phases_;   // that some weight falls on, in order
-  int64_t reach_[2] = {0, 0};     // largest shift of a weight
-  mutable ShapeCache<Table> tables_;
+  std::vector<Plane> planes_;  // that some weight reads, in order
+  int64_t reach_ = 0;          // most rows down that a weight reads
+  mutable ShapeCache<std::vector<uint32_t>> offsets_;
 };
 
 }  // namespace

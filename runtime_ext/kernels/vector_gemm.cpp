@@ -25,12 +25,7 @@ class VectorGemmPlan final : public GemmPlan {
         streams_(matrix, gemv_kernel(kernels, matrix.r, matrix.c)),
         spmm_(spmm_kernel(kernels, matrix.r)),
         blocks_(matrix, spmm_.rows),
-        K_(matrix.K) {
-    for (int t = 0; t < spmm_.max_vectors; ++t) {
-      const auto pixel = static_cast<uint32_t>(t * kernels.lanes);
-      tile_[t] = {pixel, pixel, static_cast<uint16_t>((1u << kernels.lanes) - 1), static_cast<uint16_t>(kernels.lanes)};
-    }
-  }
+        K_(matrix.K) {}
 
   size_t workspace_bytes(int64_t N) const override {
     const auto K = static_cast<size_t>(K_);
@@ -103,8 +98,9 @@ class VectorGemmPlan final : public GemmPlan {
     transpose_x(X, N, panels, workspace, parallel);
     const auto offsets = offsets_.get({panels.pitch, 0}, [&] {
       std::vector<uint32_t> table;
-      table.reserve(blocks_.columns.size());
+      table.reserve(blocks_.columns.size() + kStepsAhead);
       for (uint32_t k : blocks_.columns) table.push_back(k * static_cast<uint32_t>(panels.pitch));
+      table.resize(table.size() + kStepsAhead);
       return table;
     });
     const SpmmGrid grid(blocks_, panels.count, static_cast<double>(panels.vectors * kernels_.lanes),
@@ -126,14 +122,11 @@ class VectorGemmPlan final : public GemmPlan {
       const int64_t k = part_begin(K_, task, tasks), columns = part_begin(K_, task + 1, tasks) - k;
       for (int64_t p = 0; p < panels.count; ++p) {
         const int64_t first = panels.first_vector(p) * kernels_.lanes;
-        const int64_t width = panels.first_vector(p + 1) * kernels_.lanes - first, rows = std::min(width, N - first);
+        const int64_t rows = std::min(panels.first_vector(p + 1) * kernels_.lanes, N) - first;
         float* panel = workspace + (p * K_ + k) * panels.pitch;
         TransposeCall call{X + first * K_ + k, rows, columns, K_, panel, panels.pitch, nullptr, no_limit.min,
                            no_limit.max};
         kernels_.transpose(call);
-        for (int64_t j = 0; rows < width && j < columns; ++j) {
-          std::fill_n(panel + j * panels.pitch + rows, width - rows, 0.0f);
-        }
       }
     });
   }
@@ -143,7 +136,8 @@ class VectorGemmPlan final : public GemmPlan {
     alignas(64) float product[kRowsAtOnce * kMaxVectors * kMaxLanes];
     const int64_t vectors = panels.first_vector(p + 1) - panels.first_vector(p);
     const int64_t first_n = panels.first_vector(p) * kernels_.lanes;
-    const int64_t width = vectors * kernels_.lanes, blocks_at_once = kRowsAtOnce / blocks_.rows;
+    const int64_t columns = std::min(vectors * kernels_.lanes, N - first_n);
+    const int64_t blocks_at_once = kRowsAtOnce / blocks_.rows;
     for (int64_t block = first_block; block < last_block; block += blocks_at_once) {
       const int64_t row = block * blocks_.rows;
       SpmmCall call{};
@@ -155,10 +149,9 @@ class VectorGemmPlan final : public GemmPlan {
       call.block_end = std::min(block + blocks_at_once, last_block);
       call.rows = blocks_.M - row;
       call.X = workspace + p * K_ * panels.pitch;
-      call.vectors = tile_;
-      call.n_vectors = vectors;
+      call.pixels = columns;
       call.Y = product;
-      call.ldy = width;
+      call.ldy = panels.pitch;
       call.bias = epilogue.bias != nullptr ? epilogue.bias + row : nullptr;
       call.min = no_limit.min;
       call.max = no_limit.max;
@@ -166,8 +159,8 @@ class VectorGemmPlan final : public GemmPlan {
       const int64_t at = first_n * blocks_.M + row;
       TransposeCall back{product,
                          std::min(kRowsAtOnce, std::min(last_block * blocks_.rows, blocks_.M) - row),
-                         std::min(width, N - first_n),
-                         width,
+                         columns,
+                         panels.pitch,
                          Y + at,
                          blocks_.M,
                          epilogue.residual != nullptr ? epilogue.residual + at : nullptr,
@@ -184,7 +177,6 @@ class VectorGemmPlan final : public GemmPlan {
   const SpmmKernel& spmm_;
   RowBlocks blocks_;
   int64_t K_;
-  PixelVector tile_[kMaxVectors];
   mutable ShapeCache<std::vector<uint32_t>> offsets_;
 };
 

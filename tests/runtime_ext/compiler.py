@@ -9,9 +9,13 @@ RUNTIME = Path(__file__).parents[2] / "runtime_ext"
 COMPILER = os.environ.get("CXX", "c++")
 
 #: By translation unit: what runtime_ext/kernels/CMakeLists.txt sets for each instruction set of this machine.
-ISA_FLAGS = {"avx2": ["-mavx2", "-mfma"]} if platform.machine() in ("x86_64", "AMD64") else {}
+_X86_FLAGS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"],
+}
+ISA_FLAGS = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else {}
 #: What it does not build on this machine.
-LEFT_OUT = {"avx2"} - set(ISA_FLAGS)
+LEFT_OUT = set(_X86_FLAGS) - set(ISA_FLAGS)
 
 
 def run(*command: str | Path) -> str:

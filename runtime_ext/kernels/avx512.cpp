@@ -1,0 +1,51 @@
+// The AVX-512 kernels. Compiled with those instructions enabled: nothing here may be called, and no inline
+// function of another header instantiated, without checking that the machine has them.
+#include "kernels/avx512.h"
+
+#include "kernels/generic_copy.h"
+#include "kernels/generic_gemv.h"
+#include "kernels/generic_peak.h"
+#include "kernels/generic_spmm.h"
+#include "kernels/generic_transpose.h"
+#include "kernels/simd_avx512.h"
+
+namespace scalpel {
+namespace {
+
+constexpr SpmmKernel kSpmm[] = {
+    {"spmm_8x3_avx512", 8, 3, spmm<Avx512, 8, 3>},
+    {"spmm_4x6_avx512", 4, 6, spmm<Avx512, 4, 6>},
+    {"spmm_2x6_avx512", 2, 6, spmm<Avx512, 2, 6>},
+    {"spmm_1x14_avx512", 1, 14, spmm<Avx512, 1, 14>},
+};
+
+constexpr GemvKernel kGemv[] = {
+    {"gemv_1x16_avx512", GemvLayout::kRowVectors, 16, 8, 6, gemv_row_vectors<Avx512, 8, uint16_t>,
+     gemv_row_vectors<Avx512, 8, uint32_t>},
+    {"gemv_16x1_avx512", GemvLayout::kColumnVectors, 16, 8, 3, gemv_column_vectors<Avx512, 8, uint16_t>,
+     gemv_column_vectors<Avx512, 8, uint32_t>},
+    {"gemv_1x8_avx512", GemvLayout::kRowVectors, 8, 8, 6, gemv_row_vectors<Avx2, 8, uint16_t>,
+     gemv_row_vectors<Avx2, 8, uint32_t>},
+    {"gemv_8x1_avx512", GemvLayout::kColumnVectors, 8, 8, 3, gemv_column_vectors<Avx2, 8, uint16_t>,
+     gemv_column_vectors<Avx2, 8, uint32_t>},
+    {"gemv_4x1_avx512", GemvLayout::kColumnVectors, 4, 8, 2, gemv_column_vectors<Avx2Half, 8, uint16_t>,
+     gemv_column_vectors<Avx2Half, 8, uint32_t>},
+    {"gemv_1x1_avx512", GemvLayout::kElements, 1, 16, 2, gemv_elements<Avx512, uint16_t>,
+     gemv_elements<Avx512, uint32_t>},
+};
+
+constexpr KernelSet kSet = {Isa::kAvx512,
+                            Avx512::kLanes,
+                            kSpmm,
+                            sizeof(kSpmm) / sizeof(*kSpmm),
+                            kGemv,
+                            sizeof(kGemv) / sizeof(*kGemv),
+                            transpose<Avx512>,
+                            copy_plane<Avx512>,
+                            multiply_add<Avx512>};
+
+}  // namespace
+
+const KernelSet& avx512_kernels() { return kSet; }
+
+}  // namespace scalpel
