@@ -424,6 +424,18 @@ def test_scan():
         }  # fmt: skip
 
 
+def test_a_scan_of_opset_8_keeps_what_it_touches():
+    """It has a batch axis, and another input in front."""
+    weights = {"Wt": dead(C, 3).T.copy(), "V": random(C, 4)}
+    text = """(float[1, 5, 3] X) => (float[1, 5, 4] Y) {
+        x = MatMul(X, Wt)
+        S = Scan<num_scan_inputs = 1, body = one (float[8] e) => (float[8] s) { s = Tanh(e) }>(, x)
+        Y = MatMul(S, V) }"""
+    left, why = shrink(model(text, weights, opset=8))
+    assert left == {"Wt": (3, C), "V": (C, 4)}
+    assert "before opset 9 it has a batch axis" in why["S"]
+
+
 # -- what stays ---------------------------------------------------------------------------------------------
 
 
