@@ -5,19 +5,18 @@ any more. Masks of which only ones are left go as well.
 
 The bodies of If, Loop and Scan are looked into like the rest of the graph.
 
-Where the target wants widths of a multiple (`Target.round_channels_to`), dead channels make up for what is
-missing (`scalpel_graph.channels.widths`); where it has sparse kernels, they stay if groups of zeros would
-fall apart without them (`scalpel_graph.passes.group_alignment`).
+Where the target wants widths of a multiple (`Target.round_channels_to`, `round_features_to`), dead channels
+make up for what is missing (`scalpel_graph.channels.widths`); where it has sparse kernels, they stay if
+groups of zeros would fall apart without them (`scalpel_graph.passes.group_alignment`).
 """
 
-from collections.abc import Callable
-
-import onnx_graphsurgeon as gs
+from collections.abc import Iterator, Mapping
 
 from scalpel_graph.bodies import close_bodies, open_bodies
 from scalpel_graph.channels.analysis import analyse
 from scalpel_graph.channels.explain import kept_channels
 from scalpel_graph.channels.liveness import decide
+from scalpel_graph.channels.producers import Producer, producers
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.shrink import drop_masks_of_ones, shrink
 from scalpel_graph.channels.substitute import substitute_constants
@@ -26,7 +25,7 @@ from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.clean_up import remove_dead
 from scalpel_graph.passes.group_alignment import keep_aligned
-from scalpel_graph.report import RemovedNodes
+from scalpel_graph.report import BeforeAfter, RemovedNodes
 
 
 class RemoveChannels(Pass):
@@ -44,7 +43,7 @@ class RemoveChannels(Pass):
             )
             return result
         open_bodies(graph)
-        before = _widths(graph)
+        before = producers(graph, context.dimensions)
         changed: dict[str, None] = {}
         while True:
             analysis = analyse(graph)
@@ -54,46 +53,48 @@ class RemoveChannels(Pass):
                 changed.update((label, None) for label in remove_dead(graph))
                 continue
             decision = decide(analysis)
-            rounded = round_up(analysis, decision, context.target.round_channels_to)
-            rounded = keep_aligned(graph, analysis, rounded, context)
-            forgetful = forget(graph, analysis, rounded)
+            dead = dead_outputs(analysis, decision)
+            round_up(analysis, decision, context.target)
+            keep_aligned(graph, analysis, decision, context)
+            forgetful = forget(graph, analysis, decision)
             if forgetful:
                 changed.update((node_label(node), None) for node in forgetful)
                 continue
-            if rounded.live.all():
+            if decision.live.all():
                 break
-            nodes = shrink(graph, analysis, rounded)
+            nodes = shrink(graph, analysis, decision)
             changed.update((node_label(node), None) for node in nodes)
-            graph.remove(*rounded.gone)
+            graph.remove(*decision.gone)
         for node in drop_masks_of_ones(graph):
             changed[node_label(node)] = None
         result.rewritten += changed
-        after, dead = _widths(graph), dead_outputs(analysis, decision)
+        after = producers(graph, context.dimensions) if changed else before
         close_bodies(graph, changed=bool(changed))
-        for label, reason in kept_channels(analysis, rounded):
+        for label, reason in kept_channels(analysis, decision):
             result.skip(label, reason)
-        for label, width in before.items():
-            left = after.get(label, width)
-            possible = left - dead.get(label, 0)
-            if possible != width:
-                context.removed_nodes.append(RemovedNodes(label, width, left, possible))
+        context.removed_nodes += _compared(before, after, dead)
         return result
 
 
-def _widths(graph: ModelGraph) -> dict[str, int]:
-    """Output channels of every layer with weights, by its label."""
-    widths = {}
-    for node in graph.nodes:
-        outputs = _OUTPUTS.get(node.op)
-        weight = graph.constant(node.inputs[1]) if outputs is not None else None
-        if outputs is not None and weight is not None and weight.ndim > 1:
-            widths[node_label(node)] = outputs(node, weight.shape)
-    return widths
+def _compared(
+    before: Mapping[str, Producer], after: Mapping[str, Producer], dead: Mapping[str, int]
+) -> Iterator[RemovedNodes]:
+    """The layers that make or read fewer channels, or could have made fewer.
 
-
-_OUTPUTS: dict[str, Callable[[gs.Node, tuple[int, ...]], int]] = {
-    "Conv": lambda node, shape: shape[0],
-    "ConvTranspose": lambda node, shape: shape[1] * int(node.attrs.get("group", 1)),
-    "Gemm": lambda node, shape: shape[0 if node.attrs.get("transB", 0) else 1],
-    "MatMul": lambda node, shape: shape[-1],
-}
+    Args:
+        before, after: by label, the layers; those that are missing after are gone.
+        dead: by label, the outputs of layers that stayed though nothing needs them.
+    """
+    nothing = Producer(0, 0, 0)
+    for label, old in before.items():
+        new = after.get(label, nothing)
+        possible = new.channels - dead.get(label, 0)
+        if new != old or possible != new.channels:
+            yield RemovedNodes(
+                name=label,
+                before=old.channels,
+                after=new.channels,
+                possible=possible,
+                parameters=BeforeAfter(old.parameters, new.parameters),
+                macs=BeforeAfter(old.macs, new.macs),
+            )

@@ -17,7 +17,7 @@ from scalpel_graph.passes.manager import PassManager, PassRecord
 from scalpel_graph.target import Target, load_target
 
 #: Every channel that can go goes: what widths the hardware likes has tests of its own.
-CPU = replace(load_target("cpu"), round_channels_to=1)
+CPU = replace(load_target("cpu"), round_channels_to=1, round_features_to=1)
 
 #: A machine on which dense operators are so slow that every sparse form that is smaller pays.
 EAGER = replace(

@@ -58,6 +58,8 @@ class MeanVarianceRule(Rule):
     ONNX Runtime adds no epsilon: it makes NaN of a constant channel, zeros included.
     """
 
+    fragile = True
+
     def describe(self) -> None:
         """Couples them."""
         x, y = self.axes(self.node.inputs[0]), self.axes(self.node.outputs[0])
@@ -69,6 +71,8 @@ class MeanVarianceRule(Rule):
 
 class LpNormRule(Rule):
     """LpNormalization: divides by a norm, to which zeros contribute nothing."""
+
+    fragile = True
 
     default_axis = -1
 

@@ -28,12 +28,18 @@ BROADCASTING = (
     "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
 )  # fmt: skip
 
+#: Those that have no finite result for some numbers.
+MAY_FAIL = (
+    "Acos", "Acosh", "Asin", "Atanh", "Cosh", "Div", "Exp", "Log", "Mod", "Pow", "Reciprocal", "Sinh", "Sqrt",
+)  # fmt: skip
+
 
 class ElementwiseRule(Rule):
     """Common part: couples the axes of the operands with those of the output."""
 
     def describe(self) -> None:
         """See the module's docstring."""
+        self.fragile = self.node.op in MAY_FAIL and not self._is_harmless()
         self.output = self.only_output()
         made = self.axes(self.output)
         self.made = made
@@ -47,6 +53,15 @@ class ElementwiseRule(Rule):
                     self.couple(axis, made[index])
             if all(axis is None or axis.size == 1 for _, (axis, _) in aligned):
                 self._describe_made_by_constants(index)
+
+    def _is_harmless(self) -> bool:
+        """Whether it divides by constants, or raises to constant powers, that suit every number."""
+        values = self.input_constant(1)
+        if values is None or self.node.op not in ("Div", "Pow"):
+            return False
+        if self.node.op == "Div":
+            return bool((values != 0).all())
+        return bool((values >= 0).all() and (values == np.rint(values)).all())
 
     def _operands(self) -> list[gs.Tensor]:
         return [tensor for tensor in self.node.inputs if tensor.name]

@@ -1,11 +1,15 @@
-"""Which slots something needs: everything else can go.
+"""Which slots something needs, and which stay: everything else can go.
 
-Backward from what must stay (`analysis.Pin`): a class with a live slot is live; a live output makes the
-inputs live that it is computed from, except for constants that its node can do without. What is dead in the
-end is not needed by anything that stays, cycles of classes that only need each other included.
+Backward from what must stay (`analysis.Pin`): a class with a needed slot is needed; a needed output makes the
+inputs needed that it is computed from, except for constants that its node can do without. What is not needed
+in the end is not needed by anything that stays, cycles of classes that only need each other included.
+
+Some of what nothing needs is *held* all the same: no axis may be empty, groups have to stay equally wide,
+hardware likes certain widths. Of a held slot it does not matter what it holds, as long as it is a finite
+number: readers multiply it by zero.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -15,51 +19,83 @@ from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 from scalpel_graph.graph import node_label
 
 
-@dataclass(frozen=True)
+def decide(analysis: Analysis) -> "Decision":
+    """Decides what stays: as little as possible, but for axes of which one slot has to."""
+    return Decision(analysis)
+
+
 class Decision:
-    """What stays.
+    """What stays: what is needed, and what is held.
 
     Attributes:
         live: ``[slots]``: which slots stay. No axis loses all of them but those that ``gone`` nodes make.
+        needed: ``[slots]``: which of them hold what they held before.
         gone: nodes that make nothing any more.
-        held: slots that nothing needs, but that a node cannot be without.
+        held: slots that nothing needs but that stay, and why.
     """
 
     live: BoolArray
+    needed: BoolArray
     gone: list[gs.Node]
-    held: list[Pin]
 
-
-def decide(analysis: Analysis) -> Decision:
-    """Decides what stays: as little as possible, but for axes of which one slot has to."""
-    return _Liveness(analysis).solve()
-
-
-class _Liveness:
     def __init__(self, analysis: Analysis) -> None:
+        """What has to stay, and nothing else."""
         self._analysis = analysis
         self._class_of = analysis.class_of
-        self._live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
+        count = analysis.slots.count
+        self._needed_class: BoolArray = np.zeros(count, dtype=np.bool_)
+        self._live_class: BoolArray = np.zeros(count, dtype=np.bool_)
         self._reads = [read for rule in reversed(analysis.rules) for read in rule.reads]
         self._outputs = [self._class_of[read.outputs] for read in self._reads]
-        self._held: list[Pin] = []
+        self._seen = [0] * len(self._reads)  # needed outputs when a read was last looked at
         self._rule_of = {id(rule.node): rule for rule in analysis.rules}
-        self._seen = [0] * len(self._reads)  # live outputs when a read was last looked at
+        self._fragile_class = self._fragile_classes()
+        self.held: list[Pin] = []
+        for pin in analysis.pins:
+            self._needed_class[self._class_of[pin.slots]] = True
+        self._spread()
+        self.hold(())
 
-    def solve(self) -> Decision:
-        for pin in self._analysis.pins:
-            self._revive(pin.slots)
+    def hold(self, wanted: Iterable[Pin]) -> bool:
+        """Keeps further slots, with everything that has to stay with them.
+
+        Args:
+            wanted: slots, the node that wants them, and why. Taken one by one: `stays` counts those before.
+
+        Returns:
+            whether any of them would have gone.
+        """
+        found = self._hold(wanted)
         while True:
-            self._spread()
             live = self._live_class[self._class_of]
             empty = self._empty(live)
             gone = self._gone(empty)
-            if not self._keep_one(empty, gone) and not self._keep_widths(live):
-                nodes = [rule.node for rule in self._analysis.rules if id(rule.node) in gone]
-                return Decision(live, nodes, self._held)
+            if not self._hold(self._first_slots(empty, gone)) and not self._hold(self._widths(live)):
+                break
+        self.live, self.needed = live, self._needed_class[self._class_of]
+        self.gone = [rule.node for rule in self._analysis.rules if id(rule.node) in gone]
+        return found
 
-    def _revive(self, slots: IntArray) -> None:
-        self._live_class[self._class_of[slots]] = True
+    def stays(self, slots: IntArray) -> BoolArray:
+        """Which of some slots stay, those included that are being held."""
+        return np.asarray(self._live_class[self._class_of[slots]])
+
+    def _hold(self, wanted: Iterable[Pin]) -> bool:
+        """Keeps slots and their classes; says whether any of them would have gone."""
+        found = False
+        for pin in wanted:
+            slots = pin.slots[~self.stays(pin.slots)]
+            if not len(slots):
+                continue
+            found = True
+            self.held.append(Pin(slots, pin.node, pin.reason))
+            classes = self._class_of[slots]
+            self._live_class[classes] = True
+            fragile = classes[self._fragile_class[classes]]
+            if len(fragile):
+                self._needed_class[fragile] = True
+                self._spread()
+        return found
 
     def _spread(self) -> None:
         """From outputs to inputs, against the order of the nodes, until nothing changes."""
@@ -68,12 +104,24 @@ class _Liveness:
         while changed:
             changed = False
             for number, read in enumerate(self._reads):
-                live = self._live_class[self._outputs[number]]
-                count = int(np.count_nonzero(live))
+                needed = self._needed_class[self._outputs[number]]
+                count = int(np.count_nonzero(needed))
                 if count > self._seen[number]:
                     self._seen[number] = count
-                    self._revive(read.required(live, constants))
+                    self._needed_class[self._class_of[read.required(needed, constants)]] = True
                     changed = True
+        self._live_class |= self._needed_class
+
+    def _fragile_classes(self) -> BoolArray:
+        """``[slots]``: classes with a slot that has to hold what it held."""
+        fragile: BoolArray = np.zeros(self._analysis.slots.count, dtype=np.bool_)
+        for rule in self._analysis.rules:
+            if rule.fragile:
+                for tensor in rule.node.outputs:
+                    for axis in self._analysis.slots.of(tensor) or ():
+                        if axis is not None:
+                            fragile[self._class_of[axis.slots]] = True
+        return fragile
 
     def _empty(self, live: BoolArray) -> list[Axis]:
         """The axes without a live slot."""
@@ -110,28 +158,16 @@ class _Liveness:
             return False
         return bool(rule.optional_along & axes[id(tensor)])
 
-    def _keep_one(self, empty: list[Axis], gone: set[int]) -> bool:
-        """Keeps the first slot of every axis that may not be empty; says whether there was one."""
-        kept = False
+    def _first_slots(self, empty: list[Axis], gone: set[int]) -> Iterable[Pin]:
+        """The first slot of every axis that may not be empty: axes that go together need one between them."""
         for axis in empty:
-            if id(axis.tensor.inputs[0]) in gone:
-                continue
-            kept = True
-            # Axes that go together need one slot between them.
-            if not self._live_class[self._class_of[axis.slots]].any():
-                self._hold(axis.slots[:1], axis.tensor.inputs[0], "a tensor cannot be without channels")
-        return kept
+            maker = axis.tensor.inputs[0]
+            if id(maker) not in gone and not self.stays(axis.slots).any():
+                yield Pin(axis.slots[:1], node_label(maker), "a tensor cannot be without channels")
 
-    def _keep_widths(self, live: BoolArray) -> bool:
-        """Keeps what rules ask for; says whether there was anything."""
-        kept = False
+    def _widths(self, live: BoolArray) -> Iterable[Pin]:
+        """What rules ask for."""
         for rule in self._analysis.rules:
             slots = rule.widths(live)
             if len(slots):
-                kept = True
-                self._hold(slots, rule.node, rule.why_held)
-        return kept
-
-    def _hold(self, slots: IntArray, node: gs.Node, reason: str) -> None:
-        self._held.append(Pin(slots, node_label(node), reason))
-        self._revive(slots)
+                yield Pin(slots, node_label(rule.node), rule.why_held)

@@ -153,7 +153,8 @@ class RecurrentRule(Rule):
 
 def _rows(values: Array) -> Array:
     """``[D, gates, H, I]`` as it is stored: ``[D, gates · H, I]``."""
-    return values.reshape(len(values), -1, values.shape[-1])
+    directions, gates, units, inputs = values.shape
+    return values.reshape(directions, gates * units, inputs)
 
 
 class LstmRule(RecurrentRule):

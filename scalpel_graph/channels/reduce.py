@@ -16,6 +16,7 @@ class ReduceRule(Rule):
     def describe(self) -> None:
         """See the module's docstring."""
         node = self.node
+        self.fragile = node.op in ("ReduceLogSum", "ReduceLogSumExp")
         axes, made = self.axes(node.inputs[0]), self.axes(node.outputs[0])
         rank = len(axes)
         reduced = {int(axis) % rank for axis in self._reduced(rank)}

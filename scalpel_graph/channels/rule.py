@@ -94,6 +94,8 @@ class Rule:
         reads: see `Read`.
         free: output slots that the node can leave out, and input slots that it does not look at.
         optional_along: axes along which an input may come to nothing, and is then left out.
+        fragile: whether outputs that stay though nothing needs them must hold what they held: with other
+            inputs they may not be finite, or its constants come from inputs that it cannot make up for.
         why_varied: for a person, why the node makes something that varies of a constant.
         why_held: for a person, why `widths` asks for slots.
         why_left: for a person, why slots stay that the rule does not name.
@@ -101,6 +103,7 @@ class Rule:
     """
 
     optional_along: frozenset[int] = frozenset()
+    fragile = False
     why_varied = "it combines them with others that vary"
     why_held = "its groups must stay equally wide"
     why_left = "it depends on all of them"
