@@ -39,7 +39,7 @@ KNOTS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
 #: more.
 _ZERO_AT_END = ("few_multiply_adds",)
 _ZERO_AT_START = ("large_input",)
-_SMOOTHNESS = 0.02
+_SMOOTHNESS = 0.05
 _REWEIGHTINGS = 4
 #: Relative error beyond which a sample loses weight.
 _TOLERATED = 0.1

@@ -17,7 +17,7 @@ def equations(count=200, noise=0.0, seed=0):
         amounts = {
             "work": Amount(10 ** rng.uniform(2, 6), 10 ** rng.uniform(0.5, 3.5)),
             "input": Amount(10 ** rng.uniform(2, 5)),
-            "idle": Amount(10 ** rng.uniform(0, 1)),
+            "idle": Amount(10 ** rng.uniform(2, 5)),
         }
         found.append(
             Equation(amounts, price_us({1: PRICES}, amounts, 1) * (1 + noise * rng.standard_normal()))
