@@ -229,7 +229,7 @@ def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
         "edge": Amount(macs * _edge_columns(work) / work.out_size[-1] if work.is_conv else 0.0),
         "input": Amount(work.inputs),
         "output": Amount(M * work.N),
-        "unrolled": Amount(K * work.N * work.group),
+        "unrolled": Amount(0.0 if _reads_in_place(work) else K * work.N * work.group),
         "weight": Amount(M * K, resident),
     }
 
@@ -325,6 +325,12 @@ def _groups(work: LayerWork, group_shape: GroupShape, density: float) -> int:
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
+
+
+def _reads_in_place(work: LayerWork) -> bool:
+    """Whether the input of a Conv is the matrix that it multiplies by, as it stands."""
+    strided = any(stride != 1 for stride in work.strides)
+    return prod(work.kernel) == 1 and not strided and not any(work.pads)
 
 
 def _edge_columns(work: LayerWork) -> int:

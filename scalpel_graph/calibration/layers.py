@@ -122,7 +122,13 @@ LAYERS: tuple[LayerShape, ...] = (
         conv(*shape, stride=2, padding=0)
         for shape in ((96, 160, 1, 56), (320, 640, 1, 14), (320, 768, 1, 28))
     ),
-    *(conv(*shape, group=group) for *shape, group in ((128, 128, 3, 14, 4), (96, 96, 3, 28, 2))),
+    *(conv(*shape) for shape in ((50, 58, 1, 28), (90, 150, 1, 14), (30, 30, 1, 56), (50, 50, 3, 14))),
+    *(
+        conv(*shape, group=group)
+        for *shape, group in (
+            (128, 128, 3, 14, 4), (96, 96, 3, 28, 2), (210, 60, 1, 14, 3), (120, 90, 1, 28, 3),
+        )
+    ),
     *(conv(*shape, spatial=1) for shape in ((64, 128, 5, 200), (256, 256, 3, 100), (384, 192, 1, 64))),
     *(
         gemm(*shape)

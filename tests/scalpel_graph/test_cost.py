@@ -143,6 +143,15 @@ def test_vectors_are_whole_and_input_is_copied_for_each_column_of_a_kernel(layer
         assert (amounts["strided"].count > 0) == (layer.work.strides[0] > 1)
 
 
+def test_only_what_is_not_a_matrix_yet_is_unrolled():
+    def unrolled(layer):
+        return cost.dense_amounts(layer.work, 16)["unrolled"].count
+
+    assert unrolled(calibration.conv(32, 32, 3, 8, group=4)) == 32 * 9 * 64
+    assert unrolled(calibration.conv(24, 48, 1, 8, group=3)) == 0
+    assert unrolled(calibration.conv(24, 48, 1, 8, group=3, stride=2, padding=0)) == 24 * 16
+
+
 def test_columns_at_the_edge_are_counted():
     work = calibration.conv(16, 16, 3, 7).work
     assert cost.dense_amounts(work, 16)["edge"].count == pytest.approx(work.macs * 2 / 7)
