@@ -128,7 +128,13 @@ def measure(path: Path, runs: int) -> Result:
         RemoveChannels().run(graph, context)
         seconds.append(time.perf_counter() - start)
     used = _peak() - base
-    return Result(len(model.graph.node), model_bytes, min(seconds), len(context.removed_nodes), used)
+    return Result(
+        len(model.graph.node),
+        model_bytes,
+        min(seconds),
+        sum(layer.after < layer.before for layer in context.removed_nodes),
+        used,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
