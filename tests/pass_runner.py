@@ -113,7 +113,7 @@ def runs(proto: ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> 
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.enable_mem_reuse = False  # it takes some sizes for equal that are not, and then fails
-    # With all of them, ONNX Runtime 1.32 does not survive some float16 networks, as they were and as they are.
+    # With all of them, ONNX Runtime 1.32 does not survive some float16 networks, also as they were.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
