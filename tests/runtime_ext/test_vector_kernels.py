@@ -172,6 +172,19 @@ def test_pointwise_conv_of_any_number_of_pixels(isa, group_shape):
         )
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", [(1, 1), (4, 1), (8, 1)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 3)])
+def test_conv_of_more_input_than_the_second_cache_holds(isa, group_shape, strides):
+    rng = np.random.default_rng(12)
+    case = ConvCase(strides, (1, 2, 1, 0), (1, 1))
+    W = sparse_weights(rng, 10, 48 * 9, group_shape, 0.2).reshape(10, 48, 3, 3)
+    X = normal(rng, 2, 48, 61, 67)
+    compare_conv(isa, W, group_shape, case, X, epilogue_choice=EPILOGUES[-1], rng=rng)
+    kernel = conv_kernel(W, group_shape, case, isa)
+    np.testing.assert_array_equal(kernel.run(X, threads=3), kernel.run(X, threads=1))
+
+
 GEOMETRIES = [
     ConvCase(strides, pads, dilations)
     for strides, pads, dilations in itertools.product(
