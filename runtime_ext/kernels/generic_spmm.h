@@ -14,6 +14,9 @@ namespace {
 
 constexpr float kNoBias[16] = {};
 
+// How many steps ahead weights and offsets are fetched: they come in order, but from a cache far away.
+constexpr int64_t kWeightStepsAhead = 128;
+
 // `Rows` of the `BlockRows` rows of a row block, times `Vectors` vectors of pixels from `pixel` on; of the last one
 // only `tail` pixels, unless it is Whole.
 template <typename Simd, int BlockRows, int Rows, int Vectors, bool Whole>
@@ -45,6 +48,8 @@ void multiply_tile(const SpmmCall& call, int64_t pixel, int tail, const float* w
       const size_t ahead = offsets[step + kStepsAhead];
 #pragma GCC unroll 16
       for (int t = 0; t < Vectors; t += kVectorsPerLine) __builtin_prefetch(source + ahead + t * kLanes);
+      __builtin_prefetch(w + kWeightStepsAhead * BlockRows);
+      __builtin_prefetch(offsets + step + kWeightStepsAhead);
     }
     Vector x[Vectors];
 #pragma GCC unroll 16
