@@ -48,8 +48,6 @@ void multiply_tile(const SpmmCall& call, int64_t pixel, int tail, const float* w
       const size_t ahead = offsets[step + kStepsAhead];
 #pragma GCC unroll 16
       for (int t = 0; t < Vectors; t += kVectorsPerLine) __builtin_prefetch(source + ahead + t * kLanes);
-      __builtin_prefetch(w + kWeightStepsAhead * BlockRows);
-      __builtin_prefetch(offsets + step + kWeightStepsAhead);
     }
     Vector x[Vectors];
 #pragma GCC unroll 16
@@ -68,6 +66,8 @@ void multiply_tile(const SpmmCall& call, int64_t pixel, int tail, const float* w
   for (; step + kSteps <= steps; step += kSteps) {
 #pragma GCC unroll 16
     for (int u = 0; u < kSteps; ++u) take_step(partial[u], step + u, weights + u * BlockRows);
+    __builtin_prefetch(weights + kWeightStepsAhead * BlockRows);
+    __builtin_prefetch(offsets + step + kWeightStepsAhead);
     weights += kSteps * BlockRows;
   }
   if constexpr (kSteps > 1) {

@@ -1,7 +1,7 @@
 // Conv on vector kernels, without im2col: the input is copied once into planes, one for each column of the kernel and
 // each remainder of its rows by the stride, with padding, at the width of the output. In a plane the inputs of all
 // outputs for a weight follow each other, so that each weight is one offset into the planes and the convolution is
-// SpMM over a table of offsets. The input of a pointwise convolution is read in place.
+// SpMM over a table of offsets. The input of a pointwise convolution is read in place, unless it pays to align it.
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
@@ -119,13 +119,17 @@ class VectorConvPlan final : public ConvPlan {
     return {k / (kernel_h * kernel_w), {y % stride, x}, y / stride};
   }
 
+  // Whether a row block is so low that it loads activations about as fast as it can. Those had better be aligned: a
+  // vector that lies in two cache lines counts as two loads.
+  bool bound_by_loads() const { return spmm_.rows < 4; }
+
   // Vectors of pixels that a row block passes over before the next one does: as many whole tiles as keep the input
-  // they read in the second cache.
+  // they read in the second cache, or in the first one where few rows share what is read.
   int64_t panel_vectors() const {
-    constexpr int64_t kPanelFloats = 32768;
+    const int64_t panel_floats = bound_by_loads() ? 8192 : 32768;
     const int64_t planes = geometry_.in_channels / geometry_.group * static_cast<int64_t>(planes_.size());
     const int64_t tile = kernels_.lanes * spmm_.max_vectors;
-    return std::max<int64_t>(kPanelFloats / std::max<int64_t>(planes, 1) / tile, 1) * spmm_.max_vectors;
+    return std::max<int64_t>(panel_floats / std::max<int64_t>(planes, 1) / tile, 1) * spmm_.max_vectors;
   }
 
   // The input of one size as the kernels see it.
@@ -134,7 +138,9 @@ class VectorConvPlan final : public ConvPlan {
       const ConvGeometry& geometry = plan.geometry_;
       scalpel::output_size(geometry, in_h, in_w, &out_h, &out_w);
       const bool unpadded = std::all_of(geometry.pads, geometry.pads + 4, [](int64_t pad) { return pad == 0; });
-      copied = !unpadded || geometry.strides[0] != 1 || geometry.strides[1] != 1 || out_w != in_w;
+      const bool aligned = in_h * in_w % plan.kernels_.lanes == 0;
+      copied = !unpadded || geometry.strides[0] != 1 || geometry.strides[1] != 1 || out_w != in_w ||
+               (!aligned && plan.bound_by_loads());
       if (!copied) {
         channel_size = in_h * in_w;
         return;
