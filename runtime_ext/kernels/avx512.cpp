@@ -3,6 +3,7 @@
 #include "kernels/avx512.h"
 
 #include "kernels/generic_copy.h"
+#include "kernels/generic_depthwise.h"
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
@@ -34,12 +35,21 @@ constexpr GemvKernel kGemv[] = {
      gemv_elements<Avx512, uint32_t>},
 };
 
+constexpr DepthwiseKernel kDepthwise[] = {
+    {"depthwise_3x3_avx512", 3, 1, depthwise<Avx512, 3, 1>},
+    {"depthwise_3x3/2_avx512", 3, 2, depthwise<Avx512, 3, 2>},
+    {"depthwise_5x5_avx512", 5, 1, depthwise<Avx512, 5, 1>},
+    {"depthwise_5x5/2_avx512", 5, 2, depthwise<Avx512, 5, 2>},
+};
+
 constexpr KernelSet kSet = {Isa::kAvx512,
                             Avx512::kLanes,
                             kSpmm,
                             sizeof(kSpmm) / sizeof(*kSpmm),
                             kGemv,
                             sizeof(kGemv) / sizeof(*kGemv),
+                            kDepthwise,
+                            sizeof(kDepthwise) / sizeof(*kDepthwise),
                             transpose<Avx512>,
                             copy_plane<Avx512>,
                             multiply_add<Avx512>};
