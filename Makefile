@@ -28,7 +28,7 @@ test: $(VENV)/installed build/types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	cd build/types && ../../$(RUN) mypy --config-file ../../pyproject.toml -p scalpel_graph -p models -p benchmarks
-	$(RUN) pytest
+	$(RUN) pytest -n auto --dist worksteal
 
 clean:
 	rm -rf $(VENV) build $(DEMO)

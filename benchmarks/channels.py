@@ -6,7 +6,9 @@ the model and the shape inference that passes rely on are not part of the second
 """
 
 import argparse
+import gc
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -121,6 +123,7 @@ def measure(path: Path, runs: int) -> Result:
     for _ in range(runs):
         graph, context = ModelGraph(model), PassContext(_TARGET)
         graph.infer()
+        gc.collect()  # of what former runs left
         start = time.perf_counter()
         RemoveChannels().run(graph, context)
         seconds.append(time.perf_counter() - start)
@@ -147,6 +150,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(json.dumps(asdict(measure(Path(options.measure), options.runs))))
         return 0
     names = ["resnet-50", *(f"generated:{nodes}" for nodes in NODES), f"large:{options.gigabytes}"]
+    seconds: dict[str, float] = {}
     table = Table("model", "nodes", "weights", "seconds", "layers narrower", "peak memory", "over weights")
     for name in names:
         runs = "1" if name.startswith("large") else str(options.runs)
@@ -163,7 +167,15 @@ def _run(arguments: Sequence[str]) -> int:
             formatting.size(result.used_bytes),
             f"{result.used_bytes / result.model_bytes:.2f}",
         )
-    console.output_console().print(table)
+        seconds[name] = result.seconds
+    out = console.output_console()
+    out.print(table)
+    least, most = NODES[0], NODES[-1]
+    ratio = seconds[f"generated:{most}"] / seconds[f"generated:{least}"]
+    out.print(
+        f"From {least:,} to {most:,} nodes the time grows {ratio:.1f} times, as their number to the power of"
+        f" {math.log(ratio) / math.log(most / least):.2f}."
+    )
     return 0
 
 

@@ -21,7 +21,7 @@ from models.mlp import mlp
 from models.mobilenet import mobilenet_v1
 from models.nin import nin
 from models.resnet import resnet50
-from models.shufflenet import shufflenet_v2
+from models.shufflenet import shufflenet_v1, shufflenet_v2
 from models.tagger import lstm_tagger
 from models.unet import unet
 from models.vit import vit
@@ -75,6 +75,9 @@ NETWORKS: dict[str, Network] = {
     ),
     "efficientnet-b0": Network(
         "EfficientNet-B0, ImageNet", efficientnet_b0, (1, 3, 224, 224), ("*.expand", "*.project", "conv2")
+    ),
+    "shufflenet-v1": Network(
+        "ShuffleNet with 3 groups, ImageNet", shufflenet_v1, (1, 3, 224, 224), ("*.conv1", "*.conv2")
     ),
     "shufflenet-v2": Network(
         "ShuffleNetV2, ImageNet", shufflenet_v2, (1, 3, 224, 224), ("*.conv1", "*.conv2", "*.conv", "conv5")

@@ -25,7 +25,8 @@ def yolo(
         opset: of the model.
         width: channels of the first layer.
         widths: output channels that differ from what follows from ``width``: of ``stem``, ``stage{i}.down``,
-            and of the blocks, each ``NAME.half`` (of both halves), ``NAME.inner`` and ``NAME.out``.
+            and of the blocks, each ``NAME.first`` and ``NAME.second`` (the halves), ``NAME.inner``,
+            ``NAME.out``, and, but for stages, ``NAME.last`` (joined to the halves).
         image: height and width of the input ``[batch, 3, image, image]``, a multiple of 32.
         outputs: channels of each head's output ``[batch, outputs, image / 16 or 32, ...]``.
     """
@@ -36,17 +37,17 @@ def yolo(
 
     def block(x: str, name: str, channels: int, usual: int, *, adds: bool) -> tuple[str, int]:
         """Cross-stage partial block: the second half goes through a bottleneck, and all are joined again."""
-        half, inner = channels_of(f"{name}.half", usual // 2), channels_of(f"{name}.inner", usual // 2)
+        one, two, inner = (channels_of(f"{name}.{part}", usual // 2) for part in ("first", "second", "inner"))
+        last = two if adds else channels_of(f"{name}.last", usual // 2)
         out = channels_of(f"{name}.out", usual)
-        y = conv(x, f"{name}.conv1", channels, 2 * half, kernel=1)
-        first, second = g.split(y, f"{name}.split", [half, half])
-        z = conv(
-            conv(second, f"{name}.inner1", half, inner, kernel=3), f"{name}.inner2", inner, half, kernel=3
-        )
+        y = conv(x, f"{name}.conv1", channels, one + two, kernel=1)
+        first, second = g.split(y, f"{name}.split", [one, two])
+        z = conv(second, f"{name}.inner1", two, inner, kernel=3)
+        z = conv(z, f"{name}.inner2", inner, last, kernel=3)
         if adds:
             z = g.node("Add", f"{name}.add", [second, z])
         y = g.node("Concat", f"{name}.concat", [first, second, z], axis=1)
-        return conv(y, f"{name}.conv2", 3 * half, out, kernel=1), out
+        return conv(y, f"{name}.conv2", one + two + last, out, kernel=1), out
 
     channels = channels_of("stem", width)
     x = conv(g.input("input", [BATCH, 3, image, image]), "stem", 3, channels, kernel=3, stride=2)

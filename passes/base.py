@@ -47,7 +47,7 @@ class PassContext:
         threads: intra-op threads the model will run on.
         dimensions: sizes to assume for symbolic dimensions (1 where a symbol is missing).
         layers: one entry for each layer that a choice was made about.
-        removed_nodes: the layers that got narrower, or could have.
+        removed_nodes: the layers that lost channels or inputs, or could have.
     """
 
     target: Target

@@ -1,8 +1,8 @@
 """Takes out what does nothing.
 
 - Nodes that hand on their input: ``Identity``; ``Dropout`` in inference; ``Cast`` to the type it has
-  already; ``Transpose`` that keeps the order; ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean`` of one tensor;
-  ``Pad`` by nothing. Whatever read ``f(x) = x`` reads ``x``.
+  already; ``Transpose`` that keeps the order; ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean`` of one tensor,
+  ``Split`` into one; ``Pad`` by nothing. Whatever read ``f(x) = x`` reads ``x``.
 - Nodes whose results nobody reads. Operators of unknown domains stay: they may do something beside.
 - Initializers that nothing reads.
 
@@ -60,6 +60,8 @@ def _hands_on_its_input(graph: ModelGraph, node: gs.Node) -> bool:
         return _is_inference_dropout(graph, node)
     if is_standard(node, "Concat", "Sum", "Max", "Min", "Mean"):
         return len(node.inputs) == 1
+    if is_standard(node, "Split"):
+        return len(node.outputs) == 1
     if is_standard(node, "Cast"):
         return bool(graph.type(node.inputs[0]) == node.attrs.get("to"))
     if is_standard(node, "Transpose"):

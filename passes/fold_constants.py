@@ -1,7 +1,8 @@
 """Computes once what does not depend on any input.
 
 ``Constant`` nodes become initializers, and every other node whose inputs are all constants is replaced by its
-value: ``f(c) = v``, where ONNX Runtime itself computes ``v``, with its graph optimizations off.
+value: ``f(c) = v``, where ONNX Runtime itself computes ``v``, with its graph optimizations off. Sizes that
+are known, picked by ``Gather`` from the ``Shape`` of a tensor, are constants too.
 
 Left alone, so that nothing changes but the time it takes:
 
@@ -49,6 +50,7 @@ class FoldConstants(Pass):
         """See the module's docstring."""
         result = PassResult()
         constants_to_initializers(graph, result)
+        _sizes_to_initializers(graph, result)
         foldable = _foldable(graph, result)
         for node, values in _evaluate(graph, foldable, result):
             label = node_label(node)
@@ -67,6 +69,26 @@ def constants_to_initializers(graph: ModelGraph, result: PassResult) -> None:
         elif not graph.is_output(node.outputs[0]):
             result.rewritten.append(node_label(node))
             _replace(graph, node, {node.outputs[0].name: constant})
+
+
+def _sizes_to_initializers(graph: ModelGraph, result: PassResult) -> None:
+    """Replaces what picks sizes that are known from the Shape of a tensor."""
+    for node in [node for node in graph.nodes if is_standard(node, "Gather")]:
+        maker = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
+        indices = graph.constant(node.inputs[1])
+        if maker is None or indices is None or not is_standard(maker, "Shape"):
+            continue
+        shape = graph.shape(maker.inputs[0])
+        if shape is None or graph.is_output(node.outputs[0]):
+            continue
+        sizes = shape[maker.attrs.get("start", 0) : maker.attrs.get("end", len(shape))]
+        if any(not -len(sizes) <= index < len(sizes) for index in indices.reshape(-1)):
+            continue
+        picked = [sizes[index] for index in indices.reshape(-1)]
+        if all(isinstance(size, int) for size in picked):
+            result.rewritten.append(node_label(node))
+            values = np.array(picked, dtype=np.int64).reshape(indices.shape)
+            _replace(graph, node, {node.outputs[0].name: gs.Constant(node.outputs[0].name, values)})
 
 
 @dataclass(frozen=True)

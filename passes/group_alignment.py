@@ -6,6 +6,7 @@ gone. So, on a target with sparse kernels, a layer keeps its dead inputs, or its
 cost model predicts it to be slower without them.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -30,56 +31,52 @@ _REASON = "without them its groups of zeros would fall apart"
 _TOLERANCE = 1.01
 
 
-def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, context: PassContext) -> Decision:
-    """Keeps the dead slots of layers that would be slower without them.
+def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, context: PassContext) -> None:
+    """Holds the dead slots of layers that would be slower without them.
 
     Args:
         graph: what ``analysis`` is of.
         analysis: the facts.
-        decision: what has to stay.
+        decision: what has to stay; is changed.
         context: whose target and sizes the cost model is asked about.
-
-    Returns:
-        the decision, with further slots live and held.
     """
     target = context.target
     if not isinstance(target, CpuTarget) or decision.live.all():
-        return decision
+        return
     time = partial(_time, target=target, threads=context.threads)
     layers = _layers(graph, analysis, context)
-    class_of = analysis.class_of
-    live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
-    live_class[class_of[decision.live]] = True
-    held: list[Pin] = []
     before: dict[int, float] = {}
-    changed = True
-    while changed:
-        changed = False
-        live = live_class[class_of]
-        for rule, layer in layers:
-            inputs, outputs = live[rule.x.slots], live[rule.y.slots]
-            if (inputs.all() and outputs.all()) or not (inputs.any() and outputs.any()):
-                continue
-            if id(layer.node) not in before:
-                before[id(layer.node)] = time(layer, None, None)
-            most = _TOLERANCE * before[id(layer.node)]
-            if time(layer, inputs, outputs) <= most:
-                continue
-            slots = rule.x.slots[~inputs]
-            if not len(slots) or time(layer, None, outputs) > most:
-                slots = np.concatenate([slots, rule.y.slots[~outputs]])
-            live_class[class_of[slots]] = True
-            held.append(
-                Pin(slots, node_label(layer.node), "without them its groups of zeros would fall apart")
-            )
-            changed = True
-            live = live_class[class_of]
-        for other in analysis.rules:
-            slots = other.widths(live_class[class_of])
-            if len(slots):
-                live_class[class_of[slots]] = True
-                changed = True
-    return replace(decision, live=live_class[class_of], held=[*decision.held, *held])
+    while decision.hold(_falling_apart(layers, decision, time, before)):
+        pass
+
+
+def _falling_apart(
+    layers: list[tuple[_LayerRule, Layer]],
+    decision: Decision,
+    time: Callable[[Layer, BoolArray | None, BoolArray | None], float],
+    before: dict[int, float],
+) -> Iterator[Pin]:
+    """The dead inputs, or those and the dead outputs, of layers that would be slower without them.
+
+    Args:
+        layers: which to look at.
+        decision: what stays so far.
+        time: of a layer with some of its inputs and outputs.
+        before: of layers with all of them, by `id` of the node; is filled in.
+    """
+    for rule, layer in layers:
+        inputs, outputs = decision.stays(rule.x.slots), decision.stays(rule.y.slots)
+        if (inputs.all() and outputs.all()) or not (inputs.any() and outputs.any()):
+            continue
+        if id(layer.node) not in before:
+            before[id(layer.node)] = time(layer, None, None)
+        most = _TOLERANCE * before[id(layer.node)]
+        if time(layer, inputs, outputs) <= most:
+            continue
+        slots = rule.x.slots[~inputs]
+        if not len(slots) or time(layer, None, outputs) > most:
+            slots = np.concatenate([slots, rule.y.slots[~outputs]])
+        yield Pin(slots, node_label(layer.node), _REASON)
 
 
 def _layers(graph: ModelGraph, analysis: Analysis, context: PassContext) -> list[tuple[_LayerRule, Layer]]:

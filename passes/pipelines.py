@@ -7,6 +7,7 @@ Facts that the order rests on:
 - biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
   choice of sparse layers, since it scales weights;
 - channels go after that, when their constants end in one bias, and before layers are chosen by their size;
+- on a CPU, LRN is expanded before that: channels between others can then go;
 - on a GPU that is all: what is left stays dense;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
@@ -14,6 +15,7 @@ Facts that the order rests on:
 
 from scalpel_graph.passes.base import Pass
 from scalpel_graph.passes.clean_up import CleanUp
+from scalpel_graph.passes.expand_lrn import ExpandLrn
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
@@ -41,7 +43,7 @@ def list_passes() -> list[Pass]:
 
 
 def _narrow() -> list[Pass]:
-    """What every kind of target begins with."""
+    """What every kind of target has in common."""
     return [
         FoldConstants(),
         FoldShapes(),
@@ -54,6 +56,7 @@ def _narrow() -> list[Pass]:
 
 def _cpu() -> list[Pass]:
     return [
+        ExpandLrn(),
         *_narrow(),
         RaiseOpset(),
         SubstituteGroupCsr(),

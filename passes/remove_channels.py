@@ -3,27 +3,27 @@
 The analysis, its rules and its notion of exact are in `scalpel_graph.channels`. Repeated until nothing goes
 any more. Masks of which only ones are left go as well.
 
-Where the target wants widths of a multiple (`Target.round_channels_to`), dead channels make up for what is
-missing (`scalpel_graph.channels.widths`); where it has sparse kernels, they stay if groups of zeros would
-fall apart without them (`scalpel_graph.passes.group_alignment`).
+Where the target wants widths of a multiple (`Target.round_channels_to`, `round_features_to`), dead channels
+make up for what is missing (`scalpel_graph.channels.widths`); where it has sparse kernels, they stay if
+groups of zeros would fall apart without them (`scalpel_graph.passes.group_alignment`).
 """
 
-from collections.abc import Callable
-
-import onnx_graphsurgeon as gs
+from collections.abc import Iterator, Mapping
 
 from scalpel_graph.channels.analysis import analyse
 from scalpel_graph.channels.explain import kept_channels
 from scalpel_graph.channels.liveness import decide
+from scalpel_graph.channels.producers import Producer, producers
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.shrink import drop_masks_of_ones, shrink
+from scalpel_graph.channels.shuffle import Shuffles
 from scalpel_graph.channels.substitute import substitute_constants
 from scalpel_graph.channels.widths import dead_outputs, forget, round_up
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.clean_up import remove_dead
 from scalpel_graph.passes.group_alignment import keep_aligned
-from scalpel_graph.report import RemovedNodes
+from scalpel_graph.report import BeforeAfter, RemovedNodes
 
 
 class RemoveChannels(Pass):
@@ -40,7 +40,8 @@ class RemoveChannels(Pass):
                 graph.name, f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}"
             )
             return result
-        before = _widths(graph)
+        before = producers(graph, context.dimensions)
+        shuffles = Shuffles(graph)
         changed: dict[str, None] = {}
         while True:
             analysis = analyse(graph)
@@ -50,45 +51,50 @@ class RemoveChannels(Pass):
                 changed.update((label, None) for label in remove_dead(graph))
                 continue
             decision = decide(analysis)
-            rounded = round_up(analysis, decision, context.target.round_channels_to)
-            rounded = keep_aligned(graph, analysis, rounded, context)
-            forgetful = forget(graph, analysis, rounded)
+            dead = dead_outputs(analysis, decision)
+            round_up(analysis, decision, context.target)
+            keep_aligned(graph, analysis, decision, context)
+            forgetful = forget(graph, analysis, decision)
             if forgetful:
                 changed.update((node_label(node), None) for node in forgetful)
                 continue
-            if rounded.live.all():
-                break
-            nodes = shrink(graph, analysis, rounded)
+            if decision.live.all():
+                dropped = drop_masks_of_ones(graph)
+                if not dropped:
+                    break
+                changed.update((node_label(node), None) for node in dropped)
+                continue
+            nodes = shrink(graph, analysis, decision)
             changed.update((node_label(node), None) for node in nodes)
-            graph.remove(*rounded.gone)
-        for node in drop_masks_of_ones(graph):
-            changed[node_label(node)] = None
+            graph.remove(*decision.gone)
+        shuffles.restore()
         result.rewritten += changed
-        for label, reason in kept_channels(analysis, rounded):
+        for label, reason in kept_channels(analysis, decision):
             result.skip(label, reason)
-        after, dead = _widths(graph), dead_outputs(analysis, decision)
-        for label, width in before.items():
-            left = after.get(label, width)
-            possible = left - dead.get(label, 0)
-            if possible != width:
-                context.removed_nodes.append(RemovedNodes(label, width, left, possible))
+        after = producers(graph, context.dimensions) if changed else before
+        context.removed_nodes += _compared(before, after, dead)
         return result
 
 
-def _widths(graph: ModelGraph) -> dict[str, int]:
-    """Output channels of every layer with weights, by its label."""
-    widths = {}
-    for node in graph.nodes:
-        outputs = _OUTPUTS.get(node.op)
-        weight = graph.constant(node.inputs[1]) if outputs is not None else None
-        if outputs is not None and weight is not None and weight.ndim > 1:
-            widths[node_label(node)] = outputs(node, weight.shape)
-    return widths
+def _compared(
+    before: Mapping[str, Producer], after: Mapping[str, Producer], dead: Mapping[str, int]
+) -> Iterator[RemovedNodes]:
+    """The layers that make or read fewer channels, or could have made fewer.
 
-
-_OUTPUTS: dict[str, Callable[[gs.Node, tuple[int, ...]], int]] = {
-    "Conv": lambda node, shape: shape[0],
-    "ConvTranspose": lambda node, shape: shape[1] * int(node.attrs.get("group", 1)),
-    "Gemm": lambda node, shape: shape[0 if node.attrs.get("transB", 0) else 1],
-    "MatMul": lambda node, shape: shape[-1],
-}
+    Args:
+        before, after: by label, the layers; those that are missing after are gone.
+        dead: by label, the outputs of layers that stayed though nothing needs them.
+    """
+    nothing = Producer(0, 0, 0)
+    for label, old in before.items():
+        new = after.get(label, nothing)
+        possible = new.channels - dead.get(label, 0)
+        if new != old or possible != new.channels:
+            yield RemovedNodes(
+                name=label,
+                before=old.channels,
+                after=new.channels,
+                possible=possible,
+                parameters=BeforeAfter(old.parameters, new.parameters),
+                macs=BeforeAfter(old.macs, new.macs),
+            )

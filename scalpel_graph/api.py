@@ -4,6 +4,7 @@ The only module that knows the passes.
 """
 
 import dataclasses
+import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ def optimize(
     manager = PassManager(pipelines.pipeline_for(profile), skip=skip_passes, on_pass=tell_pass)
     try:
         optimized, runs_of_passes = _rewrite(source.proto, manager, context)
+        # Nodes and tensors refer to each other, so the weights that passes made would still be there.
+        gc.collect()
         if optimized is None:
             outcome = _unchanged("no pass found anything to change")
         elif check:

@@ -12,8 +12,9 @@ Rules for passes:
 - `gs.Graph.cleanup`, `fold_constants` and `toposort` are not used: they do not know what subgraphs read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from scalpel_graph import ops
+from scalpel_graph.assumed_sizes import shapes_with
 from scalpel_graph.errors import GraphError
+from scalpel_graph.external_data import payload_bytes
 from scalpel_graph.group_csr import Array
 
 Shape = tuple[int | str | None, ...]
@@ -112,6 +115,8 @@ class ModelGraph:
         inputs = {value.name for value in proto.graph.input}
         self._overridable = inputs & set(self._initializers) if proto.ir_version >= 4 else set()
         self.gs = self._import()
+        self._edited: bool
+        self.arrange(list(self.gs.nodes))
         read = {name for node in proto.graph.node for name in node.input}
         self._unused = set(self._initializers) - read - self._outputs - self._read_by_subgraphs
 
@@ -119,7 +124,10 @@ class ModelGraph:
 
     @property
     def nodes(self) -> list[gs.Node]:
-        """The nodes of the main graph, in topological order."""
+        """The nodes of the main graph, in topological order. Not to be edited: see the methods below."""
+        if self._edited:
+            self.gs.nodes[:] = chain.from_iterable(self._places)
+            self._edited = False
         return self.gs.nodes  # type: ignore[no-any-return]
 
     @property
@@ -178,26 +186,13 @@ class ModelGraph:
             dimensions: a size for each symbol; 1 for those missing and for dimensions without a name.
         """
         model = self.to_proto(weights=False)
-        for value in model.graph.input:
-            for dim in value.type.tensor_type.shape.dim:
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = dimensions.get(dim.dim_param, 1)
         # What the model states of other tensors is symbolic; inference must not keep it in the way.
         del model.graph.value_info[:]
         made = {name for node in model.graph.node for name in node.output}
         for value in model.graph.output:
             if value.name in made:
                 value.type.tensor_type.ClearField("shape")
-        try:
-            model = shape_inference.infer_shapes(model, data_prop=True)
-        except Exception:
-            return {}
-        shapes = {}
-        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
-            shape = _shape(value.type)
-            if shape is not None and all(isinstance(dim, int) for dim in shape):
-                shapes[value.name] = tuple(int(dim) for dim in shape)  # type: ignore[arg-type]
-        return shapes
+        return shapes_with(model, dimensions)
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether a tensor is an output of the model."""
@@ -245,6 +240,9 @@ class ModelGraph:
         alone = len(old.outputs) == 1 and not self.is_pinned(old) and self.shape(old) == np.shape(values)
         name = old.name if alone else self.unique_name(f"{old.name}_of_{node_label(node)}")
         node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values).reshape(np.shape(values)))
+        if not old.outputs and not self.is_pinned(old) and not isinstance(old._values, LazyValues):
+            # Tensors refer to themselves, and the collector, which would free this one, counts no bytes.
+            old._values = np.zeros(0, dtype=old._values.dtype)
 
     def keep(self, constant: gs.Constant) -> None:
         """Has a new constant written even if only subgraphs read it."""
@@ -267,27 +265,37 @@ class ModelGraph:
 
     def insert_before(self, node: gs.Node, new: gs.Node) -> None:
         """Puts ``new`` right before ``node``; its inputs must be there by then."""
-        self.nodes.insert(self.index(node), new)
+        self._put(node, [new, node])
+
+    def insert_after(self, node: gs.Node, new: gs.Node) -> None:
+        """Puts ``new`` right after ``node``."""
+        self._put(node, [node, new])
 
     def replace(self, node: gs.Node, new: gs.Node) -> None:
         """Puts ``new`` in the place of ``node`` and hands it ``node``'s outputs."""
-        place = self.index(node)
         outputs = list(node.outputs)
         node.outputs.clear()
         node.inputs.clear()
         new.outputs.extend(outputs)
-        self.nodes[place] = new
+        self._put(node, [new])
 
     def remove(self, *nodes: gs.Node) -> None:
         """Takes out nodes whose outputs nobody reads."""
-        gone = {id(node) for node in nodes}
-        self.nodes[:] = [node for node in self.nodes if id(node) not in gone]
         for node in nodes:
+            self._put(node, [])
             node.outputs.clear()
             node.inputs.clear()
         if any(self.has_subgraph(node) for node in nodes):
             kept = (self._origin[id(node)][1] for node in self.nodes if id(node) in self._origin)
             self._read_by_subgraphs = set(_names_read_by_subgraphs(kept))
+
+    def arrange(self, nodes: Sequence[gs.Node]) -> None:
+        """Makes these the nodes of the graph, in this order; takes time in proportion to their number."""
+        # Those that stand in the place of one of these are in one list each: so an edit takes the same time
+        # however large the graph.
+        self._places: list[list[gs.Node]] = [[node] for node in nodes]
+        self._place = {id(node): place for node, place in zip(nodes, self._places, strict=True)}
+        self._edited = True
 
     def remove_unused_initializers(self) -> list[str]:
         """Drops the initializers that nothing read when the model came; returns their names.
@@ -298,16 +306,21 @@ class ModelGraph:
         self._unused -= set(names)
         return names
 
-    def index(self, node: gs.Node) -> int:
-        """The place of ``node`` in `nodes` (by identity: graphsurgeon compares nodes by content)."""
-        return next(i for i, other in enumerate(self.nodes) if other is node)
-
     def redirect(self, old: gs.Tensor, new: gs.Tensor) -> None:
         """Makes every node that reads ``old`` read ``new``. ``old`` must not be pinned."""
         for consumer in list(old.outputs):
             for i, tensor in enumerate(consumer.inputs):
                 if tensor is old:
                     consumer.inputs[i] = new
+
+    def _put(self, node: gs.Node, instead: Sequence[gs.Node]) -> None:
+        """Puts nodes in the place of one."""
+        place = self._place.pop(id(node))
+        # By identity: graphsurgeon compares nodes by content.
+        index = next(i for i, other in enumerate(place) if other is node)
+        place[index : index + 1] = instead
+        self._place.update((id(other), place) for other in instead)
+        self._edited = True
 
     # -- checking -------------------------------------------------------------------------------------------
 
@@ -567,7 +580,7 @@ def _type_of(name: str, value: TensorProto | Array) -> ValueInfoProto:
 
 def _nbytes(value: TensorProto | Array) -> int:
     if isinstance(value, TensorProto):
-        return len(value.raw_data) or value.ByteSize()
+        return payload_bytes(value) or value.ByteSize()
     return int(value.nbytes)
 
 

@@ -97,8 +97,13 @@ def encoded_bytes(proto: ModelProto) -> int:
 
     Above `PROTOBUF_LIMIT`, where there is no such file, it is the bytes of the weights alone.
     """
-    weights = _weight_bytes(proto)
+    weights = weight_bytes(proto)
     return weights if weights > PROTOBUF_LIMIT else _Encoding(proto).size
+
+
+def weight_bytes(proto: ModelProto) -> int:
+    """Bytes of all tensors that a model holds, by their shapes and types."""
+    return sum(payload_bytes(tensor) or 0 for tensor in tensors(proto))
 
 
 def check_writable(path: str | Path, source: Path | None = None) -> None:
@@ -499,13 +504,9 @@ def _copy_field(name: str, value: Any, target: Message) -> None:
         getattr(target, name).MergeFrom(value)
 
 
-def _weight_bytes(proto: ModelProto) -> int:
-    return sum(payload_bytes(tensor) or 0 for tensor in tensors(proto))
-
-
 def _encode(proto: ModelProto) -> "_Encoding | None":
     """The encoding as one file; None if it would be too large for one."""
-    if _weight_bytes(proto) > PROTOBUF_LIMIT:
+    if weight_bytes(proto) > PROTOBUF_LIMIT:
         return None
     encoding = _Encoding(proto)
     return encoding if encoding.size <= PROTOBUF_LIMIT else None

@@ -83,18 +83,22 @@ class PassRun:
 
 @dataclass(frozen=True)
 class RemovedNodes:
-    """A layer that lost output channels (or neurons), or could have.
+    """A layer that lost output channels (neurons, hidden units) or inputs, or could have.
 
     Attributes:
         name: label of the node.
-        before, after: how many it has.
+        before, after: how many output channels it has; 0 if it is gone.
         possible: how many it could do with; fewer than ``after`` where the target rounds widths up.
+        parameters: floating-point weights of the layer.
+        macs: its multiply-accumulates in one run.
     """
 
     name: str
     before: int
     after: int
     possible: int
+    parameters: BeforeAfter
+    macs: BeforeAfter
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Report:
         parameters: floating-point weights stored in the model.
         macs: multiply-accumulate operations of one run, a stored group counted whole.
         layers: the layers that a choice was made about.
-        removed_nodes: the layers that got narrower, or could have.
+        removed_nodes: the layers that lost channels or inputs, or could have.
         passes: in the order they ran.
     """
 
@@ -131,6 +135,11 @@ class Report:
     def modified(self) -> bool:
         """Whether the model that goes out differs from the one that came in."""
         return any(run.modified for run in self.passes)
+
+    @property
+    def narrower(self) -> list[RemovedNodes]:
+        """The layers that lost output channels."""
+        return [node for node in self.removed_nodes if node.after < node.before]
 
     @property
     def predicted_us(self) -> tuple[float, float] | None:
@@ -168,6 +177,8 @@ class Report:
                     "before": node.before,
                     "after": node.after,
                     "possible": node.possible,
+                    "parameters": _before_after(node.parameters),
+                    "macs": _before_after(node.macs),
                 }
                 for node in self.removed_nodes
             ],

@@ -1,9 +1,10 @@
 """ONNX Runtime sessions: quiet, from models of any size, run with every element type it knows."""
 
+import contextlib
 import ctypes
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ _FOREIGN_TYPES = {
         "int2": 26,
     }.items()
 }
+#: Models with weights of more bytes go through files, whose pages ONNX Runtime maps where it would make
+#: copies of a model in memory: three of them while it loads.
+IN_MEMORY_BYTES = 2**28
 _FATAL = 4
 #: A C++ function, as ONNX Runtime's messages name the place they come from.
 _SIGNATURE = (
@@ -43,14 +47,23 @@ class SessionError(ScalpelError):
 
 
 def session(
-    model: ModelProto | str | Path, *, library: str | Path | None = None, threads: int = 1
+    model: ModelProto | str | Path,
+    *,
+    library: str | Path | None = None,
+    threads: int = 1,
+    prepack: bool = True,
+    fold: bool = True,
 ) -> ort.InferenceSession:
     """A session on the CPU that writes nothing to stderr.
 
     Args:
-        model: a model, or the path of a model file. A model above 2 GiB goes through temporary files.
+        model: a model, or the path of a model file. A large model goes through temporary files (`loadable`).
         library: custom-op library to register.
         threads: intra-op threads; 0 lets ONNX Runtime choose.
+        prepack: lay out weights anew as kernels like them. Without, those of a file stay where they are
+            mapped, which saves their size in memory and the time to do it, and each run takes longer.
+        fold: compute what is constant once, while loading. Without, each run does, and frees it at once:
+            folding keeps every step in which weights are decoded, of all layers, until it is done.
 
     Raises:
         SessionError: ONNX Runtime cannot load the model.
@@ -60,6 +73,11 @@ def session(
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if not fold:
+        options.enable_cpu_mem_arena = False
+    disabled = () if fold else ("ConstantFolding",)
     if library is not None:
         try:
             options.register_custom_ops_library(str(library))
@@ -68,14 +86,30 @@ def session(
                 f"{library}: the operator library cannot be loaded ({_sentence(error)}); install it again"
             ) from error
     if isinstance(model, str | Path):
-        return _create(str(model), options)
-    if io.encoded_bytes(model) <= io.PROTOBUF_LIMIT:
-        return _create(model.SerializeToString(), options)
-    # The session keeps its own copy or mapping of the files, so they can go once it is there.
+        return _create(str(model), options, disabled)
+    with loadable(model) as given:
+        # The session keeps its own copy or mapping of the files, so they can go once it is there.
+        source = str(given) if isinstance(given, Path) else given.SerializeToString()
+        return _create(source, options, disabled)
+
+
+@contextlib.contextmanager
+def loadable(model: ModelProto) -> Iterator[ModelProto | Path]:
+    """The form in which sessions take a model with the least memory: itself, or a temporary file.
+
+    Args:
+        model: the model.
+
+    Raises:
+        InputError: the temporary files cannot be written.
+    """
+    if io.weight_bytes(model) <= IN_MEMORY_BYTES:
+        yield model
+        return
     with tempfile.TemporaryDirectory(prefix="scalpel-graph-") as folder:
         path = Path(folder) / "model.onnx"
-        io.save(model, path)
-        return _create(str(path), options)
+        io.save(model, path, external_data=True)
+        yield path
 
 
 def run(session: ort.InferenceSession, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,10 +140,16 @@ def run(session: ort.InferenceSession, inputs: Mapping[str, Any]) -> dict[str, A
         raise SessionError(_sentence(error)) from error
 
 
-def _create(model: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+def _create(model: str | bytes, options: ort.SessionOptions, disabled: Sequence[str]) -> ort.InferenceSession:
     try:
         # Falling back, to the same provider, would print to stdout and fail again.
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        return ort.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,
+            disabled_optimizers=list(disabled),
+        )
     except Exception as error:
         raise SessionError(_sentence(error)) from error
 

@@ -1,13 +1,13 @@
 """How large a model is: the weights it stores and the multiply-accumulates of one run."""
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from scalpel_graph import ops
+from scalpel_graph.assumed_sizes import shapes_with
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
@@ -24,9 +24,9 @@ class Size:
     Attributes:
         parameters: elements of the floating-point tensors it stores, subgraphs included. A group-CSR matrix
             counts the values it stores.
-        macs: multiply-accumulates of the Conv, ConvTranspose, Gemm, MatMul, GroupCsrConv and GroupCsrGemm
-            nodes of the main graph. A group-CSR matrix counts the values it stores; a node whose shapes
-            cannot be inferred counts nothing.
+        macs: multiply-accumulates of the Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN, GroupCsrConv and
+            GroupCsrGemm nodes of the main graph. A group-CSR matrix counts the values it stores; a node
+            whose shapes cannot be inferred counts nothing.
     """
 
     parameters: int
@@ -40,7 +40,9 @@ def measure(model: ModelProto, dimensions: Mapping[str, int]) -> Size:
         model: the model.
         dimensions: sizes of symbolic dimensions; a symbol that is not there counts as 1.
     """
-    shapes = _concrete_shapes(_without_weights(model), dimensions)
+    light = _without_weights(model)
+    _replace_group_csr(light.graph)
+    shapes = shapes_with(light, dimensions)
     shapes.update((tensor.name, tuple(tensor.dims)) for tensor in model.graph.initializer)
     return Size(
         parameters=sum(_parameters(model.graph)),
@@ -84,24 +86,6 @@ def _without_weights(model: ModelProto) -> ModelProto:
     return light
 
 
-def _concrete_shapes(model: ModelProto, dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Every tensor's shape when each symbolic dimension of the inputs has a size. ``model`` is changed."""
-    graph = model.graph
-    _replace_group_csr(graph)
-    for value in graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if not dim.HasField("dim_value"):
-                dim.dim_value = dimensions.get(dim.dim_param, 1)
-    with contextlib.suppress(shape_inference.InferenceError, ValueError, RuntimeError):
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-            shapes[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-    return shapes
-
-
 def _replace_group_csr(graph: GraphProto) -> None:
     """Puts standard operators in the place of ours, which shape inference sees through more surely."""
     for node in graph.node:
@@ -122,46 +106,60 @@ def _replace_group_csr(graph: GraphProto) -> None:
 
 def _macs(node: NodeProto, shapes: _Shapes) -> int:
     """Multiply-accumulates of one node; 0 where it has none or its shapes are unknown."""
+    tensors = [*node.input[:2], *node.output[:1]]
+    if len(tensors) < 3 or any(name not in shapes for name in tensors):
+        return 0
+    return macs(node.op_type, *(shapes[name] for name in tensors), domain=node.domain)
+
+
+def macs(op: str, x: Sequence[int], weight: Sequence[int], y: Sequence[int], *, domain: str = "") -> int:
+    """Multiply-accumulates of one node; 0 for operators that are not counted.
+
+    Args:
+        op: the operator.
+        x, weight, y: the shapes of its first two inputs and of its output.
+        domain: the operator's.
+    """
     rules = {
         ("", "Conv"): _conv,
         ("", "ConvTranspose"): _conv_transpose,
         ("", "Gemm"): _gemm,
         ("", "MatMul"): _matmul,
+        **{("", name): _recurrent for name in ("LSTM", "GRU", "RNN")},
         (ops.DOMAIN, ops.CONV): _group_csr_conv,
         (ops.DOMAIN, ops.GEMM): _group_csr_gemm,
     }
-    rule = rules.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
-    tensors = [*node.input[:2], *node.output[:1]]
-    if rule is None or len(tensors) < 3 or any(name not in shapes for name in tensors):
-        return 0
+    rule = rules.get(("" if domain == "ai.onnx" else domain, op))
     try:
-        return rule(node, *(shapes[name] for name in tensors))
+        return 0 if rule is None else rule(x, weight, y)
     except IndexError:  # a shape that the operator does not take: the model is not valid
         return 0
 
 
-def _conv(_: NodeProto, x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
+def _conv(x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(y) * math.prod(weight[1:])
 
 
-def _conv_transpose(_: NodeProto, x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
+def _conv_transpose(x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(x) * math.prod(weight[1:])
 
 
-def _gemm(node: NodeProto, a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
-    transposed = next(
-        (bool(attribute.i) for attribute in node.attribute if attribute.name == "transA"), False
-    )
-    return math.prod(y) * a[0 if transposed else 1]
+def _gemm(a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
+    return y[0] * math.prod(b)
 
 
-def _matmul(_: NodeProto, a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
+def _matmul(a: Sequence[int], b: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(y) * a[-1]
 
 
-def _group_csr_conv(_: NodeProto, x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
+def _recurrent(x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
+    """Every step multiplies the input, and the state of each direction, by the rows of all gates."""
+    return x[0] * x[1] * weight[0] * weight[1] * (weight[2] + y[-1])
+
+
+def _group_csr_conv(x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
     return y[0] * math.prod(y[2:]) * math.prod(values)
 
 
-def _group_csr_gemm(_: NodeProto, x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
+def _group_csr_gemm(x: Sequence[int], values: Sequence[int], y: Sequence[int]) -> int:
     return math.prod(y[:-1]) * math.prod(values)

@@ -109,14 +109,18 @@ class Target:
         source: the file it was read from, for a profile that did not ship with the package.
         kind: one of `KINDS`.
         description: one line for a person.
-        round_channels_to: layers that lose channels keep as many as make their width a multiple of this; 1
-            keeps none.
+        round_channels_to: convolutions that lose channels keep as many as make their width a multiple of
+            this; 1 keeps none.
+        round_features_to: likewise Gemm, MatMul, and the hidden units of recurrent layers.
+        round_from: only layers are rounded that need at least this share of the rounded width.
     """
 
     name: str
     kind: str
     description: str
     round_channels_to: int = 1
+    round_features_to: int = 1
+    round_from: float = 0.0
     source: str | None = None
 
     @property
@@ -205,6 +209,8 @@ def parse_target(text: str, name: str, source: str | None) -> Target:
         "kind": kind,
         "description": root.text("description"),
         "round_channels_to": root.integer("round_channels_to", 1),
+        "round_features_to": root.integer("round_features_to", 1),
+        "round_from": root.fraction("round_from", 0.0),
     }
     target = _cpu(root, common) if kind == "cpu" else Target(**common)
     root.finish()
@@ -298,7 +304,11 @@ class _Reader:
     def positive(self, key: str) -> float:
         return self._positive(key, self._get(key))
 
-    def fraction(self, key: str) -> float:
+    def fraction(self, key: str, default: float | None = None) -> float:
+        """A number from 0 to 1; the default, where there is one, stands for a key that is missing."""
+        if default is not None and key not in self._table:
+            self._read.add(key)
+            return default
         value = self._get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise self.error(key, f"must be a number from 0 to 1, got {value!r}")

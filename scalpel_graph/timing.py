@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ MIN_ROUNDS = 6
 _QUIET_LOAD = 0.25
 _QUIET_WINDOW_S = 0.01
 _QUIET_LIMIT_S = 0.2
+
+
+_Call = TypeVar("_Call")
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,7 @@ def time_interleaved(
     turn_s: float = 0.02,
     max_rounds: int = 200,
 ) -> InterleavedTimes:
-    """Times calls against each other, in turns.
-
-    A turn begins by waiting until the threads of the previous call have stopped spinning, and with a call
-    that is not counted, so that each finds the caches as its own last run left them. Then the call is
-    repeated for ``turn_s``, at least once. The turn counts as the lower quartile of its calls: what
-    interferes only adds time, and the quartile, unlike the minimum, does not fall with the number of calls.
+    """Times calls against each other, in turns (`time_turn`).
 
     Args:
         calls: what to time; each does the same work every time.
@@ -89,17 +87,29 @@ def time_interleaved(
     Raises:
         ValueError: ``calls`` is empty, or ``max_rounds`` is less than `MIN_ROUNDS`.
     """
+    for call in calls:
+        call()
+    return take_turns(calls, time_turn, budget_s=budget_s, turn_s=turn_s, max_rounds=max_rounds)
+
+
+def take_turns(
+    calls: Sequence[_Call],
+    time_turn: Callable[[_Call, float], float],
+    *,
+    budget_s: float = 3.0,
+    turn_s: float = 0.02,
+    max_rounds: int = 200,
+) -> InterleavedTimes:
+    """Like `time_interleaved`, of whatever ``time_turn(call, turn_s)`` gives the seconds of a call of."""
     if not calls:
         raise ValueError("there is nothing to time")
     if max_rounds < MIN_ROUNDS:
         raise ValueError(f"max_rounds must be at least {MIN_ROUNDS}, got {max_rounds}")
-    for call in calls:
-        call()
     rounds: list[list[list[float]]] = []
     start = time.perf_counter()
     while len(rounds) < MIN_ROUNDS or (len(rounds) < max_rounds and time.perf_counter() - start < budget_s):
-        forward = [_turn(call, turn_s) for call in calls]
-        backward = [_turn(call, turn_s) for call in reversed(calls)]
+        forward = [time_turn(call, turn_s) for call in calls]
+        backward = [time_turn(call, turn_s) for call in reversed(calls)]
         rounds.append([forward, backward[::-1]])
     return InterleavedTimes(np.array(rounds, dtype=np.float64))
 
@@ -134,8 +144,15 @@ def median_interval(samples: npt.ArrayLike, confidence: float = 0.95) -> tuple[f
     return float(np.median(ordered)), float(ordered[skip]), float(ordered[n - 1 - skip])
 
 
-def _turn(call: Callable[[], Any], turn_s: float) -> float:
-    _wait_until_quiet()
+def time_turn(call: Callable[[], Any], turn_s: float) -> float:
+    """Seconds of a call, in one turn.
+
+    A turn begins by waiting until the threads of the previous call have stopped spinning, and with a call
+    that is not counted, so that each finds the caches as its own last run left them. Then the call is
+    repeated for ``turn_s``, at least once. The turn counts as the lower quartile of its calls: what
+    interferes only adds time, and the quartile, unlike the minimum, does not fall with the number of calls.
+    """
+    wait_until_quiet()
     call()
     spent: list[float] = []
     end = time.perf_counter() + turn_s
@@ -146,7 +163,8 @@ def _turn(call: Callable[[], Any], turn_s: float) -> float:
     return float(np.quantile(spent, 0.25))
 
 
-def _wait_until_quiet() -> None:
+def wait_until_quiet() -> None:
+    """Waits until this process uses hardly any processor time, or for 0.2 s."""
     limit = time.perf_counter() + _QUIET_LIMIT_S
     load = 1.0
     while load > _QUIET_LOAD and time.perf_counter() < limit:

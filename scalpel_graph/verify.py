@@ -5,6 +5,7 @@ can meet it: with the custom-op library, and without it through the functions th
 criterion is that of `scalpel_graph.compare`.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from scalpel_graph import io, ops
 from scalpel_graph.compare import Difference, compare, is_float, worst
 from scalpel_graph.errors import InputError, Unverifiable
 from scalpel_graph.inputs import Recipe, has_open_dimensions, make_inputs
-from scalpel_graph.session import SessionError, run, session
+from scalpel_graph.session import IN_MEMORY_BYTES, SessionError, loadable, run, session
 
 __all__ = ["Unverifiable", "Verification", "verify"]
 
@@ -109,12 +110,15 @@ def verify(
         InputError: the library cannot be loaded, ``shapes`` contradicts the model, or ONNX Runtime refuses
             ``check_inputs``.
     """
-    settings = _Settings(rtol, atol, threads)
+    settings = _Settings(rtol, atol, threads, is_large=before.size_bytes > IN_MEMORY_BYTES)
     generator = _Generator(before.proto, runs, seed, dimensions, shapes)
     references = _run_original(before, generator, check_inputs, settings)
     ours = _uses_our_ops(after)
-    with_library = _check(after, references, settings, library) if ours and library is not None else None
-    without_library = _check(after, references, settings, None)
+    with loadable(after) as result:
+        with_library = None
+        if ours and library is not None:
+            with_library = _check(result, ours, references, settings, library)
+        without_library = _check(result, ours, references, settings, None)
     total = worst((with_library or Difference(), without_library))
     if total.reason:
         _raise_if_random(before.proto)
@@ -136,6 +140,7 @@ class _Settings:
     rtol: float
     atol: float
     threads: int
+    is_large: bool
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def _run_original(
 ) -> list[_Run]:
     """Runs the original on every input set, and makes sure that it gives the same twice."""
     try:
-        original = session(_as_loadable(before), threads=settings.threads)
+        original = _session_of_original(before, settings)
     except SessionError as error:
         raise Unverifiable(f"ONNX Runtime cannot load the original model ({error})") from error
     references: list[_Run] = []
@@ -197,6 +202,15 @@ def _run_original(
     if _compare_outputs(references[0].outputs, again, settings).reason:
         raise Unverifiable("the original gives other outputs each time it runs")
     return references
+
+
+def _session_of_original(before: io.LoadedModel, settings: _Settings) -> ort.InferenceSession:
+    """Of its file if it is large: its weights are then in memory once, as the proto, and otherwise mapped."""
+    if before.path is not None and settings.is_large:
+        # ONNX Runtime is stricter than `io` about links to data files.
+        with contextlib.suppress(SessionError):
+            return session(before.path, threads=settings.threads, prepack=False)
+    return session(before.proto, threads=settings.threads)
 
 
 def _generated_run(
@@ -229,14 +243,20 @@ def _generated_run(
 
 
 def _check(
-    after: ModelProto, references: list[_Run], settings: _Settings, library: str | Path | None
+    after: ModelProto | Path,
+    ours: bool,
+    references: list[_Run],
+    settings: _Settings,
+    library: str | Path | None,
 ) -> Difference:
-    """Runs the result one way on every input set."""
+    """Runs the result, which has operators of ours or not, one way on every input set."""
     way = ""
-    if _uses_our_ops(after):
+    if ours:
         way = f" ({'without' if library is None else 'with'} the operator library)"
     try:
-        result = session(after, library=library, threads=settings.threads)
+        # Folding the functions of all layers at once takes several times the dense model.
+        fold = not (settings.is_large and ours and library is None)
+        result = session(after, library=library, threads=settings.threads, fold=fold)
     except SessionError as error:
         return Difference(reason=f"ONNX Runtime cannot load the result{way}: {error}")
     differences = []
@@ -267,13 +287,6 @@ def _compare_outputs(
             difference = replace(difference, reason=f"output {name!r} {difference.reason}")
         differences.append(difference)
     return worst(differences)
-
-
-def _as_loadable(model: io.LoadedModel) -> ModelProto | Path:
-    """The model, or its file if it is too large to hand over in memory."""
-    if model.path is not None and model.size_bytes > io.PROTOBUF_LIMIT:
-        return model.path
-    return model.proto
 
 
 def _same(a: Any, b: Any) -> bool:

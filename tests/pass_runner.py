@@ -1,6 +1,6 @@
 """Runs passes on small models and compares the model before and after in stock ONNX Runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from scalpel_graph.passes.manager import PassManager, PassRecord
 from scalpel_graph.target import Target, load_target
 
 #: Every channel that can go goes: what widths the hardware likes has tests of its own.
-CPU = replace(load_target("cpu"), round_channels_to=1)
+CPU = replace(load_target("cpu"), round_channels_to=1, round_features_to=1)
 
 #: A machine on which dense operators are so slow that every sparse form that is smaller pays.
 EAGER = replace(
@@ -105,13 +105,19 @@ def random_feeds(proto: ModelProto) -> dict[str, npt.NDArray[Any]]:
 
 
 def outputs(proto: ModelProto, feeds: Mapping[str, npt.NDArray[Any]]) -> Any:
+    return runs(proto, [feeds])[0]
+
+
+def runs(proto: ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[Any]:
+    """The outputs of a model for each of several inputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.enable_mem_reuse = False  # it takes some sizes for equal that are not, and then fails
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, dict(feeds))
+    return [session.run(None, dict(values)) for values in feeds]
 
 
 def op_types(proto: ModelProto) -> list[str]:

@@ -40,7 +40,16 @@ CONTRACT = {
             "reason": str,
         }
     ],
-    "removed_nodes": [{"name": str, "before": int, "after": int, "possible": int}],
+    "removed_nodes": [
+        {
+            "name": str,
+            "before": int,
+            "after": int,
+            "possible": int,
+            "parameters": BEFORE_AFTER,
+            "macs": BEFORE_AFTER,
+        }
+    ],
     "passes": [{"name": str, "modified": bool, "seconds": NUMBER, "skipped": [{"node": str, "reason": str}]}],
 }
 

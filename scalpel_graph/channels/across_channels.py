@@ -15,6 +15,8 @@ from itertools import pairwise
 import numpy as np
 
 from scalpel_graph.channels.constants import Constants, numpy_type, slices
+from scalpel_graph.channels.live import Live
+from scalpel_graph.channels.needs import Needs
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 
@@ -58,6 +60,8 @@ class MeanVarianceRule(Rule):
     ONNX Runtime adds no epsilon: it makes NaN of a constant channel, zeros included.
     """
 
+    fragile = True
+
     def describe(self) -> None:
         """Couples them."""
         x, y = self.axes(self.node.inputs[0]), self.axes(self.node.outputs[0])
@@ -69,6 +73,8 @@ class MeanVarianceRule(Rule):
 
 class LpNormRule(Rule):
     """LpNormalization: divides by a norm, to which zeros contribute nothing."""
+
+    fragile = True
 
     default_axis = -1
 
@@ -176,10 +182,10 @@ class LrnRule(Rule):
         self.zero = zeros(constants, self.x)
         offset = np.arange(self.x.size) - np.arange(self.x.size)[:, None]
         window = (-((self.size - 1) // 2) <= offset) & (offset <= self.reach)
-        self.reads.append(Read(self.x.slots, self.y.slots, window & ~self.zero[:, None]))
+        self.reads.append(Read(self.x.slots, self.y.slots, Needs.of(window & ~self.zero[:, None])))
         constants.set(self.y.slots, self.zero, np.zeros(self.y.size))
 
-    def widths(self, live: BoolArray) -> IntArray:
+    def widths(self, live: Live) -> IntArray:
         """As many zeros between two channels as it takes for neither to come into the other's window.
 
         Between channels that are further apart than a window reaches, the first ones are zeros: they are

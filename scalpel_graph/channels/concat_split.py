@@ -1,11 +1,14 @@
 """Concat, Split, Slice and Gather: they move slots along an axis."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.constants import Constants, slices
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
-from scalpel_graph.channels.slots import Axis, IntArray
+from scalpel_graph.channels.slots import Axis, IntArray, Slots
+from scalpel_graph.graph import ModelGraph
 
 
 class MovingRule(Rule):
@@ -121,7 +124,9 @@ class ConcatRule(MovingRule):
 
 
 class SplitRule(MovingRule):
-    """Split: each output has its part of the input's axis."""
+    """Split: each output has its part of the input's axis, and is left out if nothing is left of it."""
+
+    optional_outputs = True
 
     def connect(self) -> None:
         """See `MovingRule`."""
@@ -155,6 +160,9 @@ class SplitRule(MovingRule):
         if all(kept.of(part) is None for part in self.parts):
             return
         sizes = [int(kept.live[part.slots].sum()) for part in self.parts]
+        for index in reversed(range(len(sizes))):
+            if not sizes[index]:
+                del self.node.outputs[index], sizes[index]
         if self.graph.opset < 13:
             self.node.attrs["split"] = sizes
             return
@@ -175,8 +183,6 @@ class GatherRule(MovingRule):
         indices = self.input_constant(1)
         if indices is None:
             raise Refusal("its indices are not constant")
-        if self.input_constant(0) is not None:
-            raise Refusal("it picks from a constant")
         axes, made = self.axes(node.inputs[0]), self.axes(node.outputs[0])
         self.axis = self.place(len(axes), int(node.attrs.get("axis", 0)))
         for index, axis in enumerate(axes):
@@ -257,4 +263,9 @@ class SliceRule(MovingRule):
             kept.replace(self.graph, self.node, 2, ends)
 
 
-RULES = {"Concat": ConcatRule, "Split": SplitRule, "Gather": GatherRule, "Slice": SliceRule}
+RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
+    "Concat": ConcatRule,
+    "Split": SplitRule,
+    "Gather": GatherRule,
+    "Slice": SliceRule,
+}

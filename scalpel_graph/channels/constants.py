@@ -51,9 +51,9 @@ def slices(values: Array, axis: int) -> tuple[BoolArray, Float64Array]:
     size = values.shape[axis]
     if values.size == 0:
         return np.zeros(size, dtype=np.bool_), np.zeros(size)
-    flat = np.moveaxis(values, axis, 0).reshape(size, -1)
-    first = flat[:, 0]
-    return (flat == first[:, None]).all(axis=1), first.astype(np.float64)
+    others = tuple(index for index in range(values.ndim) if index != axis)
+    low = values.min(axis=others)
+    return low == values.max(axis=others), low.astype(np.float64)
 
 
 def numpy_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[np.floating] | None:

@@ -10,7 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from scalpel_graph.channels.constants import Constants, numpy_type
+from scalpel_graph.channels.blockwise import magnitudes, needs, products
+from scalpel_graph.channels.constants import Constants, Float64Array, numpy_type
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, foldable, take
 from scalpel_graph.channels.slots import BoolArray, IntArray
 from scalpel_graph.group_csr import Array
@@ -30,14 +32,13 @@ class ConvRule(Rule):
         weight = self.weight(1, "weight")
         self.group = int(node.attrs.get("group", 1))
         x, y = self.slots.axis(node.inputs[0], 1), self.slots.axis(node.outputs[0], 1)
-        # [group, outputs of a group, inputs of a group, kernel positions]
-        self.blocks = self._blocks(weight)
-        _, m, c, _ = self.blocks.shape
+        blocks = self._blocks(weight)
+        _, m, c, _ = blocks.shape
         if x is None or y is None or x.size != self.group * c or y.size != self.group * m:
             raise Refusal("the number of its channels is not known")
         self.x, self.y = x, y
         self.inputs, self.outputs = x.slots.reshape(self.group, c), y.slots.reshape(self.group, m)
-        self.used: BoolArray = (self.blocks != 0).any(axis=3)
+        self.used = needs(blocks)
         self.couple(self.slots.axis(node.inputs[0], 0), self.slots.axis(node.outputs[0], 0))
         self.bias = self._bias()
         if self.bias is None:
@@ -48,13 +49,14 @@ class ConvRule(Rule):
         if self.group > 1 and c == 1:
             self.couplings.append((np.repeat(x.slots, m), y.slots))
             return
-        largest, why = self._largest()
+        largest, why = self._largest(blocks)
         for group in range(self.group):
             self.reads.append(
                 Read(self.inputs[group], self.outputs[group], self.used[group], largest=largest, why=why)
             )
 
     def _blocks(self, weight: Array) -> Array:
+        """``[group, outputs of a group, inputs of a group, kernel positions]``."""
         if weight.ndim < 3:
             raise Refusal("its weight has no kernel axes")
         if weight.shape[0] % self.group:
@@ -76,7 +78,7 @@ class ConvRule(Rule):
             attributes.get("pads", ())
         )
 
-    def _largest(self) -> tuple[float, str]:
+    def _largest(self, blocks: Array) -> tuple[float, str]:
         if self.transposed:
             return 0.0, "they hold a non-zero constant, of which the borders of its output see less"
         if self._is_padded:
@@ -84,8 +86,7 @@ class ConvRule(Rule):
         dtype = numpy_type(self.graph, self.node.outputs[0])
         if self.bias is None or dtype is None:
             return 0.0, "they hold a non-zero constant, and its bias, which would take it, is computed"
-        sums = np.abs(self.blocks.astype(np.float64)).sum(axis=(2, 3))
-        return foldable(sums, self.bias, dtype), "their constant is too large for its bias"
+        return foldable(magnitudes(blocks), self.bias, dtype), "their constant is too large for its bias"
 
     def constants(self, constants: Constants) -> None:
         """An output is constant if all the inputs it uses are (zeros, where the border sees fewer)."""
@@ -95,18 +96,22 @@ class ConvRule(Rule):
         known, value = constants.known[self.inputs], constants.value[self.inputs]
         if self.transposed or self._is_padded:
             known = known & (value == 0)
-        fixed = ~(self.used & ~known[:, None, :]).any(axis=2)
+        fixed = ~self.used.outputs_of(~known)
         if not fixed.any():
             return
-        sums = self.blocks[fixed].astype(np.float64).sum(axis=2)
-        group_of = np.nonzero(fixed)[0]
-        total = (sums * np.where(known, value, 0.0)[group_of]).sum(axis=1)
+        total = self.products(np.where(known, value, 0.0))[fixed]
         bias = self.bias.reshape(fixed.shape)[fixed]
         with np.errstate(over="ignore"):
             values = (total + bias).astype(dtype).astype(np.float64)
         constants.set(self.outputs[fixed], np.ones(len(values), dtype=np.bool_), values)
 
-    def widths(self, live: BoolArray) -> IntArray:
+    def products(self, values: Float64Array) -> Float64Array:
+        """``[group, outputs of a group]``: what inputs that hold ``values`` add, away from the border."""
+        if not values.any():
+            return np.zeros(self.outputs.shape)
+        return products(self._blocks(self.weight(1, "weight")), values)
+
+    def widths(self, live: Live) -> IntArray:
         """Every group that stays keeps as many inputs, and as many outputs, as the largest one."""
         if self.group == 1 or self.inputs.shape[1] == 1:
             return np.zeros(0, dtype=np.int64)
@@ -142,12 +147,11 @@ class ConvRule(Rule):
         value = np.where(live_in, 0.0, kept.constants.value[self.inputs])
         if self.group > 1 and self.inputs.shape[1] == 1:
             return given
-        delta = np.einsum("gock,gc->go", self.blocks.astype(np.float64), value).reshape(-1)
+        delta = self.products(value).reshape(-1)
         if not delta.any():
             return given
-        weight = self.weight(1, "weight")
         if given is None:
-            given = np.zeros(self.y.size, dtype=weight.dtype)
+            given = np.zeros(self.y.size, dtype=self.weight(1, "weight").dtype)
             self.add_input(2, "bias", given)
         with np.errstate(over="ignore"):
             return np.asarray(given + delta, dtype=given.dtype)

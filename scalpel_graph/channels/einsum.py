@@ -6,6 +6,7 @@ A letter of the output goes from all operands together. Along a letter that is s
 import numpy as np
 
 from scalpel_graph.channels.constants import Constants, slices
+from scalpel_graph.channels.needs import Needs
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, BoolArray
 
@@ -54,7 +55,8 @@ class EinsumRule(Rule):
             self.free.append(axes[0].slots)
         elif not is_made:
             outputs = next(iter(self.made.values())).slots
-            needs = np.tile(self._used(letter, given[0].size), (len(outputs), 1))  # type: ignore[union-attr]
+            used = self._used(letter, given[0].size)  # type: ignore[union-attr]
+            needs = Needs.of(np.tile(used, (len(outputs), 1)))
             factors = given[1].slots if len(given) > 1 else None  # type: ignore[union-attr]
             why = "their non-zero constant counts in its sum"
             self.reads.append(Read(axes[0].slots, outputs, needs, why=why, factors=factors))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.constants import Constants, Float64Array, first_output, numpy_type, slices
+from scalpel_graph.channels.positive import is_positive
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, BoolArray
 from scalpel_graph.group_csr import Array
@@ -28,12 +29,18 @@ BROADCASTING = (
     "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
 )  # fmt: skip
 
+#: Those that have no finite result for some numbers.
+MAY_FAIL = (
+    "Acos", "Acosh", "Asin", "Atanh", "Cosh", "Div", "Exp", "Log", "Mod", "Pow", "Reciprocal", "Sinh", "Sqrt",
+)  # fmt: skip
+
 
 class ElementwiseRule(Rule):
     """Common part: couples the axes of the operands with those of the output."""
 
     def describe(self) -> None:
         """See the module's docstring."""
+        self.fragile = self.node.op in MAY_FAIL and not self._is_harmless()
         self.output = self.only_output()
         made = self.axes(self.output)
         self.made = made
@@ -48,12 +55,21 @@ class ElementwiseRule(Rule):
             if all(axis is None or axis.size == 1 for _, (axis, _) in aligned):
                 self._describe_made_by_constants(index)
 
+    def _is_harmless(self) -> bool:
+        """Whether it divides by constants, or raises to constant powers, that suit every number."""
+        values = self.input_constant(1)
+        if values is None or self.node.op not in ("Div", "Pow"):
+            return False
+        if self.node.op == "Div":
+            return bool((values != 0).all())
+        return bool((values >= 0).all() and (values == np.rint(values)).all())
+
     def _operands(self) -> list[gs.Tensor]:
         return [tensor for tensor in self.node.inputs if tensor.name]
 
     def _aligned(self, tensor: gs.Tensor, index: int) -> tuple[Axis | None, bool]:
         """The axis of a variable along axis ``index`` of the output, and whether its size is unknown."""
-        if self.graph.constant(tensor) is not None:
+        if isinstance(tensor, gs.Constant):
             return None, False
         axes = self.axes(tensor)
         place = index - len(self.made) + len(axes)
@@ -185,6 +201,27 @@ class MulRule(ElementwiseRule):
         return known, value
 
 
+class DivRule(ElementwiseRule):
+    """Div: zero divided by what is never zero is zero."""
+
+    def describe(self) -> None:
+        """See `ElementwiseRule`."""
+        super().describe()
+        below = self.graph.constant(self.operands[1])
+        if below is None:
+            self.divides = is_positive(self.graph, self.operands[1])
+        else:
+            self.divides = bool((below != 0).all() and not np.isnan(below).any())
+        self.divides &= numpy_type(self.graph, self.output) is not None
+
+    def _combine(self, operands: list[_Known], index: int) -> _Known:
+        known, value = super()._combine(operands, index)
+        if self.divides:
+            zero = operands[0][0] & (operands[0][1] == 0)
+            known, value = known | zero, np.where(zero, 0.0, value)
+        return known, value
+
+
 class WhereRule(ElementwiseRule):
     """Where: a constant condition picks one of two tensors, slot by slot."""
 
@@ -210,6 +247,7 @@ RULES = {
     **dict.fromkeys(BROADCASTING, ElementwiseRule),
     "Dropout": DropoutRule,
     "Mul": MulRule,
+    "Div": DivRule,
     "Where": WhereRule,
     "PRelu": PReluRule,
 }

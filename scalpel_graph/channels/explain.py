@@ -17,14 +17,14 @@ def kept_channels(analysis: Analysis, decision: Decision) -> list[tuple[str, str
     A channel that always holds one number counts where it ends: at the node that cannot do without it, or
     that combines it with others that vary.
     """
-    stuck = decision.live & analysis.constants.known
+    stuck = decision.needed & analysis.constants.known
     reasons: Counter[tuple[str, str]] = Counter()
     for pin in analysis.pins:
         reasons[pin.node, pin.reason] += int(np.count_nonzero(stuck[pin.slots]))
     for rule in analysis.rules:
         label = node_label(rule.node)
         for read in rule.reads:
-            refused = np.isin(read.inputs, read.required(decision.live[read.outputs], analysis.constants))
+            refused = np.isin(read.inputs, read.required(decision.needed[read.outputs], analysis.constants))
             reasons[label, read.why] += int(np.count_nonzero(refused & stuck[read.inputs]))
         mixed = _mixed(rule, stuck, analysis.constants.known)
         reasons[label, rule.why_varied] += mixed

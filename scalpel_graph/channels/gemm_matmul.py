@@ -5,11 +5,10 @@ An input feature that only dead outputs use, or that always holds zero, can go; 
 """
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels.constants import Constants, numpy_type
+from scalpel_graph.channels.blockwise import magnitudes, needs, products
+from scalpel_graph.channels.constants import Constants, Float64Array, numpy_type
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, foldable, take
-from scalpel_graph.graph import node_label
 from scalpel_graph.group_csr import Array
 
 
@@ -22,10 +21,10 @@ class GemmRule(Rule):
         weight = self.weight(1, "B")
         self.alpha, self.beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
         self.inputs_axis = 1 if node.attrs.get("transB", 0) else 0
-        self.matrix = weight if self.inputs_axis else weight.T  # [M, K]
+        matrix = self._matrix(weight)
         depth = 0 if node.attrs.get("transA", 0) else 1
         x, y = self.slots.axis(node.inputs[0], depth), self.slots.axis(node.outputs[0], 1)
-        if x is None or y is None or (y.size, x.size) != self.matrix.shape:
+        if x is None or y is None or (y.size, x.size) != matrix.shape:
             raise Refusal("the number of its features is not known")
         self.x, self.y = x, y
         self.c = self._describe_c()
@@ -35,9 +34,21 @@ class GemmRule(Rule):
         largest, why = 0.0, "they hold a non-zero constant, and its C, which would take it, is computed"
         dtype = numpy_type(self.graph, node.outputs[0])
         if dtype is not None and self.c is not None:
-            total = np.abs(self.matrix.astype(np.float64)).sum(axis=1) * abs(self.alpha)
+            total = magnitudes(matrix[None]) * abs(self.alpha)
             largest, why = foldable(total, self.beta * self.c, dtype), "their constant is too large for its C"
-        self.reads.append(Read(x.slots, y.slots, self.matrix != 0, largest=largest, why=why))
+        self.needs = needs(matrix[None])[0]
+        self.reads.append(Read(x.slots, y.slots, self.needs, largest=largest, why=why))
+
+    def _matrix(self, weight: Array) -> Array:
+        """``[M, K]``."""
+        return weight if self.inputs_axis else weight.T
+
+    def _products(self, values: Float64Array) -> Float64Array:
+        """``[M]``: ``alpha`` times what inputs that hold ``values [K]`` contribute."""
+        if not values.any():
+            return np.zeros(self.y.size)
+        matrix = self._matrix(self.weight(1, "B"))
+        return np.asarray(products(matrix[None], values[None])[0] * self.alpha)
 
     def _describe_c(self) -> Array | None:
         """C as float64, zero if it is left out, None if it is no constant."""
@@ -61,9 +72,9 @@ class GemmRule(Rule):
         if self.c.ndim == 2 and (self.c != self.c[0]).any():
             return
         known, value = constants.known[self.x.slots], constants.value[self.x.slots]
-        fixed = ~((self.matrix != 0) & ~known).any(axis=1)
+        fixed = ~self.needs.outputs_of(~known)
         if fixed.any():
-            total = self.matrix.astype(np.float64) @ np.where(known, value, 0.0) * self.alpha
+            total = self._products(np.where(known, value, 0.0))
             with np.errstate(over="ignore"):
                 values = (total + self.beta * bias).astype(dtype).astype(np.float64)
             constants.set(self.y.slots, fixed, values)
@@ -75,9 +86,9 @@ class GemmRule(Rule):
         c = self.input_constant(2)
         if inputs is not None and self.c is not None:
             value = np.where(kept.live[self.x.slots], 0.0, kept.constants.value[self.x.slots])
-            delta = self.alpha * (self.matrix.astype(np.float64) @ value)
+            delta = self._products(value)
             if delta[kept.live[self.y.slots]].any():
-                c = (self.beta * self.c + delta).astype(self.matrix.dtype)
+                c = (self.beta * self.c + delta).astype(self.weight(1, "B").dtype)
                 if "beta" in node.attrs:
                     node.attrs["beta"] = 1.0
         weight = self.weight(1, "B")
@@ -112,7 +123,7 @@ class MatMulRule(Rule):
         weight = self.weight(side, "matrix")
         if weight.ndim != 2:
             raise Refusal(f"its matrix has rank {weight.ndim}")
-        self.matrix = weight.T if side == 1 else weight  # [outputs, inputs]
+        matrix = self._matrix(weight, side)
         given, output = self.node.inputs[1 - side], self.node.outputs[0]
         axes, made = self.axes(given), self.axes(output)
         rank = len(axes)
@@ -120,7 +131,7 @@ class MatMulRule(Rule):
             raise Refusal("its input is a vector")
         self.feature = rank - 1 if side == 1 else rank - 2
         x, y = axes[self.feature], made[self.feature]
-        if x is None or y is None or (y.size, x.size) != self.matrix.shape:
+        if x is None or y is None or (y.size, x.size) != matrix.shape:
             raise Refusal("the number of its features is not known")
         self.x, self.y = x, y
         for index in range(rank):
@@ -129,9 +140,22 @@ class MatMulRule(Rule):
         dtype = numpy_type(self.graph, output)
         largest = 0.0
         if dtype is not None:
-            largest = foldable(np.abs(self.matrix.astype(np.float64)).sum(axis=1), None, dtype)
+            largest = foldable(magnitudes(matrix[None]), None, dtype)
         why = "their constant is too large for a bias"
-        self.reads.append(Read(x.slots, y.slots, self.matrix != 0, largest=largest, why=why))
+        self.needs = needs(matrix[None])[0]
+        self.reads.append(Read(x.slots, y.slots, self.needs, largest=largest, why=why))
+
+    @staticmethod
+    def _matrix(weight: Array, side: int) -> Array:
+        """``[outputs, inputs]``."""
+        return weight.T if side == 1 else weight
+
+    def _products(self, side: int, values: Float64Array) -> Float64Array:
+        """``[outputs]``: what inputs that hold ``values [inputs]`` contribute."""
+        if not values.any():
+            return np.zeros(self.y.size)
+        matrix = self._matrix(self.weight(side, "matrix"), side)
+        return np.asarray(products(matrix[None], values[None])[0])
 
     def _describe_variables(self) -> None:
         """Batch axes of the same size go together; along the axis that is summed over zeros can go."""
@@ -165,9 +189,9 @@ class MatMulRule(Rule):
                 constants.set(target, zero | constants.known[target], constants.value[target])
             return
         known, value = constants.known[self.x.slots], constants.value[self.x.slots]
-        fixed = ~((self.matrix != 0) & ~known).any(axis=1)
+        fixed = ~self.needs.outputs_of(~known)
         if fixed.any():
-            total = self.matrix.astype(np.float64) @ np.where(known, value, 0.0)
+            total = self._products(self.side, np.where(known, value, 0.0))
             with np.errstate(over="ignore"):
                 constants.set(self.y.slots, fixed, total.astype(dtype).astype(np.float64))
 
@@ -179,11 +203,13 @@ class MatMulRule(Rule):
         if inputs is None and outputs is None:
             return
         value = np.where(kept.live[self.x.slots], 0.0, kept.constants.value[self.x.slots])
-        delta = self.matrix.astype(np.float64) @ value
-        smaller = take(take(self.matrix, inputs, 1), outputs, 0)
-        kept.replace(self.graph, self.node, self.side, smaller.T if self.side == 1 else smaller)
+        delta = self._products(self.side, value)
+        weight = self.weight(self.side, "matrix")
+        smaller = take(take(weight, inputs, 1 - self.side), outputs, self.side)
+        kept.replace(self.graph, self.node, self.side, smaller)
         if delta[kept.live[self.y.slots]].any() and not self._add_to_bias(delta):
-            self._add_behind(take(delta, outputs, 0).astype(self.matrix.dtype))
+            bias = take(delta, outputs, 0).astype(weight.dtype)
+            self.put_behind("Add", "bias", bias if self.side == 1 else bias.reshape(-1, 1))
 
     def _add_to_bias(self, delta: Array) -> bool:
         """Takes constants into the bias that an Add behind the node adds, if there is one."""
@@ -201,14 +227,3 @@ class MatMulRule(Rule):
         # Still of full size: the rule of the Add, which comes later, slices it.
         self.graph.set_constant(add, index, values)
         return True
-
-    def _add_behind(self, delta: Array) -> None:
-        label = node_label(self.node)
-        output = self.node.outputs[0]
-        product = self.graph.add_variable(f"{label}_product", like=output)
-        shape = (-1,) if self.side == 1 else (-1, 1)
-        bias = self.graph.add_constant(f"{label}_bias", delta.reshape(shape))
-        self.node.outputs[0] = product
-        name = self.graph.unique_name(f"{label}_add")
-        add = gs.Node("Add", name=name, inputs=[product, bias], outputs=[output])
-        self.graph.nodes.insert(self.graph.index(self.node) + 1, add)

@@ -1,65 +1,101 @@
-"""Which slots something needs: everything else can go.
+"""Which slots something needs, and which stay: everything else can go.
 
-Backward from what must stay (`analysis.Pin`): a class with a live slot is live; a live output makes the
-inputs live that it is computed from, except for constants that its node can do without. What is dead in the
-end is not needed by anything that stays, cycles of classes that only need each other included.
+Backward from what must stay (`analysis.Pin`): a class with a needed slot is needed; a needed output makes the
+inputs needed that it is computed from, except for constants that its node can do without. What is not needed
+in the end is not needed by anything that stays, cycles of classes that only need each other included.
+
+Some of what nothing needs is *held* all the same: no axis may be empty, groups have to stay equally wide,
+hardware likes certain widths. Of a held slot it does not matter what it holds, as long as it is a finite
+number: readers multiply it by zero.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis, Pin
+from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 from scalpel_graph.graph import node_label
 
 
-@dataclass(frozen=True)
+def decide(analysis: Analysis) -> "Decision":
+    """Decides what stays: as little as possible, but for axes of which one slot has to."""
+    return Decision(analysis)
+
+
 class Decision:
-    """What stays.
+    """What stays: what is needed, and what is held.
 
     Attributes:
         live: ``[slots]``: which slots stay. No axis loses all of them but those that ``gone`` nodes make.
+        needed: ``[slots]``: which of them hold what they held before.
         gone: nodes that make nothing any more.
-        held: slots that nothing needs, but that a node cannot be without.
+        held: slots that nothing needs but that stay, and why.
     """
 
     live: BoolArray
+    needed: BoolArray
     gone: list[gs.Node]
-    held: list[Pin]
 
-
-def decide(analysis: Analysis) -> Decision:
-    """Decides what stays: as little as possible, but for axes of which one slot has to."""
-    return _Liveness(analysis).solve()
-
-
-class _Liveness:
     def __init__(self, analysis: Analysis) -> None:
+        """What has to stay, and nothing else."""
         self._analysis = analysis
-        self._class_of = analysis.class_of
-        self._live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
+        self._needed, self._staying = Live(analysis.class_of), Live(analysis.class_of)
         self._reads = [read for rule in reversed(analysis.rules) for read in rule.reads]
-        self._outputs = [self._class_of[read.outputs] for read in self._reads]
-        self._held: list[Pin] = []
+        self._seen = [0] * len(self._reads)  # needed outputs when a read was last looked at
         self._rule_of = {id(rule.node): rule for rule in analysis.rules}
-        self._seen = [0] * len(self._reads)  # live outputs when a read was last looked at
+        self._fragile = self._fragile_classes()
+        self.held: list[Pin] = []
+        for pin in analysis.pins:
+            self._need(pin.slots)
+        self._spread()
+        self.hold(())
 
-    def solve(self) -> Decision:
-        for pin in self._analysis.pins:
-            self._revive(pin.slots)
+    def hold(self, wanted: Iterable[Pin]) -> bool:
+        """Keeps further slots, with everything that has to stay with them.
+
+        Args:
+            wanted: slots, the node that wants them, and why. Taken one by one: `stays` counts those before.
+
+        Returns:
+            whether any of them would have gone.
+        """
+        found = self._hold(wanted)
         while True:
-            self._spread()
-            live = self._live_class[self._class_of]
+            live = self._staying.of_all()
             empty = self._empty(live)
             gone = self._gone(empty)
-            if not self._keep_one(empty, gone) and not self._keep_widths(live):
-                nodes = [rule.node for rule in self._analysis.rules if id(rule.node) in gone]
-                return Decision(live, nodes, self._held)
+            if not self._hold(self._first_slots(empty, gone)) and not self._hold(self._widths()):
+                break
+        self.live, self.needed = live, self._needed.of_all()
+        self.gone = [rule.node for rule in self._analysis.rules if id(rule.node) in gone]
+        return found
 
-    def _revive(self, slots: IntArray) -> None:
-        self._live_class[self._class_of[slots]] = True
+    def stays(self, slots: IntArray) -> BoolArray:
+        """Which of some slots stay, those included that are being held."""
+        return self._staying[slots]
+
+    def _hold(self, wanted: Iterable[Pin]) -> bool:
+        """Keeps slots and their classes; says whether any of them would have gone."""
+        found = False
+        for pin in wanted:
+            slots = pin.slots[~self.stays(pin.slots)]
+            if not len(slots):
+                continue
+            found = True
+            self.held.append(Pin(slots, pin.node, pin.reason))
+            self._staying.revive(slots)
+            fragile = slots[self._fragile[slots]]
+            if len(fragile):
+                self._need(fragile)
+                self._spread()
+        return found
+
+    def _need(self, slots: IntArray) -> None:
+        self._needed.revive(slots)
+        self._staying.revive(slots)
 
     def _spread(self) -> None:
         """From outputs to inputs, against the order of the nodes, until nothing changes."""
@@ -68,12 +104,23 @@ class _Liveness:
         while changed:
             changed = False
             for number, read in enumerate(self._reads):
-                live = self._live_class[self._outputs[number]]
-                count = int(np.count_nonzero(live))
+                needed = self._needed[read.outputs]
+                count = int(np.count_nonzero(needed))
                 if count > self._seen[number]:
                     self._seen[number] = count
-                    self._revive(read.required(live, constants))
+                    self._need(read.required(needed, constants))
                     changed = True
+
+    def _fragile_classes(self) -> Live:
+        """The classes with a slot that has to hold what it held."""
+        fragile = Live(self._analysis.class_of)
+        for rule in self._analysis.rules:
+            if rule.fragile:
+                for tensor in rule.node.outputs:
+                    for axis in self._analysis.slots.of(tensor) or ():
+                        if axis is not None:
+                            fragile.revive(axis.slots)
+        return fragile
 
     def _empty(self, live: BoolArray) -> list[Axis]:
         """The axes without a live slot."""
@@ -84,7 +131,10 @@ class _Liveness:
         return [axes[number] for number in np.flatnonzero(counts == 0)]
 
     def _gone(self, empty: list[Axis]) -> set[int]:
-        """The nodes (by `id`) all of whose outputs are empty, and missed by no node that stays."""
+        """The nodes (by `id`) all of whose outputs are empty, and missed by no node that stays.
+
+        Of nodes that can be without single outputs, also these outputs.
+        """
         if not empty:
             return set()
         axes: dict[int, set[int]] = {}
@@ -93,14 +143,18 @@ class _Liveness:
         gone: set[int] = set()
         for rule in reversed(self._analysis.rules):
             outputs = [tensor for tensor in rule.node.outputs if tensor.name]
-            if all(
-                id(tensor) in axes
+            missed_by_none = [
+                tensor
+                for tensor in outputs
+                if id(tensor) in axes
                 and all(
                     id(reader) in gone or self._leaves_out(reader, tensor, axes) for reader in tensor.outputs
                 )
-                for tensor in outputs
-            ):
+            ]
+            if len(missed_by_none) == len(outputs):
                 gone.add(id(rule.node))
+            elif rule.optional_outputs:
+                gone.update(id(tensor) for tensor in missed_by_none)
         return gone
 
     def _leaves_out(self, reader: gs.Node, tensor: gs.Tensor, axes: dict[int, set[int]]) -> bool:
@@ -110,28 +164,17 @@ class _Liveness:
             return False
         return bool(rule.optional_along & axes[id(tensor)])
 
-    def _keep_one(self, empty: list[Axis], gone: set[int]) -> bool:
-        """Keeps the first slot of every axis that may not be empty; says whether there was one."""
-        kept = False
+    def _first_slots(self, empty: list[Axis], gone: set[int]) -> Iterable[Pin]:
+        """The first slot of every axis that may not be empty: axes that go together need one between them."""
         for axis in empty:
-            if id(axis.tensor.inputs[0]) in gone:
-                continue
-            kept = True
-            # Axes that go together need one slot between them.
-            if not self._live_class[self._class_of[axis.slots]].any():
-                self._hold(axis.slots[:1], axis.tensor.inputs[0], "a tensor cannot be without channels")
-        return kept
+            maker = axis.tensor.inputs[0]
+            leaves = id(maker) in gone or id(axis.tensor) in gone
+            if not leaves and not self.stays(axis.slots).any():
+                yield Pin(axis.slots[:1], node_label(maker), "a tensor cannot be without channels")
 
-    def _keep_widths(self, live: BoolArray) -> bool:
-        """Keeps what rules ask for; says whether there was anything."""
-        kept = False
+    def _widths(self) -> Iterable[Pin]:
+        """What rules ask for."""
         for rule in self._analysis.rules:
-            slots = rule.widths(live)
+            slots = rule.widths(self._staying)
             if len(slots):
-                kept = True
-                self._hold(slots, rule.node, rule.why_held)
-        return kept
-
-    def _hold(self, slots: IntArray, node: gs.Node, reason: str) -> None:
-        self._held.append(Pin(slots, node_label(node), reason))
-        self._revive(slots)
+                yield Pin(slots, node_label(rule.node), rule.why_held)

@@ -145,6 +145,7 @@ def dequantized(graph: ModelGraph, tensor: gs.Tensor) -> Array | None:
 class _QuantizedLayer(Rule):
     """Common part of layers with quantized weights."""
 
+    fragile = True
     why = "they hold a non-zero constant, and its weights are quantized"
 
     def input_constant(self, index: int) -> Array | None:

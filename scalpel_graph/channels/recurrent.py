@@ -9,6 +9,7 @@ can.
 
 import numpy as np
 
+from scalpel_graph.channels.blockwise import magnitudes, needs, products
 from scalpel_graph.channels.constants import Constants, numpy_type
 from scalpel_graph.channels.rule import Kept, Read, Refusal, Rule, foldable, take
 from scalpel_graph.channels.slots import Axis, BoolArray
@@ -52,8 +53,6 @@ class RecurrentRule(Rule):
             size,
         ):
             raise Refusal("its W and R do not have the shapes of its input and output")
-        self.w = w.reshape(directions, self.gates, size, x.size)
-        self.r = r.reshape(directions, self.gates, size, size)
         self.b = np.zeros((directions, 2, self.gates, size), dtype=w.dtype)
         if self.has_input(3):
             self.b = self.weight(3, "B").reshape(self.b.shape)
@@ -65,11 +64,17 @@ class RecurrentRule(Rule):
         dtype = numpy_type(self.graph, outputs[0])
         largest = 0.0
         if dtype is not None:
-            largest = foldable(np.abs(self.w.astype(np.float64)).sum(axis=3), self.b, dtype)
+            largest = foldable(magnitudes(w), self.b, dtype)
         why = "their constant is too large for its bias"
         hidden = self.units[0].slots
-        self.reads.append(Read(x.slots, hidden, (self.w != 0).any(axis=(0, 1)), largest=largest, why=why))
-        self.reads.append(Read(hidden, hidden, (self.r != 0).any(axis=(0, 1))))
+        # [1, H, inputs, D, gates]: a unit needs what any of its gates does, in either direction.
+        w_needs, r_needs = (needs(self._gates(a).transpose(2, 3, 0, 1)[None])[0] for a in (w, r))
+        self.reads.append(Read(x.slots, hidden, w_needs, largest=largest, why=why))
+        self.reads.append(Read(hidden, hidden, r_needs))
+
+    def _gates(self, weight: Array) -> Array:
+        """W or R as ``[D, gates, H, inputs]``."""
+        return weight.reshape(len(weight), self.gates, -1, weight.shape[-1])
 
     def _describe_states(self) -> None:
         for index in self.states:
@@ -87,12 +92,12 @@ class RecurrentRule(Rule):
         """The units that always are zero: as many as can be if all of them are at the start."""
         if not self._keeps_zero():
             return
-        candidate = self.w[:, self.candidate]
+        candidate = self._gates(self.weight(1, "W"))[:, self.candidate]
         seen = ~(constants.known[self.x.slots] & (constants.value[self.x.slots] == 0))
         zero = ~(candidate[:, :, seen] != 0).any(axis=(0, 2)) & self._without_bias().all(axis=0)
         for index in self.states:
             zero &= self._starts_at_zero(index, constants)
-        recurrent = (self.r[:, self.candidate] != 0).any(axis=0)
+        recurrent = (self._gates(self.weight(2, "R"))[:, self.candidate] != 0).any(axis=0)
         while (moved := zero & recurrent[:, ~zero].any(axis=1)).any():
             zero &= ~moved
         for axis in self.units:
@@ -128,19 +133,21 @@ class RecurrentRule(Rule):
         if inputs is None and units is None:
             return
         node, graph = self.node, self.graph
-        directions = len(self.w)
+        w = self.weight(1, "W")
+        directions = len(w)
         value = np.where(kept.live[self.x.slots], 0.0, kept.constants.value[self.x.slots])
-        delta = self.w.astype(np.float64) @ value
+        delta = products(w, np.tile(value, (directions, 1))).reshape(directions, self.gates, -1)
         if delta[:, :, kept.live[self.units[0].slots]].any() and not self.has_input(3):
             self.add_input(3, "B", self.b.reshape(directions, -1))
         if self.has_input(3):
             b = self.b.astype(np.float64)
             b[:, 0] += delta
             kept.replace(graph, node, 3, take(b.astype(self.b.dtype), units, 3).reshape(directions, -1))
-        kept.replace(graph, node, 1, _rows(take(take(self.w, units, 2), inputs, 3)))
+        kept.replace(graph, node, 1, _rows(take(take(self._gates(w), units, 2), inputs, 3)))
         if units is None:
             return
-        kept.replace(graph, node, 2, _rows(take(take(self.r, units, 2), units, 3)))
+        r = self._gates(self.weight(2, "R"))
+        kept.replace(graph, node, 2, _rows(take(take(r, units, 2), units, 3)))
         if self.has_input(7):
             p = self.weight(7, "P").reshape(directions, -1, self.units[0].size)
             kept.replace(graph, node, 7, take(p, units, 2).reshape(directions, -1))
@@ -153,7 +160,8 @@ class RecurrentRule(Rule):
 
 def _rows(values: Array) -> Array:
     """``[D, gates, H, I]`` as it is stored: ``[D, gates · H, I]``."""
-    return values.reshape(len(values), -1, values.shape[-1])
+    directions, gates, units, inputs = values.shape
+    return values.reshape(directions, gates * units, inputs)
 
 
 class LstmRule(RecurrentRule):

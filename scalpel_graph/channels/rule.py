@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from scalpel_graph.channels.blockwise import all_finite
 from scalpel_graph.channels.constants import Constants, Float64Array
+from scalpel_graph.channels.live import Live
+from scalpel_graph.channels.needs import Needs
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray, Slots
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
@@ -16,14 +19,14 @@ class Refusal(Exception):  # noqa: N818
     """Why a rule does not hold for a node: the node keeps every slot it touches."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Read:
     """Output slots that are computed from input slots, each of which can go without them.
 
     Attributes:
         inputs: ``[I]`` slots.
         outputs: ``[O]`` slots.
-        needs: ``[O, I]``: whether an output changes with an input; None: every output with every input.
+        needs: whether an output changes with an input; None: every output with every input.
         largest: the largest magnitude of a constant input that the node can do without, by taking it into a
             bias; 0 where only zeros can go, -1 where nothing can.
         why: for a person, why a larger constant stays.
@@ -33,7 +36,7 @@ class Read:
 
     inputs: IntArray
     outputs: IntArray
-    needs: BoolArray | None
+    needs: Needs | None
     largest: float = 0.0
     why: str = ""
     factors: IntArray | None = None
@@ -42,8 +45,7 @@ class Read:
         """The input slots that the live outputs (``live [O]``) need and that no constant can stand for."""
         if self.needs is None:
             return self.inputs[~self.takes(constants)] if live.any() else self.inputs[:0]
-        needs = self.needs if live.all() else self.needs[live]
-        return self.inputs[needs.any(axis=0) & ~self.takes(constants)]
+        return self.inputs[self.needs.inputs_of(live) & ~self.takes(constants)]
 
     def takes(self, constants: Constants) -> BoolArray:
         """``[I]``: which inputs are constants that the node can do without."""
@@ -76,29 +78,38 @@ class Kept:
     def replace(self, graph: ModelGraph, node: gs.Node, index: int, values: Array) -> None:
         """Makes a constant input of a node read ``values``; nodes that shared it share equal values again."""
         old = node.inputs[index]
-        made = self._made.setdefault(id(old), [])
+        made = self._made.get(id(old), [])
         for _, constant in made:
             shared = graph.constant(constant)
             if shared is not None and shared.shape == values.shape and np.array_equal(shared, values):
                 node.inputs[index] = constant
                 return
+        is_shared = len(old.outputs) > 1
         graph.set_constant(node, index, values)
-        made.append((old, node.inputs[index]))
+        if made or is_shared:  # nobody asks for any other again, and its memory is free by now
+            self._made.setdefault(id(old), made).append((old, node.inputs[index]))
 
 
 class Rule:
     """How slots pass through one node. Slots of the node that a rule does not name stay.
+
+    A rule keeps no weights: numpy has them only as copies of what the model holds.
 
     Attributes:
         couplings: pairs of equally long arrays of slots: the i-th of one and of the other go together.
         reads: see `Read`.
         free: output slots that the node can leave out, and input slots that it does not look at.
         optional_along: axes along which an input may come to nothing, and is then left out.
+        fragile: whether outputs that stay though nothing needs them must hold what they held: with other
+            inputs they may not be finite, or its constants come from inputs that it cannot make up for.
+        optional_outputs: whether an output of which nothing is left is left out.
         why_varied: for a person, why the node makes something that varies of a constant.
         why_held: for a person, why `widths` asks for slots.
     """
 
     optional_along: frozenset[int] = frozenset()
+    fragile = False
+    optional_outputs = False
     why_varied = "it combines them with others that vary"
     why_held = "its groups must stay equally wide"
 
@@ -121,7 +132,7 @@ class Rule:
     def constants(self, constants: Constants) -> None:
         """Notes the constants that the outputs hold, given those of the inputs."""
 
-    def widths(self, live: BoolArray) -> IntArray:
+    def widths(self, live: Live) -> IntArray:
         """Dead slots that must stay all the same, for the node to exist with the rest; none by default."""
         return np.zeros(0, dtype=np.int64)
 
@@ -161,7 +172,7 @@ class Rule:
         values = self.input_constant(index)
         if values is None:
             raise Refusal(f"its {what} is not constant")
-        if values.dtype.kind != "f" or not np.isfinite(values).all():
+        if values.dtype.kind != "f" or not all_finite(values):
             raise Refusal(f"its {what} is {'not finite' if values.dtype.kind == 'f' else values.dtype}")
         return values
 
@@ -176,6 +187,18 @@ class Rule:
             self.node.inputs[index] = tensor
         else:
             self.node.inputs.append(tensor)
+
+    def put_behind(self, op: str, what: str, values: Array) -> None:
+        """Has another operator combine the first output, as its first input, with a constant."""
+        label, output = node_label(self.node), self.node.outputs[0]
+        self.node.outputs[0] = self.graph.add_variable(f"{label}_before_{what}", like=output)
+        node = gs.Node(
+            op,
+            name=self.graph.unique_name(f"{label}_{what}"),
+            inputs=[self.node.outputs[0], self.graph.add_constant(f"{label}_{what}", values)],
+            outputs=[output],
+        )
+        self.graph.insert_after(self.node, node)
 
     def only_output(self) -> gs.Tensor:
         """The first output.

@@ -10,10 +10,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.concat_split import MovingRule
-from scalpel_graph.channels.constants import Constants
+from scalpel_graph.channels.constants import Constants, numpy_type
 from scalpel_graph.channels.rule import Kept, Refusal, Rule
 from scalpel_graph.channels.slots import Axis, IntArray
-from scalpel_graph.graph import Shape
+from scalpel_graph.graph import ModelGraph, Shape
 
 
 class TransposeRule(MovingRule):
@@ -118,13 +118,38 @@ def _pair(before: Shape, after: Shape) -> tuple[list[_Block], int, int]:
 
 
 @dataclass(frozen=True)
-class _Size:
+class StatedSize:
     """An entry of a Reshape's shape: at ``place`` in input ``index`` of ``node``; its value if constant."""
 
     node: gs.Node
     index: int
     place: int
     value: int | None
+
+
+def stated_sizes(graph: ModelGraph, node: gs.Node, rank: int) -> list[StatedSize]:
+    """The entries of the shape of a Reshape, one for each axis of its output, of which there are ``rank``.
+
+    Raises:
+        Refusal: the shape is neither a constant nor joined from constants and computed sizes for it alone.
+    """
+    shape = node.inputs[1]
+    values = graph.constant(shape)
+    if values is not None:
+        return [StatedSize(node, 1, place, int(value)) for place, value in enumerate(values)]
+    maker = shape.inputs[0] if len(shape.inputs) == 1 else None
+    if maker is None or maker.op != "Concat" or graph.sole_consumer(shape) is None:
+        raise Refusal("its shape is computed")
+    sizes = []
+    for index, part in enumerate(maker.inputs):
+        values, length = graph.constant(part), graph.shape(part)
+        if length is None or len(length) != 1 or not isinstance(length[0], int):
+            raise Refusal("its shape is computed")
+        for place in range(length[0]):
+            sizes.append(StatedSize(maker, index, place, None if values is None else int(values[place])))
+    if len(sizes) != rank:
+        raise Refusal("its shape is computed")
+    return sizes
 
 
 class ReshapeRule(Rule):
@@ -134,7 +159,7 @@ class ReshapeRule(Rule):
         """See the module's docstring."""
         node = self.node
         before, after = self.axes(node.inputs[0]), self.axes(node.outputs[0])
-        self.target = self._target() if node.op == "Reshape" else []
+        self.target = stated_sizes(self.graph, node, len(after)) if node.op == "Reshape" else []
         shapes = [self.graph.shape(tensor) for tensor in (node.inputs[0], node.outputs[0])]
         if shapes[0] is None or shapes[1] is None:
             raise Refusal("its shape is not known")
@@ -158,26 +183,6 @@ class ReshapeRule(Rule):
             self.couplings.append((np.repeat(source, places.shape[1]), places.reshape(-1)))
         for places, target in self.splits:
             self.couplings.append((places.reshape(-1), np.repeat(target, places.shape[1])))
-
-    def _target(self) -> list[_Size]:
-        """The entries of the shape, one for each axis of the output."""
-        shape = self.node.inputs[1]
-        values = self.input_constant(1)
-        if values is not None:
-            return [_Size(self.node, 1, place, int(value)) for place, value in enumerate(values)]
-        maker = shape.inputs[0] if len(shape.inputs) == 1 else None
-        if maker is None or maker.op != "Concat" or self.graph.sole_consumer(shape) is None:
-            raise Refusal("its shape is computed")
-        sizes = []
-        for index, part in enumerate(maker.inputs):
-            values, length = self.graph.constant(part), self.graph.shape(part)
-            if length is None or len(length) != 1 or not isinstance(length[0], int):
-                raise Refusal("its shape is computed")
-            for place in range(length[0]):
-                sizes.append(_Size(maker, index, place, None if values is None else int(values[place])))
-        if len(sizes) != len(self.axes(self.node.outputs[0])):
-            raise Refusal("its shape is computed")
-        return sizes
 
     def _merge(self, sources: list[Axis], target: Axis) -> None:
         moving = self._moving(sources)
@@ -223,7 +228,7 @@ class ReshapeRule(Rule):
 
 
 class PadRule(MovingRule):
-    """Pad: axes that it does not pad move as they are."""
+    """Pad: an axis moves as it is, or in between the slots that are added, or without those cut off."""
 
     def connect(self) -> None:
         """See `MovingRule`."""
@@ -231,23 +236,64 @@ class PadRule(MovingRule):
         if self.has_input(3):
             raise Refusal("it states its axes")
         axes, made = self.axes(node.inputs[0]), self.axes(node.outputs[0])
-        pads = node.attrs.get("pads")
-        if pads is None:
-            pads = self.input_constant(1)
-        if pads is None or len(pads) != 2 * len(axes):
+        given = node.attrs.get("pads")
+        if given is None:
+            given = self.input_constant(1)
+        if given is None or len(given) != 2 * len(axes):
             raise Refusal("its padding is not constant")
+        self.pads = [int(pad) for pad in given]
         fill = self.input_constant(2) if self.has_input(2) else np.array(node.attrs.get("value", 0.0))
         self.fill = None if fill is None else float(fill.reshape(-1)[0])
-        self.any_fill = node.attrs.get("mode", "constant") != "constant" or not np.any(pads)
-        for index, axis in enumerate(axes):
-            if not pads[index] and not pads[index + len(axes)]:
-                self.move(axis, made[index])
+        self.is_constant = node.attrs.get("mode", "constant") == "constant"
+        self.cuts: list[tuple[int, IntArray, IntArray]] = []  # entry of pads, slots cut off, slots added
+        for index, (axis, target) in enumerate(zip(axes, made, strict=True)):
+            front, back = self.pads[index], self.pads[index + len(axes)]
+            if not front and not back:
+                self.move(axis, target)
+            elif self.is_constant and axis is not None and target is not None:
+                self._move_between(axis, target, front, back)
+
+    def _move_between(self, axis: Axis, made: Axis, front: int, back: int) -> None:
+        cut = np.split(axis.slots, [max(-front, 0), axis.size - max(-back, 0)])
+        added = np.split(made.slots, [max(front, 0), made.size - max(back, 0)])
+        if len(cut[1]) != len(added[1]):
+            return
+        self.moves.append((cut[1], added[1]))
+        for entry, side in ((axis.index, 0), (axis.index + len(self.pads) // 2, 2)):
+            self.free += [cut[side], added[side]]
+            self.cuts.append((entry, cut[side], added[side]))
 
     def constants(self, constants: Constants) -> None:
-        """A channel stays constant if it is padded with what it holds."""
+        """A channel stays constant if it is padded with what it holds; added ones hold what fills them."""
+        if numpy_type(self.graph, self.node.outputs[0]) is None:
+            return
+        rank = len(self.pads) // 2
         for source, target in self.moves:
+            index = self._index(target)
+            others = [pad for entry, pad in enumerate(self.pads) if entry % rank != index]
             known, value = constants.known[source], constants.value[source]
-            constants.set(target, known & (self.any_fill | (value == self.fill)), value)
+            kept = not self.is_constant or max(others, default=0) <= 0
+            constants.set(target, known & (kept | (value == self.fill)), value)
+        if self.fill is not None:
+            for _, _, added in self.cuts:
+                constants.set(added, np.ones(len(added), dtype=np.bool_), np.full(len(added), self.fill))
+
+    def _index(self, slots: IntArray) -> int:
+        """The axis of the output that slots are of."""
+        axes = [axis for axis in self.axes(self.node.outputs[0]) if axis is not None]
+        return next(axis.index for axis in axes if axis.start <= slots[0] < axis.start + axis.size)
+
+    def shrink(self, kept: Kept) -> None:
+        """States how many are added, or cut off."""
+        pads = list(self.pads)
+        for entry, cut, added in self.cuts:
+            pads[entry] = int(kept.live[added].sum()) - int(kept.live[cut].sum())
+        if pads == self.pads:
+            return
+        if "pads" in self.node.attrs:
+            self.node.attrs["pads"] = pads
+        else:
+            kept.replace(self.graph, self.node, 1, np.array(pads, dtype=np.int64))
 
 
 class ResizeRule(MovingRule):

@@ -40,7 +40,11 @@ def shrink(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
 
 
 def drop_masks_of_ones(graph: ModelGraph) -> list[gs.Node]:
-    """Takes out every Mul by ones only, and every Gather of all slots in order; returns the nodes."""
+    """Takes out every node that masks nothing: it hands on an input as it is. Returns the nodes.
+
+    That is a Mul by ones only, a Where that picks the same everywhere, and a Gather or Slice of everything in
+    order.
+    """
     dropped = []
     for node in list(graph.nodes):
         source = _handed_on(graph, node)
@@ -52,7 +56,7 @@ def drop_masks_of_ones(graph: ModelGraph) -> list[gs.Node]:
 
 
 def _handed_on(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:
-    """The input that a mask of ones hands on; None for any other node."""
+    """The input that a node hands on if it masks nothing; None for any other node."""
     if (node.domain or "") not in ("", "ai.onnx"):
         return None
     if node.op == "Mul" and graph.opset >= 7:
@@ -60,13 +64,48 @@ def _handed_on(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:
             values = graph.constant(mask)
             if values is not None and (values == 1).all() and _same_shape(graph, other, node.outputs[0]):
                 return other
+    if node.op == "Where":
+        return _picked(graph, node)
     if node.op == "Gather":
         indices, shape = graph.constant(node.inputs[1]), graph.shape(node.inputs[0])
         if indices is not None and shape is not None and indices.ndim == 1:
             size = shape[int(node.attrs.get("axis", 0))]
             if size == len(indices) and np.array_equal(indices, np.arange(len(indices))):
                 return node.inputs[0]
+    if node.op == "Slice" and _slices_nothing_off(graph, node):
+        return node.inputs[0]
     return None
+
+
+def _picked(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:
+    """The variable that a Where picks everywhere."""
+    condition = graph.constant(node.inputs[0])
+    if condition is None or not condition.size or (condition != condition.flat[0]).any():
+        return None
+    picked = node.inputs[1 if condition.flat[0] else 2]
+    if graph.constant(picked) is not None or not _same_shape(graph, picked, node.outputs[0]):
+        return None
+    return picked
+
+
+def _slices_nothing_off(graph: ModelGraph, node: gs.Node) -> bool:
+    """Whether a Slice with steps of 1 takes all of axes whose sizes are known."""
+    if graph.opset < 10:
+        return False
+    given = [graph.constant(tensor) for tensor in node.inputs[1:]]
+    shape = graph.shape(node.inputs[0])
+    if shape is None:
+        return False
+    bounds = [values.tolist() for values in given if values is not None]
+    if len(bounds) < len(given):
+        return False
+    starts, ends, *rest = bounds
+    axes = rest[0] if rest else range(len(starts))
+    steps = rest[1] if len(rest) > 1 else [1] * len(starts)
+    return all(
+        step == 1 and isinstance(size := shape[axis], int) and slice(start, end).indices(size) == (0, size, 1)
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True)
+    )
 
 
 def _same_shape(graph: ModelGraph, a: gs.Tensor, b: gs.Tensor) -> bool:

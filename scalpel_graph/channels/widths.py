@@ -5,72 +5,72 @@ has those who would read it multiply it by zero, and masks let it pass, which ma
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.across_channels import LpNormRule
 from scalpel_graph.channels.analysis import Analysis, Pin
+from scalpel_graph.channels.concat_split import GatherRule, SliceRule
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
-from scalpel_graph.channels.elementwise import MulRule
+from scalpel_graph.channels.elementwise import ElementwiseRule, MulRule, WhereRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.liveness import Decision
+from scalpel_graph.channels.recurrent import GruRule, LstmRule, RecurrentRule, RnnRule
 from scalpel_graph.channels.rule import Kept, Rule
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray
 from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.target import Target
 
 #: Rules of layers whose weights are plain constants: those of quantized layers are made by another node.
-_FORGETFUL = (ConvRule, ConvTransposeRule, GemmRule, MatMulRule)
+_FORGETFUL = (ConvRule, ConvTransposeRule, GemmRule, MatMulRule, LstmRule, GruRule, RnnRule)
 
 
-def round_up(analysis: Analysis, decision: Decision, multiple: int) -> Decision:
-    """Keeps dead slots that make the width of each layer a multiple, or what it was if that is less.
+def round_up(analysis: Analysis, decision: Decision, target: Target) -> None:
+    """Holds dead slots that make the width of a layer a multiple, or what it was if that is less.
 
-    Classes are kept whole, so that layers whose channels go together stay alike. Where one class holds
-    several channels of a layer, or groups have to stay equally wide, the next multiple is tried.
+    Classes are kept whole, so that layers whose channels go together stay alike. A layer of which too little
+    is needed for that to be faster gets no wider than it has to be, nor does one whose classes do not add up
+    to what is missing.
 
     Args:
         analysis: the facts.
-        decision: what has to stay.
-        multiple: what layers' widths are to be divisible by.
-
-    Returns:
-        the decision, with further slots live and held.
+        decision: what has to stay; is changed.
+        target: says of what widths are to be multiples, and from which share of that on.
     """
-    if multiple == 1:
-        return decision
+    barred = _classes_of_empty_axes(analysis, decision.live) | _classes_left_out(analysis)
+    while decision.hold(_missing(analysis, decision, target, barred)):
+        pass
+
+
+def _missing(analysis: Analysis, decision: Decision, target: Target, barred: BoolArray) -> Iterator[Pin]:
+    """For each layer the dead slots that its width lacks."""
     class_of = analysis.class_of
-    live_class: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
-    live_class[class_of[decision.live]] = True
-    barred = _classes_of_empty_axes(analysis, decision.live)
-    held: dict[int, Pin] = {}
-    changed = True
-    while changed:
-        changed = False
-        turns = _turns(analysis, live_class[class_of])
-        for layer, axis in _layers(analysis):
-            live = live_class[class_of[axis.slots]]
-            missing = min(-int(np.count_nonzero(live)) % multiple, int(np.count_nonzero(~live)))
-            if not live.any() or not missing:
-                continue
-            dead = axis.slots[~live & ~barred[class_of[axis.slots]]]
-            dead = dead[np.argsort(turns[class_of[dead]], kind="stable")]
-            _, first = np.unique(class_of[dead], return_index=True)
-            chosen = dead[np.sort(first)][:missing]
-            if len(chosen):
-                changed = True
-                live_class[class_of[chosen]] = True
-                reason = f"the target wants widths that are multiples of {multiple}"
-                before = held.get(id(layer))
-                slots = chosen if before is None else np.concatenate([before.slots, chosen])
-                held[id(layer)] = Pin(slots, node_label(layer.node), reason)
-        for rule in analysis.rules:
-            slots = rule.widths(live_class[class_of])
-            if len(slots):
-                changed = True
-                live_class[class_of[slots]] = True
-    return replace(decision, live=live_class[class_of], held=[*decision.held, *held.values()])
+    turns = _turns(analysis, decision)
+    for layer, axis in layers(analysis):
+        multiple = target.round_channels_to if isinstance(layer, ConvRule) else target.round_features_to
+        live = decision.stays(axis.slots)
+        needed = int(np.count_nonzero(live))
+        missing = min(-needed % multiple, axis.size - needed)
+        if not missing or needed < target.round_from * (needed + missing):
+            continue
+        dead = axis.slots[~live & ~barred[class_of[axis.slots]]]
+        dead = dead[np.argsort(turns[class_of[dead]], kind="stable")]
+        chosen = _fitting(class_of[dead], missing)
+        if chosen.any():
+            reason = f"the target wants widths that are multiples of {multiple}"
+            yield Pin(dead[chosen], node_label(layer.node), reason)
+
+
+def _fitting(class_of: IntArray, missing: int) -> BoolArray:
+    """Of slots of these classes, the first whole classes that are ``missing`` slots; none if none are."""
+    _, first, number, sizes = np.unique(class_of, return_index=True, return_inverse=True, return_counts=True)
+    taken: BoolArray = np.zeros(len(sizes), dtype=np.bool_)
+    for place in np.argsort(first):
+        if sizes[place] <= missing:
+            taken[place] = True
+            missing -= int(sizes[place])
+    return taken[number] if not missing else np.zeros(len(class_of), dtype=np.bool_)
 
 
 def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs.Node]:
@@ -87,12 +87,11 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
     Returns:
         the nodes that were changed.
     """
-    if not decision.held:
-        return []
     class_of = analysis.class_of
     held: BoolArray = np.zeros(analysis.slots.count, dtype=np.bool_)
-    for pin in decision.held:
-        held[class_of[pin.slots]] = True
+    held[class_of[decision.live & ~decision.needed]] = True
+    if not held.any():
+        return []
     for rule in analysis.rules:
         if isinstance(rule, LpNormRule):  # it goes without zeros because they are zeros
             for source, _ in rule.couplings:
@@ -115,15 +114,17 @@ def dead_outputs(analysis: Analysis, decision: Decision) -> dict[str, int]:
     """By its label, how many output channels of each layer nothing needs."""
     return {
         node_label(layer.node): int(np.count_nonzero(~decision.live[axis.slots]))
-        for layer, axis in _layers(analysis)
+        for layer, axis in layers(analysis)
     }
 
 
-def _layers(analysis: Analysis) -> Iterator[tuple[Rule, Axis]]:
+def layers(analysis: Analysis) -> Iterator[tuple[Rule, Axis]]:
     """The layers with constant weights, and the axis of what they make."""
     for rule in analysis.rules:
         if isinstance(rule, ConvRule | GemmRule) or (isinstance(rule, MatMulRule) and rule.side is not None):
             yield rule, rule.y
+        elif isinstance(rule, RecurrentRule):
+            yield rule, rule.units[0]
 
 
 def _classes_of_empty_axes(analysis: Analysis, live: BoolArray) -> BoolArray:
@@ -135,19 +136,35 @@ def _classes_of_empty_axes(analysis: Analysis, live: BoolArray) -> BoolArray:
     return barred
 
 
-def _turns(analysis: Analysis, live: BoolArray) -> IntArray:
+def _turns(analysis: Analysis, decision: Decision) -> IntArray:
     """``[slots]``: by class, when to keep a dead slot: of the groups of a Conv, one from each in turn."""
-    turns: IntArray = np.zeros(len(live), dtype=np.int64)
+    turns: IntArray = np.zeros(analysis.slots.count, dtype=np.int64)
     for rule in analysis.rules:
         if isinstance(rule, ConvRule) and rule.group > 1 and rule.inputs.shape[1] > 1:
             for slots in (rule.inputs, rule.outputs):
-                turn = np.cumsum(~live[slots], axis=1)
+                turn = np.cumsum(~decision.stays(slots), axis=1)
                 np.maximum.at(turns, analysis.class_of[slots], turn)
     return turns
 
 
+def _classes_left_out(analysis: Analysis) -> BoolArray:
+    """``[slots]``: classes that a Gather or Slice does not hand on: without them it can go."""
+    left_out: BoolArray = np.zeros(len(analysis.class_of), dtype=np.bool_)
+    for rule in analysis.rules:
+        if isinstance(rule, GatherRule | SliceRule):
+            for slots in rule.free:
+                left_out[analysis.class_of[slots]] = True
+    return left_out
+
+
 def _forget_mask(graph: ModelGraph, rule: Rule, kept: Kept) -> bool:
-    """Puts ones for the zeros that a Mul by a constant has for idle slots; says whether it had some."""
+    """Has a mask let its idle slots pass; says whether it did not before.
+
+    A Mul by a constant gets ones for its zeros, the constant condition of a Where picks for them what it
+    picks for all others.
+    """
+    if isinstance(rule, WhereRule):
+        return _forget_condition(graph, rule, kept)
     if not isinstance(rule, MulRule):
         return False
     found = False
@@ -155,33 +172,53 @@ def _forget_mask(graph: ModelGraph, rule: Rule, kept: Kept) -> bool:
         values = graph.constant(tensor)
         if values is None:
             continue
-        idle = np.zeros(values.shape, dtype=np.bool_)
-        for index, made in enumerate(rule.made):
-            place = index - len(rule.made) + values.ndim
-            if made is not None and place >= 0 and values.shape[place] == made.size:
-                along = [1] * values.ndim
-                along[place] = made.size
-                idle |= ~kept.live[made.slots].reshape(along)
-        if (idle & (values == 0)).any():
-            kept.replace(
-                graph, rule.node, position, np.where(idle & (values == 0), 1, values).astype(values.dtype)
-            )
+        zero = _idle_elements(rule, values.shape, kept) & (values == 0)
+        if zero.any():
+            kept.replace(graph, rule.node, position, np.where(zero, 1, values).astype(values.dtype))
             found = True
     return found
+
+
+def _forget_condition(graph: ModelGraph, rule: WhereRule, kept: Kept) -> bool:
+    condition = graph.constant(rule.node.inputs[0])
+    if condition is None:
+        return False
+    idle = _idle_elements(rule, condition.shape, kept)
+    picked = condition[~idle]
+    if not picked.size or (picked != picked[0]).any() or (condition == picked[0]).all():
+        return False
+    kept.replace(graph, rule.node, 0, np.full_like(condition, picked[0]))
+    return True
+
+
+def _idle_elements(rule: ElementwiseRule, shape: tuple[int, ...], kept: Kept) -> BoolArray:
+    """Which elements of a constant of this shape meet idle slots only."""
+    idle: BoolArray = np.zeros(shape, dtype=np.bool_)
+    for index, made in enumerate(rule.made):
+        place = index - len(rule.made) + len(shape)
+        if made is not None and place >= 0 and shape[place] == made.size:
+            along = [1] * len(shape)
+            along[place] = made.size
+            idle |= ~kept.live[made.slots].reshape(along)
+    return idle
 
 
 def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -> bool:
     """Has a layer not read its idle inputs; says whether it did."""
     reads = rule.reads if type(rule) in _FORGETFUL else []
-    if not any(read.needs is not None and read.needs[:, idle[read.inputs]].any() for read in reads):
+    if not any(read.needs is not None and read.needs.outputs_of(idle[read.inputs]).any() for read in reads):
         return False
     if isinstance(rule, ConvRule):
         _forget_inputs_of_conv(graph, rule, kept)
         return True
-    assert isinstance(rule, GemmRule | MatMulRule)
-    index = 1 if isinstance(rule, GemmRule) or rule.side is None else rule.side
+    if isinstance(rule, RecurrentRule):
+        _forget_units(graph, rule, kept)
+        index, inputs_axis = 1, 2
+    else:
+        assert isinstance(rule, GemmRule | MatMulRule)
+        index = 1 if isinstance(rule, GemmRule) or rule.side is None else rule.side
+        inputs_axis = rule.inputs_axis if isinstance(rule, GemmRule) else 1 - index
     before = rule.weight(index, "weight")
-    inputs_axis = rule.inputs_axis if isinstance(rule, GemmRule) else 1 - index
     # Without its idle inputs, all else as it is, the layer has their constants in its bias.
     alone = np.ones(len(kept.live), dtype=np.bool_)
     alone[rule.x.slots] = kept.live[rule.x.slots]
@@ -192,6 +229,14 @@ def _forget_inputs(graph: ModelGraph, rule: Rule, idle: BoolArray, kept: Kept) -
     )
     graph.set_constant(rule.node, index, after)
     return True
+
+
+def _forget_units(graph: ModelGraph, rule: RecurrentRule, kept: Kept) -> None:
+    """Has a recurrent layer not read its idle hidden units, which are zero where it does."""
+    weight = rule.weight(2, "R")
+    idle = ~kept.live[rule.units[0].slots]
+    if weight[:, :, idle].any():
+        kept.replace(graph, rule.node, 2, np.where(idle, np.zeros((), weight.dtype), weight))
 
 
 def _forget_inputs_of_conv(graph: ModelGraph, rule: ConvRule, kept: Kept) -> None:

@@ -30,10 +30,14 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
     out.print(heading.append(f"  for {report.target}", "dim"))
     out.print()
     out.print(_indented(_figures(report)))
-    narrower = [node for node in report.removed_nodes if node.after < node.before]
+    narrower = report.narrower
     if narrower:
         out.print("\nMade narrower", style="bold")
         out.print(_indented(_narrower(narrower, every=verbose)))
+    more = sum(node.after - node.possible for node in report.removed_nodes)
+    if more:
+        text = f"{more:,} more could go, but widths are kept that the target is faster with"
+        out.print(_indented(Text(text, "dim")))
     sparse = [layer for layer in report.layers if layer.chosen.decision == "group_csr"]
     if sparse:
         of_all = f": {len(sparse)} of {show.plural(len(report.layers), 'layer')}"

@@ -82,6 +82,7 @@ def test_usual_pruning_selects_the_right_layers(built):
             "mobilenet-v2": {"conv1", "fc"} | depthwise,
             "mobilenet-v3": {"conv1", "fc"} | depthwise | squeezes,
             "efficientnet-b0": {"conv1", "fc"} | depthwise | squeezes,
+            "shufflenet-v1": {"conv1", "fc"} | {name for name in depthwise if name.endswith("depthwise")},
             "shufflenet-v2": {"conv1", "fc"} | depthwise,
             "densenet-121": {"conv0", "fc"},
             "unet": {"down0.conv1", "down0.conv2", "head"},
@@ -108,6 +109,7 @@ PUBLISHED_SIZE = {
     "mobilenet-v2": 3_504_872,
     "mobilenet-v3": 5_483_032,
     "efficientnet-b0": 5_288_548,
+    "shufflenet-v1": 1_865_728,
     "shufflenet-v2": 2_278_604,
     "densenet-121": 7_978_856,
     "unet": 31_037_698,
@@ -165,6 +167,9 @@ def test_groups(built):
     elif name == "mobilenet-v1":
         channels = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024]
         assert grouped == {f"block{i}.depthwise": ((n, 9), n) for i, n in enumerate(channels, start=1)}
+    elif name == "shufflenet-v1":
+        groups = {layer: group for layer, (_, group) in grouped.items() if not layer.endswith("depthwise")}
+        assert set(groups.values()) == {3} and len(groups) == 31
     else:
         depthwise = {layer.name for layer in layers_of(model) if layer.name.endswith("depthwise")}
         assert grouped.keys() == depthwise

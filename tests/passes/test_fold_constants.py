@@ -137,3 +137,19 @@ def test_a_default_that_callers_may_replace_is_not_folded():
     )
     out, _ = run(proto, FoldConstants(), feeds={"C": np.array([5, 6], dtype=np.float32)})
     assert op_types(out) == ["Neg", "Add"]
+
+
+def test_sizes_that_are_known_are_constants():
+    proto = model(
+        """(float[N, 6, 4, 4] X) => (float[N, 3, 2, 4, 4] Y, int64 n)
+           <int64[1] batch = {0}, int64 one = {1}, int64[1] first = {0}, int64 two = {2}, int64 zero = {0},
+            int64[2] last = {-2, -1}>
+           { s = Shape(X)  c = Gather(s, one)  h = Div(c, two)  m = Unsqueeze(h, first)
+             b = Gather(s, first)  r = Shape<start = 1>(X)  e = Gather(r, last)  k = Gather(r, zero)
+             k2 = Sub(k, two) k3 = Div(k2, two) u = Unsqueeze(k3, first)
+             t = Concat<axis = 0>(b, m, u, e)  Y = Reshape(X, t)  n = Gather(s, zero) }"""
+    )
+    out, records = run(proto, FoldConstants())
+    assert op_types(out) == ["Shape", "Gather", "Shape", "Concat", "Reshape", "Gather"]
+    assert {"c", "e", "k"} <= set(records["fold-constants"].rewritten)
+    assert weights_of(out)["e"].tolist() == [4, 4] and weights_of(out)["m"].tolist() == [3]

@@ -60,3 +60,41 @@ def test_neurons_go_from_dense_layers() -> None:
 def test_a_second_run_changes_nothing() -> None:
     once = scalpel_graph.optimize(two_layers([5], keep=0.1), CPU)
     assert not scalpel_graph.optimize(once.model, CPU).report.modified
+
+
+def test_a_layer_that_was_dead_as_a_whole_is_held_with_all_it_needs() -> None:
+    """Five dead neurons in front of the others: without them every group behind moves."""
+    generator = np.random.default_rng(0)
+    second = groups(generator, 1024, 1024, keep=0.1)
+    weights = {
+        "w0": np.zeros((5, 64), np.float32),
+        "w1": groups(generator, 1019, 1024, keep=0.1),
+        "w2": second,
+        "w": generator.standard_normal((64, 1024)).astype(np.float32),
+    }
+    weights["w"][:, :32] = 0  # whole groups, which go
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="input"),
+        helper.make_node("Relu", ["h"], ["g"]),
+        helper.make_node("Gemm", ["x", "w0"], ["a"], name="dead", transB=1),
+        helper.make_node("Relu", ["a"], ["c"]),
+        helper.make_node("Gemm", ["g", "w1"], ["b"], name="first", transB=1),
+        helper.make_node("Concat", ["c", "b"], ["r"], axis=1),
+        helper.make_node("Gemm", ["r", "w2"], ["y"], name="second", transB=1),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", 1, ["n", 64])],
+        [value("y", 1, ["n", 1024])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    result = scalpel_graph.optimize(proto, CPU)
+    assert result.report.verified.ok
+    choice = next(layer for layer in result.report.layers if layer.name == "second")
+    assert choice.chosen.group_shape == (1, 8) and choice.chosen.density < 0.11
+    widths = {node.name: (node.after, node.possible) for node in result.report.removed_nodes}
+    assert widths == {"input": (992, 992), "dead": (5, 0), "first": (1019, 1019)}
+    assert "dead" in {node.name for node in result.model.graph.node}

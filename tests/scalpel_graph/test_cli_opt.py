@@ -94,7 +94,19 @@ def test_layers_that_get_narrower_are_listed(tmp_path, capfd):
     assert run(save(network, tmp_path / "in.onnx"), tmp_path / "out.onnx", "--target", "cpu") == 0
     stdout, _ = capfd.readouterr()
     assert "Made narrower" in stdout
-    assert "20 of 100 channels of 1 layer removed: fc2 100 → 80" in stdout
+    assert "30 of 100 channels of 1 layer removed: fc2 100 → 70" in stdout
+
+
+def test_channels_that_stay_for_the_hardware_are_counted(tmp_path, capfd):
+    network = models.lenet_300_100()
+    weight = next(tensor for tensor in network.graph.initializer if tensor.name == "fc3.weight")
+    values = numpy_helper.to_array(weight).copy()
+    values[:, 10:40] = 0
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    assert run(save(network, tmp_path / "in.onnx"), tmp_path / "out.onnx", "--target", "gpu") == 0
+    stdout, _ = capfd.readouterr()
+    assert "28 of 100 channels of 1 layer removed: fc2 100 → 72" in stdout
+    assert "2 more could go" in stdout
 
 
 def test_the_html_report_is_a_page(pruned, tmp_path):

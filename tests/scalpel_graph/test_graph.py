@@ -1,10 +1,13 @@
 """The graph gives back what it was given, and answers questions about it correctly."""
 
+import gc
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 from onnx.backend.test.case.node import collect_testcases
@@ -179,6 +182,16 @@ def test_assumed_shapes_resolve_symbols_and_leave_the_graph_alone():
     assert same(graph.to_proto(), proto)
 
 
+def test_assumed_shapes_of_windows_that_do_not_fit():
+    """On a negative size, inference of Slice would end the process."""
+    text = """g (float[N, 3, H, 9] X, float[3, 3, 3, 3] W) => (float[N, 3, A, B] Y)
+        <int64[1] start = {1}, int64[1] end = {4}, int64[1] axis = {2}>
+        { c = Conv(X, W) s = Slice(c, start, end, axis) t = Slice(s, start, end, axis) Y = Relu(t) }"""
+    graph = ModelGraph(model(text))
+    assert set(graph.assumed_shapes({"N": 1, "H": 1})) == {"X", "W", "start", "end", "axis"}
+    assert graph.assumed_shapes({"N": 1, "H": 7})["Y"] == (1, 3, 2, 7)
+
+
 def test_assumed_shapes_where_a_weight_is_an_output():
     proto = model(
         """g (float[N, 2] X) => (float[N, 2] Y, float[2, 2] W) <float[2, 2] W = {1, 2, 3, 4}>
@@ -201,3 +214,45 @@ def test_types_that_numpy_has_no_name_for_survive_a_rename():
     node = graph.nodes[0]
     assert graph.type(node.inputs[0]) == TensorProto.BFLOAT16 and graph.shape(node.inputs[0]) == (2,)
     assert node_label(node) == "Y"
+
+
+def test_edits_add_up_in_any_order():
+    graph = ModelGraph(
+        model("agraph (float[4] X) => (float[4] Y) { a = Relu(X)  b = Neg(a)  c = Abs(b)  Y = Exp(c) }")
+    )
+    relu, neg, abs_, exp = graph.nodes
+
+    def new(op):
+        return gs.Node(op)
+
+    after, before, last = new("After"), new("Before"), new("Last")
+    graph.insert_after(relu, after)
+    graph.insert_before(relu, before)
+    graph.insert_after(relu, last)
+    assert [node.op for node in graph.nodes] == ["Before", "Relu", "Last", "After", "Neg", "Abs", "Exp"]
+    # A node that was taken out can take another one's place, as can a new one's successor.
+    graph.remove(neg, after)
+    graph.replace(abs_, neg)
+    first = new("First")
+    graph.replace(before, first)
+    graph.insert_after(first, before)
+    expected = [first, before, relu, last, neg, exp]
+    assert [id(node) for node in graph.nodes] == [id(node) for node in expected]
+    assert neg.outputs[0].name == "c" and not abs_.outputs
+
+
+def test_a_weight_that_is_replaced_is_given_up_unless_somebody_else_reads_it():
+    graph = ModelGraph(
+        model("agraph (float[2] X) => (float[2] Y) <float[2] w = {1, 2}> { a = Mul(X, w)  Y = Add(a, w) }")
+    )
+    mul, add = graph.nodes
+    graph.set_constant(mul, 1, np.ones(2, dtype=np.float32))
+    assert graph.constant(add.inputs[1]).tolist() == [1, 2]
+    values = weakref.ref(mul.inputs[1]._values)
+    gc.disable()
+    try:
+        graph.set_constant(mul, 1, np.zeros(2, dtype=np.float32))
+        assert values() is None
+    finally:
+        gc.enable()
+    assert graph.constant(mul.inputs[1]).tolist() == [0, 0]

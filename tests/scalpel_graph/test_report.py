@@ -39,7 +39,9 @@ def a_report(**changes) -> Report:
             LayerDecision("fc2", "MatMul", DENSE, 0.9, [DENSE], "too few zeros"),
             LayerDecision("fc3", "MatMul", DENSE, 0.8, [DENSE], "too few zeros"),
         ],
-        removed_nodes=[RemovedNodes("conv1", 64, 40, 37)],
+        removed_nodes=[
+            RemovedNodes("conv1", 64, 40, 37, BeforeAfter(1728, 1080), BeforeAfter(86700864, 54188040))
+        ],
         passes=[PassRun("fuse-bias", True, 0.25, [SkippedNode("fc3", "its output is <read> twice & kept")])],
     )
     return dataclasses.replace(report, **changes)
@@ -135,9 +137,12 @@ def test_html_is_well_formed_self_contained_and_escaped():
         "too few zeros",
         "fuse-bias",
         "its output is <read> twice & kept",
+        "1.73 k",
+        "54.2 M",
     ):
         assert words in page.text
     assert "−80.0 %" in page.text
+    assert "1 layer made narrower, 1 of 3 layers made sparse" in " ".join(page.text.split())
 
 
 @pytest.mark.parametrize(

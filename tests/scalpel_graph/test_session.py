@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from scalpel_graph import io
+from scalpel_graph import session as session_module
 from scalpel_graph.errors import InputError
 from scalpel_graph.session import SessionError, run, session
 
@@ -36,15 +37,27 @@ def test_models_and_paths_run(tmp_path):
 
 
 def test_large_models_go_through_temporary_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(io, "PROTOBUF_LIMIT", 3000)
+    monkeypatch.setattr(session_module, "IN_MEMORY_BYTES", 3000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     saved = []
     real_save = io.save
-    monkeypatch.setattr(io, "save", lambda model, path: saved.append(path) or real_save(model, path))
+    monkeypatch.setattr(
+        io, "save", lambda model, path, **o: saved.append(path) or real_save(model, path, **o)
+    )
     made = session(gather_model())
     assert len(saved) == 1 and tmp_path in saved[0].parents
     assert not list(tmp_path.iterdir())
     np.testing.assert_array_equal(run(made, {"i": np.array([2, 0])})["y"][:, 0], [1000, 0])
+
+
+@pytest.mark.parametrize("options", [{"prepack": False}, {"fold": False}])
+def test_sparing_sessions_give_the_same(options):
+    model = gather_model()
+    model.graph.node.insert(0, helper.make_node("Neg", ["v"], ["w"], name="negate"))
+    model.graph.initializer[0].name = "v"
+    inputs = {"i": np.array([2, 0])}
+    expected = run(session(model), inputs)
+    np.testing.assert_array_equal(run(session(model, **options), inputs)["y"], expected["y"])
 
 
 def test_complaints_are_one_sentence_and_nothing_reaches_stderr(tmp_path, capfd):

@@ -52,6 +52,16 @@ def test_macs_of_one_node(node, x, weight, macs):
     assert size == Size(parameters=int(np.prod(weight)), macs=macs)
 
 
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize(("direction", "directions"), [("forward", 1), ("bidirectional", 2)])
+def test_macs_of_recurrent_layers(op, gates, direction, directions):
+    """In 7 steps of 2 sequences every gate of 5 units reads 3 features and 5 units."""
+    node = helper.make_node(op, ["x", "w", "r"], ["y"], hidden_size=5, direction=direction)
+    weights = {"w": floats(directions, gates * 5, 3), "r": floats(directions, gates * 5, 5)}
+    size = measure(model([node], {"x": [7, 2, 3]}, ["y"], weights), {})
+    assert size.macs == 7 * 2 * directions * gates * 5 * (3 + 5)
+
+
 def test_symbols_get_the_sizes_given_and_else_one():
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1]),

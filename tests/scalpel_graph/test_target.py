@@ -21,12 +21,16 @@ def test_every_shipped_profile_loads():
 
 def test_a_gpu_profile_states_the_multiple_of_its_widths_and_no_kernels():
     target = load_target("gpu")
-    assert (target.kind, target.round_channels_to) == ("gpu", 8)
+    assert (target.kind, target.round_channels_to, target.round_features_to) == ("gpu", 8, 8)
     assert load_target("cpu").round_channels_to == 16
+    assert load_target("cpu").round_features_to == 1  # nothing gets faster
     text = 'kind = "gpu"\ndescription = "some"\n'
-    assert parse_target(text, "mine", None).round_channels_to == 1
+    mine = parse_target(text, "mine", None)
+    assert (mine.round_channels_to, mine.round_features_to, mine.round_from) == (1, 1, 0)
     with pytest.raises(InputError, match="round_channels_to must be a whole number of at least 1, got 0"):
         parse_target(text + "round_channels_to = 0", "mine", None)
+    with pytest.raises(InputError, match="round_from must be a number from 0 to 1, got 2"):
+        parse_target(text + "round_from = 2", "mine", None)
     with pytest.raises(InputError, match="kernels is not a known key"):
         parse_target(text + "kernels = 3", "mine", None)
 

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from scalpel_graph import group_csr, io, ops, verify
+from scalpel_graph import session as session_module
 from scalpel_graph.errors import CheckError, InputError, Unverifiable
 from scalpel_graph.session import session
 
@@ -80,9 +81,9 @@ def pretend_library(monkeypatch, substitute: onnx.ModelProto) -> list[Path | Non
     """Stands in for the operator library: where it is registered, ``substitute`` runs. Returns the calls."""
     calls: list[Path | None] = []
 
-    def pretend(model, *, library=None, threads=1):
+    def pretend(model, *, library=None, **options):
         calls.append(library)
-        return session(model if library is None else substitute, threads=threads)
+        return session(model if library is None else substitute, **options)
 
     monkeypatch.setattr(verify, "session", pretend)
     return calls
@@ -140,22 +141,38 @@ def test_only_one_session_is_alive_at_a_time(monkeypatch):
     assert most == 1
 
 
-def test_models_above_the_limit_are_checked_through_files(tmp_path, monkeypatch):
+def test_large_models_are_checked_through_files(tmp_path, monkeypatch):
     path, temporary = tmp_path / "in.onnx", tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(io, "PROTOBUF_LIMIT", 1000)
-    io.save(dense_model(), path)
+    for module in (verify, session_module):
+        monkeypatch.setattr(module, "IN_MEMORY_BYTES", 1000)
+    io.save(dense_model(), path, external_data=True)
     loaded = io.load(path)
     assert loaded.uses_external_data
-    given = []
-    monkeypatch.setattr(
-        verify, "session", lambda model, **options: given.append(model) or session(model, **options)
-    )
-    assert verify.verify(loaded, dense_model()).ok
+    given, sparing = [], []
+
+    def recording(model, *, library=None, **options):
+        given.append(model)
+        sparing.append([name for name in ("prepack", "fold") if not options.get(name, True)])
+        return session(model, **options)
+
+    monkeypatch.setattr(verify, "session", recording)
+    assert verify.verify(loaded, sparse_model(), library=LIBRARY).ok
+    assert sparing == [["prepack"], [], ["fold"]]
     assert given[0] == path
-    assert check(dense_model(), sparse_model()).ok
+    # The result, which is not a file yet, is written once for both ways of running it.
+    assert temporary in given[1].parents and given[1] == given[2]
     assert not list(temporary.iterdir())
+
+
+def test_a_large_original_whose_file_cannot_be_mapped_is_checked_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "IN_MEMORY_BYTES", 1000)
+    io.save(dense_model(), tmp_path / "in.onnx", external_data=True)
+    loaded = io.load(tmp_path / "in.onnx")
+    for file in tmp_path.glob("*.data"):
+        file.unlink()
+    assert verify.verify(loaded, dense_model()).ok
 
 
 # -- what is caught -----------------------------------------------------------------------------------------

@@ -78,8 +78,11 @@ def test_resnet_50_at_full_size():
     assert measure(graph.to_proto(), {}) == measure(expected, {})
     assert op_types(graph.to_proto()) == op_types(expected)
     assert not result.skipped
-    assert all(node.after * 2 == node.before for node in context.removed_nodes)
-    assert len(context.removed_nodes) == 53
+    *narrowed, last = context.removed_nodes
+    assert all(node.after * 2 == node.before for node in narrowed)
+    assert len(narrowed) == 53
+    assert (last.name, last.before, last.after) == ("fc", 1000, 1000)
+    assert sum(node.macs.after for node in context.removed_nodes) == measure(expected, {}).macs
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -124,7 +127,10 @@ def test_neurons_that_the_next_layer_does_not_read():
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     context = PassContext(CPU)
     run(proto, RemoveChannels(), context=context)
-    assert [(node.name, node.before, node.after) for node in context.removed_nodes] == [("fc2", 100, 50)]
+    assert [(node.name, node.before, node.after) for node in context.removed_nodes] == [
+        ("fc2", 100, 50),
+        ("fc3", 10, 10),
+    ]
 
 
 def test_feed_forward_units_and_heads_of_bert():

@@ -214,5 +214,22 @@ def test_the_report_lists_the_layers_that_got_narrower():
     result = scalpel_graph.optimize(proto, CPU)
     report = result.report.to_json()
     assert report["verified"]["ok"]
-    assert report["removed_nodes"] == [{"name": "first", "before": 8, "after": 4, "possible": 4}]
+    assert report["removed_nodes"] == [
+        {
+            "name": "first",
+            "before": 8,
+            "after": 4,
+            "possible": 4,
+            "parameters": {"before": 8 * 27 + 8, "after": 4 * 27 + 4},
+            "macs": {"before": 49 * 8 * 27, "after": 49 * 4 * 27},
+        },
+        {
+            "name": "second",
+            "before": 5,
+            "after": 5,
+            "possible": 5,
+            "parameters": {"before": 5 * 8 * 9, "after": 5 * 4 * 9},
+            "macs": {"before": 25 * 5 * 8 * 9, "after": 25 * 5 * 4 * 9},
+        },
+    ]
     assert report["parameters"]["after"] < report["parameters"]["before"] / 1.9

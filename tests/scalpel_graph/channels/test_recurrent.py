@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from onnx.reference import ReferenceEvaluator
 
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import model, op_types, random, reasons, run, weights_of
+from tests.pass_runner import CPU, model, op_types, random, reasons, run, weights_of
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 H, I = 7, 5  # noqa: E741
@@ -162,6 +165,21 @@ class TestUnits:
         del values["B"]
         text = f"m = MatMul(X, U) x = Add(m, shift) y = {op}<hidden_size = 7>(x, W, R) {READ}"
         assert removed(text, values, "float[6, N, 4] X")[2] == I - 2
+
+    @pytest.mark.parametrize(("made", "axis", "state"), [("y", 2, ""), ("_, y", 1, ""), ("_, y", 1, ", , h")])
+    def test_batch_first(self, op, made, axis, state):
+        """ONNX Runtime has no such layout; ONNX's own reference implementation has."""
+        values = {**without_candidate(weights(op), op, [1, 4]), **HEAD, "h": np.zeros((2, 1, H), np.float32)}
+        text = f"{made} = {op}<hidden_size = 7, layout = 1>(X, W, R, B{state}) {READ.replace('one', 'axis')}"
+        proto = model(f"(float[2, 6, {I}] X) => (Z) {{ {text} }}", {**values, "axis": np.array([axis])})
+        graph = ModelGraph(proto)
+        graph.infer()
+        RemoveChannels().run(graph, PassContext(CPU))
+        out = graph.to_proto()
+        assert width(out)[0] == H - 2
+        feeds = {"X": random(2, 6, I)}
+        before, after = (ReferenceEvaluator(either).run(None, feeds)[0] for either in (proto, out))
+        np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
     def test_computed_weights_are_refused(self, op):
         values = {**weights(op), **HEAD}

@@ -292,12 +292,88 @@ TOPOLOGIES = {
     "DepthToSpace": Topology(
         "d = DepthToSpace<blocksize = 2>(p) Y = Conv(d, V)", {"V": random(3, 2, 1, 1)}, 0, 0, 0
     ),
+    "1-D Conv": Topology(
+        "f = Reshape(p, shape) r = Relu(f) Y = Conv(r, Rc)",
+        {"shape": np.array([0, 8, 36]), "Rc": random(5, 8, 3)}, 3, 3, 3,
+    ),
+    "3-D Conv": Topology(
+        "f = Unsqueeze(p, two) r = Conv<group = 8>(f, D) Y = Conv(r, Rc)",
+        {"two": np.array([2]), "D": random(8, 1, 1, 3, 3), "Rc": random(5, 8, 1, 3, 3)}, 3, 3, 3,
+    ),
+    "padded 3-D Conv": Topology(
+        "f = Unsqueeze(p, two) Y = Conv<pads = [1, 0, 0, 1, 0, 0]>(f, Rc)",
+        {"two": np.array([2]), "Rc": random(5, 8, 2, 3, 3)}, 3, 0, 3,
+    ),
+    "dense block": Topology(
+        f"{SAME} s = Concat<axis = 1>(p, q) t = Conv<pads = [1, 1, 1, 1]>(s, G) u = Concat<axis = 1>(s, t)"
+        " v = Relu(u) Y = Conv(v, V)",
+        {"G": random(4, 16, 3, 3), "V": random(5, 20, 1, 1), **OTHER}, 3, 0, 0,
+    ),
+    "gated linear unit": Topology(
+        "s, t = Split<axis = 1>(p) g = Sigmoid(t) u = Mul(s, g) Y = Conv(u, V)",
+        {"V": random(4, 4, 1, 1)}, 2, 0, 0,
+    ),
+    "attention heads": Topology(
+        "t = Transpose<perm = [0, 1, 3, 2]>(p) u = MatMul(p, t) w = Softmax<axis = -1>(u) h = MatMul(w, p)"
+        " k = Transpose<perm = [0, 2, 1, 3]>(h) f = Reshape(k, shape) Y = MatMul(f, Ra)",
+        {"shape": np.array([0, 6, 48]), "Ra": random(48, 4) / 8}, 3, 0, 3, axis=0,
+    ),
+    "feed-forward and LayerNormalization": Topology(
+        "t = Transpose<perm = [0, 2, 3, 1]>(p) h = MatMul(t, Rg) i = Add(h, o) j = Tanh(i) k = MatMul(j, V)"
+        " Y = LayerNormalization(k, s)",
+        {"Rg": random(8, 6), "o": random(6), "V": random(6, 4), "s": random(4)}, 3, 3, 3, axis=0,
+    ),
+    "LayerNormalization over channels": Topology(
+        "t = Transpose<perm = [0, 2, 3, 1]>(p) l = LayerNormalization(t, s) Y = MatMul(l, Rg)",
+        {"Rg": random(8, 6), "s": random(8)}, 0, 0, 0, axis=0,
+    ),
+    "LayerNormalization over places": Topology(
+        "l = LayerNormalization<axis = 2>(p, s, o) Y = Conv(l, R)",
+        {"R": R, "s": random(6, 6), "o": random(6, 6, seed=1)}, 0, 0, 3,
+    ),
+    "LSTM": Topology(
+        "f = Reshape(p, shape) t = Transpose<perm = [2, 0, 1]>(f) Y = LSTM<hidden_size = 5>(t, Rw, H)",
+        {"shape": np.array([0, 8, 36]), "Rw": random(1, 20, 8), "H": random(1, 20, 5) / 3}, 3, 3, 3, axis=2,
+    ),
+    "GRU, both directions": Topology(
+        "f = Reshape(p, shape) t = Transpose<perm = [2, 0, 1]>(f)"
+        ' Y = GRU<hidden_size = 4, direction = "bidirectional">(t, Rw, H, B)',
+        {
+            "shape": np.array([0, 8, 36]), "Rw": random(2, 12, 8), "H": random(2, 12, 4) / 3,
+            "B": random(2, 24),
+        },
+        3, 3, 3, axis=2,
+    ),
+    "weights that are outputs": Topology(
+        "Y = Conv(p, R)", {"R": R}, 3, 3, 3, outputs="Y, float[8, 3, 3, 3] W, float[5, 8, 3, 3] R"
+    ),
     "left MatMul": Topology(
         "f = Reshape(p, shape) Y = MatMul(Rl, f)",
         {"shape": np.array([0, 8, 36]), "Rl": random(4, 8)}, 3, 3, 3
     ),
     "Pad, Conv": Topology(
         "d = Pad(p, pads) Y = Conv(d, R)", {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "R": R}, 3, 0, 3
+    ),
+    "Pad of channels": Topology(
+        "d = Pad(p, pads) Y = Conv(d, V)",
+        {"pads": np.array([0, 2, 0, 0, 0, 3, 0, 0]), "V": random(5, 13, 3, 3)}, 3, 3, 0,
+    ),
+    "Pad of channels with what they are not, and of places": Topology(
+        "d = Pad(p, pads, fill) Y = Conv(d, V)",
+        {"pads": np.array([0, 2, 1, 0, 0, 3, 0, 0]), "fill": np.float32(0.125), "V": random(5, 13, 3, 3)},
+        0, 0, 0,
+    ),
+    "Pad that cuts off channels": Topology(
+        "d = Pad(p, pads) Y = Conv(d, V)",
+        {"pads": np.array([0, -2, 0, 0, 0, 1, 0, 0]), "V": random(5, 7, 1, 1)}, 4, 4, 2,
+    ),
+    "shortcut that pads channels": Topology(
+        "d = Pad(p, pads) q = Conv<pads = [1, 1, 1, 1]>(p, S) s = Add(d, q) Y = Conv(s, V)",
+        {
+            "pads": np.array([0, 4, 0, 0, 0, 4, 0, 0]),
+            "S": random_dead(16, 8, 3, 3, axis=0, dead=[0, 2, 5, 8, 15]), "V": random(5, 16, 1, 1),
+        },
+        2, 0, 0,
     ),
     "Resize": Topology(
         'd = Resize<mode = "nearest">(p, , scales) Y = Conv(d, R)',
