@@ -40,6 +40,7 @@ from scalpel_graph.assumed_sizes import shapes_with
 from scalpel_graph.errors import GraphError
 from scalpel_graph.external_data import payload_bytes
 from scalpel_graph.group_csr import Array
+from scalpel_graph.stand_ins import replace_by_stand_ins
 
 Shape = tuple[int | str | None, ...]
 
@@ -192,6 +193,7 @@ class ModelGraph:
         for value in model.graph.output:
             if value.name in made:
                 value.type.tensor_type.ClearField("shape")
+        replace_by_stand_ins(model.graph)
         return shapes_with(model, dimensions)
 
     def is_output(self, tensor: gs.Tensor) -> bool:
@@ -251,7 +253,9 @@ class ModelGraph:
     def add_variable(self, hint: str, like: gs.Tensor | None = None) -> gs.Variable:
         """A new tensor named after ``hint``, of the type and shape of ``like`` if given."""
         tensor = gs.Variable(self.unique_name(hint))
-        if like is not None and like.name in self._types:
+        if isinstance(like, gs.Constant):
+            self._types[tensor.name] = helper.make_tensor_type_proto(self.type(like) or 0, self.shape(like))
+        elif like is not None and like.name in self._types:
             self._types[tensor.name] = self._types[like.name]
         return tensor
 
@@ -342,6 +346,7 @@ class ModelGraph:
             light.functions.extend(others)
         if strict:
             onnx.checker.check_model(light)
+        replace_by_stand_ins(light.graph)
         inferred = shape_inference.infer_shapes(light, check_type=strict, strict_mode=strict, data_prop=True)
         for value in inferred.graph.value_info:
             self._types[value.name] = value.type

@@ -1,15 +1,32 @@
 """How large a model is: the weights it stores and the multiply-accumulates of one run."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from scalpel_graph import ops
 from scalpel_graph.assumed_sizes import shapes_with
+from scalpel_graph.stand_ins import replace_by_stand_ins
 
-_FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+#: Element types of weights.
+FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+#: Which inputs of operators on integers hold data, and not a scale or a zero point.
+INTEGER_DATA = {
+    "DequantizeLinear": (0,),
+    "ConvInteger": (1,),
+    "MatMulInteger": (0, 1),
+    "QLinearConv": (3, 8),
+    "QLinearMatMul": (0, 3),
+    "QGemm": (3, 6),
+    "QLinearAdd": (0, 3),
+    "QLinearMul": (0, 3),
+}
+
+#: Which input holds the weights, where it is not input 1.
+WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
 
 #: Initializers of more elements than this cannot hold a shape.
 _SMALL = 1024
@@ -22,11 +39,13 @@ class Size:
     """How large a model is.
 
     Attributes:
-        parameters: elements of the floating-point tensors it stores, subgraphs included. A group-CSR matrix
-            counts the values it stores.
-        macs: multiply-accumulates of the Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN, GroupCsrConv and
-            GroupCsrGemm nodes of the main graph. A group-CSR matrix counts the values it stores; a node
-            whose shapes cannot be inferred counts nothing.
+        parameters: elements of the floating-point tensors it stores, scales of quantization included, and of
+            the integer tensors that DequantizeLinear or an integer layer reads; subgraphs included. A
+            group-CSR matrix counts the values it stores.
+        macs: multiply-accumulates of the Conv, ConvTranspose, Gemm and MatMul nodes of the main graph, of
+            their integer forms (QLinearConv, ConvInteger, QGemm and their kin), and of LSTM, GRU, RNN,
+            GroupCsrConv and GroupCsrGemm. A group-CSR matrix counts the values it stores; a node whose shapes
+            cannot be inferred counts nothing.
     """
 
     parameters: int
@@ -42,26 +61,46 @@ def measure(model: ModelProto, dimensions: Mapping[str, int]) -> Size:
     """
     light = _without_weights(model)
     _replace_group_csr(light.graph)
+    replace_by_stand_ins(light.graph)
     shapes = shapes_with(light, dimensions)
     shapes.update((tensor.name, tuple(tensor.dims)) for tensor in model.graph.initializer)
     return Size(
-        parameters=sum(_parameters(model.graph)),
+        parameters=sum(_parameters(model.graph, _integer_weights(model.graph))),
         macs=sum(_macs(node, shapes) for node in model.graph.node),
     )
 
 
-def _parameters(graph: GraphProto) -> Iterator[int]:
-    stored = [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
-    yield from (math.prod(tensor.dims) for tensor in stored if tensor.data_type in _FLOATS)
+def _parameters(graph: GraphProto, integers: Set[str]) -> Iterator[int]:
+    """The size of each tensor that counts: of floating-point numbers, or named in ``integers``."""
+    stored = [(tensor.name, tensor) for tensor in graph.initializer]
+    stored += [(sparse.values.name, sparse.values) for sparse in graph.sparse_initializer]
     for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.type == AttributeProto.TENSOR:
-                yield math.prod(attribute.t.dims) if attribute.t.data_type in _FLOATS else 0
-            elif attribute.type == AttributeProto.GRAPH:
-                yield from _parameters(attribute.g)
-            elif attribute.type == AttributeProto.GRAPHS:
-                for subgraph in attribute.graphs:
-                    yield from _parameters(subgraph)
+        if node.op_type == "Constant":
+            stored += [(node.output[0], a.t) for a in node.attribute if a.type == AttributeProto.TENSOR]
+        for subgraph in _subgraphs(node):
+            yield from _parameters(subgraph, integers)
+    for name, tensor in stored:
+        if tensor.data_type in FLOATS or name in integers:
+            yield math.prod(tensor.dims)
+
+
+def _integer_weights(graph: GraphProto) -> set[str]:
+    """The names of what integer operators read as weights, biases or other data."""
+    names: set[str] = set()
+    for node in graph.node:
+        places = INTEGER_DATA.get(node.op_type, ())
+        names.update(node.input[place] for place in places if place < len(node.input))
+        for subgraph in _subgraphs(node):
+            names |= _integer_weights(subgraph)
+    return names
+
+
+def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
@@ -106,7 +145,8 @@ def _replace_group_csr(graph: GraphProto) -> None:
 
 def _macs(node: NodeProto, shapes: _Shapes) -> int:
     """Multiply-accumulates of one node; 0 where it has none or its shapes are unknown."""
-    tensors = [*node.input[:2], *node.output[:1]]
+    place = WEIGHT_PLACES.get(node.op_type, 1)
+    tensors = [*node.input[:1], *node.input[place : place + 1], *node.output[:1]]
     if len(tensors) < 3 or any(name not in shapes for name in tensors):
         return 0
     return macs(node.op_type, *(shapes[name] for name in tensors), domain=node.domain)
@@ -117,7 +157,7 @@ def macs(op: str, x: Sequence[int], weight: Sequence[int], y: Sequence[int], *, 
 
     Args:
         op: the operator.
-        x, weight, y: the shapes of its first two inputs and of its output.
+        x, weight, y: the shapes of its data, its weights or second factor, and its output.
         domain: the operator's.
     """
     rules = {
@@ -125,6 +165,11 @@ def macs(op: str, x: Sequence[int], weight: Sequence[int], y: Sequence[int], *, 
         ("", "ConvTranspose"): _conv_transpose,
         ("", "Gemm"): _gemm,
         ("", "MatMul"): _matmul,
+        ("", "ConvInteger"): _conv,
+        ("", "MatMulInteger"): _matmul,
+        ("", "QLinearConv"): _conv,
+        ("", "QLinearMatMul"): _matmul,
+        ("com.microsoft", "QGemm"): _gemm,
         **{("", name): _recurrent for name in ("LSTM", "GRU", "RNN")},
         (ops.DOMAIN, ops.CONV): _group_csr_conv,
         (ops.DOMAIN, ops.GEMM): _group_csr_gemm,

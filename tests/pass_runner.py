@@ -33,9 +33,8 @@ def model(
     text: str, weights: Mapping[str, npt.NDArray[Any]] | None = None, opset: int = 17, ir_version: int = 8
 ) -> ModelProto:
     """A model from the text form of its graph; ``weights`` become initializers, output types are found."""
-    proto = parser.parse_model(
-        f'<ir_version: {ir_version}, opset_import: ["" : {opset}, "ai.scalpel" : 1, "custom" : 1]> g {text}'
-    )
+    others = ", ".join(f'"{domain}" : 1' for domain in ("ai.scalpel", "com.microsoft", "custom"))
+    proto = parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["" : {opset}, {others}]> g {text}')
     for entry in [entry for entry in proto.opset_import if entry.domain]:
         if all(node.domain != entry.domain for node in proto.graph.node):
             proto.opset_import.remove(entry)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels.constants import Constants, slices
+from scalpel_graph.channels.constants import Constants, is_float, slices
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, IntArray, Slots
 from scalpel_graph.graph import ModelGraph
@@ -90,7 +90,7 @@ class ConcatRule(MovingRule):
         super().constants(constants)
         for index, joined, offset in self.parts:
             values = self.graph.constant(self.node.inputs[index])
-            if values is not None and values.dtype.kind == "f":
+            if values is not None and is_float(values):
                 known, value = slices(values, self.axis)
                 constants.set(joined.slots[offset : offset + len(known)], known, value)
 

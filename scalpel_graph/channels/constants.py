@@ -1,7 +1,9 @@
 """Constants per slot: what a channel always holds, where that is known."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
@@ -19,6 +21,15 @@ _FLOATS: dict[int, np.dtype[np.floating]] = {
     int(TensorProto.FLOAT): np.dtype(np.float32),
     int(TensorProto.DOUBLE): np.dtype(np.float64),
     int(TensorProto.FLOAT16): np.dtype(np.float16),
+    int(TensorProto.BFLOAT16): np.dtype(ml_dtypes.bfloat16),
+}
+
+_INTEGERS: dict[int, np.dtype[np.integer]] = {
+    int(TensorProto.INT8): np.dtype(np.int8),
+    int(TensorProto.UINT8): np.dtype(np.uint8),
+    int(TensorProto.INT16): np.dtype(np.int16),
+    int(TensorProto.UINT16): np.dtype(np.uint16),
+    int(TensorProto.INT32): np.dtype(np.int32),
 }
 
 
@@ -57,12 +68,25 @@ def slices(values: Array, axis: int) -> tuple[BoolArray, Float64Array]:
 
 
 def numpy_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[np.floating] | None:
-    """The floating-point type of a tensor; None for others (also for those that numpy lacks)."""
+    """The floating-point type of a tensor; None for others."""
     return _FLOATS.get(graph.type(tensor) or 0)
+
+
+def element_type(graph: ModelGraph, tensor: gs.Tensor) -> np.dtype[Any] | None:
+    """The type of a tensor whose every number is a float64: `numpy_type`, or integers; None for others."""
+    kind = graph.type(tensor) or 0
+    return _INTEGERS.get(kind) or _FLOATS.get(kind)
+
+
+def is_float(values: Array) -> bool:
+    """Whether an array is of a type that `numpy_type` knows."""
+    return values.dtype in _FLOATS.values()
 
 
 def first_output(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -> Array | None:
     """The first output of a node for given inputs, as ONNX Runtime computes it; None where it cannot.
+
+    ONNX Runtime has few operators of bfloat16 for CPUs: they are computed in float32, and rounded.
 
     Args:
         graph: the node's graph.
@@ -70,8 +94,13 @@ def first_output(graph: ModelGraph, node: gs.Node, feeds: Mapping[str, Array]) -
         feeds: by name, every input of the node that is not left out.
     """
     output = node.outputs[0].name
+    wider = {
+        name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
+        for name, value in feeds.items()
+    }
     try:
-        result = evaluate(graph, [node], [output], feeds)[output]
+        result = np.asarray(evaluate(graph, [node], [output], wider)[output])
     except Exception:  # whatever the reason, the channel then counts as not constant
         return None
-    return np.asarray(result)
+    dtype = numpy_type(graph, node.outputs[0])
+    return result if dtype is None else result.astype(dtype)

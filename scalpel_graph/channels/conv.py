@@ -127,19 +127,26 @@ class ConvRule(Rule):
         if live_in.all() and live_out.all():
             return
         bias = self.folded_bias(kept, live_in)
-        if self.group > 1 and self.inputs.shape[1] == 1:
-            groups = [(np.array([0]), np.flatnonzero(out), g) for g, out in enumerate(live_out) if out.any()]
-        else:
-            pairs = zip(live_in, live_out, strict=True)
-            groups = [(np.flatnonzero(i), np.flatnonzero(o), g) for g, (i, o) in enumerate(pairs) if o.any()]
-        assert all(len(a[0]) == len(b[0]) and len(a[1]) == len(b[1]) for a, b in pairwise(groups))
-        weight = self.weight(1, "weight")
-        parts = [self._part(weight, g, inputs, outputs) for inputs, outputs, g in groups]
-        kept.replace(self.graph, node, 1, np.concatenate(parts))
+        groups = self.kept_groups(kept)
+        kept.replace(self.graph, node, 1, self.cut(self.weight(1, "weight"), groups))
         if bias is not None:
             kept.replace(self.graph, node, 2, bias[live_out.reshape(-1)])
         if self.group > 1:
             node.attrs["group"] = len(groups)
+
+    def kept_groups(self, kept: Kept) -> list[tuple[int, IntArray, IntArray]]:
+        """Number, inputs and outputs (counted within the group) of every group that stays."""
+        live_in, live_out = kept.live[self.inputs], kept.live[self.outputs]
+        if self.group > 1 and self.inputs.shape[1] == 1:
+            live_in = np.ones_like(live_in)
+        pairs = enumerate(zip(live_in, live_out, strict=True))
+        groups = [(g, np.flatnonzero(i), np.flatnonzero(o)) for g, (i, o) in pairs if o.any()]
+        assert all(len(a[1]) == len(b[1]) and len(a[2]) == len(b[2]) for a, b in pairwise(groups))
+        return groups
+
+    def cut(self, weight: Array, groups: list[tuple[int, IntArray, IntArray]]) -> Array:
+        """An array of the weight's shape, with only what `kept_groups` has."""
+        return np.concatenate([self._part(weight, *group) for group in groups])
 
     def folded_bias(self, kept: Kept, live_in: BoolArray) -> Array | None:
         """The bias, with the constants of the inputs that go; None if there is none and none is needed."""

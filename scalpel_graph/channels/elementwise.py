@@ -8,7 +8,15 @@ layers need nothing more.
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from scalpel_graph.channels.constants import Constants, Float64Array, first_output, numpy_type, slices
+from scalpel_graph.channels.constants import (
+    Constants,
+    Float64Array,
+    element_type,
+    first_output,
+    is_float,
+    numpy_type,
+    slices,
+)
 from scalpel_graph.channels.positive import is_positive
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
 from scalpel_graph.channels.slots import Axis, BoolArray
@@ -128,7 +136,7 @@ class ElementwiseRule(Rule):
         feeds: dict[str, Array] = {}
         for tensor, operand in zip(self.operands, operands, strict=True):
             values = self.graph.constant(tensor)
-            dtype = numpy_type(self.graph, tensor) if values is None else values.dtype
+            dtype = element_type(self.graph, tensor) if values is None else values.dtype
             if dtype is None:
                 return None
             vector = operand.astype(dtype)
@@ -189,9 +197,7 @@ class MulRule(ElementwiseRule):
         """See `ElementwiseRule`; a constant that is not finite would make NaN of zero."""
         super().describe()
         values = (self.graph.constant(tensor) for tensor in self.operands)
-        self.finite = all(
-            value is None or (value.dtype.kind == "f" and np.isfinite(value).all()) for value in values
-        )
+        self.finite = all(value is None or (is_float(value) and np.isfinite(value).all()) for value in values)
 
     def _combine(self, operands: list[_Known], index: int) -> _Known:
         known, value = super()._combine(operands, index)

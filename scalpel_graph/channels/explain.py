@@ -6,6 +6,7 @@ import numpy as np
 
 from scalpel_graph.channels.analysis import Analysis
 from scalpel_graph.channels.liveness import Decision
+from scalpel_graph.channels.quantize_linear import DequantizeRule
 from scalpel_graph.channels.rule import Rule
 from scalpel_graph.channels.slots import BoolArray
 from scalpel_graph.graph import node_label
@@ -18,6 +19,11 @@ def kept_channels(analysis: Analysis, decision: Decision) -> list[tuple[str, str
     that combines it with others that vary.
     """
     stuck = decision.needed & analysis.constants.known
+    for rule in analysis.rules:
+        if isinstance(rule, DequantizeRule) and rule.data is not None:
+            for axis in rule.made:  # a stored constant is no channel
+                if axis is not None:
+                    stuck[axis.slots] = False
     reasons: Counter[tuple[str, str]] = Counter()
     for pin in analysis.pins:
         reasons[pin.node, pin.reason] += int(np.count_nonzero(stuck[pin.slots]))

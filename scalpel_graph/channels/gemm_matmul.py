@@ -208,8 +208,7 @@ class MatMulRule(Rule):
         smaller = take(take(weight, inputs, 1 - self.side), outputs, self.side)
         kept.replace(self.graph, self.node, self.side, smaller)
         if delta[kept.live[self.y.slots]].any() and not self._add_to_bias(delta):
-            bias = take(delta, outputs, 0).astype(weight.dtype)
-            self.put_behind("Add", "bias", bias if self.side == 1 else bias.reshape(-1, 1))
+            self._add_behind(take(delta, outputs, 0).astype(weight.dtype))
 
     def _add_to_bias(self, delta: Array) -> bool:
         """Takes constants into the bias that an Add behind the node adds, if there is one."""
@@ -227,3 +226,7 @@ class MatMulRule(Rule):
         # Still of full size: the rule of the Add, which comes later, slices it.
         self.graph.set_constant(add, index, values)
         return True
+
+    def _add_behind(self, bias: Array) -> None:
+        """Has an Add behind the node add ``bias [outputs]``."""
+        self.put_behind("Add", "bias", bias if self.side == 1 else bias.reshape(-1, 1))

@@ -1,194 +1,264 @@
-"""Quantized graphs: QuantizeLinear, DequantizeLinear, and layers whose weights are dequantized constants.
+"""Layers whose weights DequantizeLinear makes of integers: the QDQ form of a quantized graph.
 
-Of a quantized tensor a slot holds integers: the zero point where the real number is zero. The weights of
-a layer behind DequantizeLinear have slots as any computed tensor has, which go together with the layer's
-channels: the layer says which it does not need, DequantizeLinear slices integers, scales and zero points.
-A constant other than zero stays where a quantized bias would have to take it.
+The weights have slots, which go together with the layer's channels: the layer says which it does not need,
+and the rule of DequantizeLinear slices the integers. Only the weights of a grouped Conv, whose second axis
+counts other channels in each group, are cut here.
+
+A constant that is not zero goes into the bias. If that is int32, the constant must be a multiple of the
+bias's scale divided by the weights', as it is where the bias is quantized by the product of the input's scale
+and the weights': then it is exact (`fixed_point`). A layer without bias gets one, of int32 if its input is
+quantized.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import TensorProto
 
-from scalpel_graph.channels.constants import Constants, numpy_type, slices
+from scalpel_graph.channels.constants import Constants, Float64Array, numpy_type
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
+from scalpel_graph.channels.dequantized import (
+    Dequantized,
+    constant_value,
+    dequantized,
+    is_grouped_weight,
+    maker,
+)
+from scalpel_graph.channels.fixed_point import fits_int32, in_steps, matrix_blocks, per_output, products
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.rule import Kept, Refusal, Rule, take
-from scalpel_graph.channels.slots import Axis, BoolArray, Slots
-from scalpel_graph.graph import ModelGraph
+from scalpel_graph.channels.slots import Axis, Slots
+from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
 
-#: Integer types whose numbers ``numpy`` rounds to as ONNX Runtime does.
-_LIMITS = {
-    int(TensorProto.INT8): (-128, 127),
-    int(TensorProto.UINT8): (0, 255),
-    int(TensorProto.INT16): (-32768, 32767),
-    int(TensorProto.UINT16): (0, 65535),
-}
-
-
-class _LinearRule(Rule):
-    """Common part: ``real = (integer - zero point) · scale``, per tensor or per slot of one axis."""
-
-    def describe(self) -> None:
-        """Couples all axes."""
-        node = self.node
-        if node.attrs.get("block_size", 0):
-            raise Refusal("it has a scale per block")
-        self.made = self.axes(node.outputs[0])
-        self.scale = self.weight(1, "scale")
-        if self.scale.ndim > 1 or (self.scale <= 0).any():
-            raise Refusal("its scale is not a positive number, or one per channel")
-        self.zero = np.zeros_like(self.scale)
-        if self.has_input(2):
-            zero = self.input_constant(2)
-            if zero is None or zero.shape != self.scale.shape:
-                raise Refusal("its zero point is not constant, or not of its scale's shape")
-            self.zero = zero
-        self.along = None
-        if self.scale.size > 1:
-            self.along = int(node.attrs.get("axis", 1)) % len(self.made)
-        self.data = self.input_constant(0)
-        if self.data is None:
-            self.given = self.axes(node.inputs[0])
-            for a, b in zip(self.given, self.made, strict=True):
-                self.couple(a, b)
-        else:
-            self.free += [axis.slots for axis in self.made if axis is not None]
-
-    def constants(self, constants: Constants) -> None:
-        """Constants are converted. Of constant data only zeros are noted: the rest stays quantized."""
-        if self.data is not None:
-            values = dequantized(self.graph, self.node.outputs[0])
-            for axis in self.made:
-                if axis is not None and values is not None:
-                    known, value = slices(values, axis.index)
-                    constants.set(axis.slots, known & (value == 0), np.zeros(axis.size))
-            return
-        for a, b in zip(self.given, self.made, strict=True):
-            if a is not None and b is not None and a.size == b.size and self.along in (None, a.index):
-                known, value = constants.known[a.slots], constants.value[a.slots]
-                found, result = self._convert(value)
-                constants.set(b.slots, known & found, result)
-
-    def _convert(self, value: Array) -> tuple[BoolArray, Array]:
-        """The result for numbers along one axis, and where it is certain."""
-        raise NotImplementedError
-
-    def shrink(self, kept: Kept) -> None:
-        """Slices the data if it is constant, scales and zero points if there is one per slot."""
-        if self.data is not None:
-            smaller = self.data
-            for axis in self.made:
-                smaller = smaller if axis is None else take(smaller, kept.of(axis), axis.index)
-            if smaller.shape != self.data.shape:
-                kept.replace(self.graph, self.node, 0, smaller)
-        indices = None if self.along is None else kept.of(self.made[self.along])
-        if indices is not None:
-            kept.replace(self.graph, self.node, 1, take(self.scale, indices, 0))
-            if self.has_input(2):
-                kept.replace(self.graph, self.node, 2, take(self.zero, indices, 0))
-
-
-class QuantizeRule(_LinearRule):
-    """QuantizeLinear: ``saturate(round(x / scale) + zero point)``."""
-
-    def _convert(self, value: Array) -> tuple[BoolArray, Array]:
-        zero = self.zero.astype(np.float64)
-        limits = _LIMITS.get(self.graph.type(self.node.outputs[0]) or 0)
-        if limits is None:
-            return np.zeros(len(value), dtype=np.bool_), value
-        if numpy_type(self.graph, self.node.inputs[0]) != np.float32:
-            return value == 0, np.broadcast_to(zero, value.shape)
-        quotient = np.rint(value.astype(np.float32) / self.scale.astype(np.float32)).astype(np.float64)
-        return np.ones(len(value), dtype=np.bool_), np.clip(quotient + zero, *limits)
-
-
-class DequantizeRule(_LinearRule):
-    """DequantizeLinear."""
-
-    def _convert(self, value: Array) -> tuple[BoolArray, Array]:
-        if self.graph.type(self.node.inputs[0]) not in _LIMITS:
-            return np.zeros(len(value), dtype=np.bool_), value
-        difference = value - self.zero.astype(np.float64)
-        if numpy_type(self.graph, self.node.outputs[0]) != np.float32:
-            return difference == 0, difference
-        return np.ones(len(value), dtype=np.bool_), difference.astype(np.float32) * self.scale
-
-
-def dequantized(graph: ModelGraph, tensor: gs.Tensor) -> Array | None:
-    """The value of a tensor that DequantizeLinear makes of constants, also behind Transpose; else None."""
-    maker = tensor.inputs[0] if tensor.inputs else None
-    if maker is None or (maker.domain or "") not in ("", "ai.onnx"):
-        return None
-    if maker.op == "Transpose":
-        values = dequantized(graph, maker.inputs[0])
-        return None if values is None else np.transpose(values, maker.attrs.get("perm"))
-    if maker.op != "DequantizeLinear" or maker.attrs.get("block_size", 0):
-        return None
-    data, scale, *zero = (graph.constant(given) for given in maker.inputs if given.name)
-    if data is None or scale is None or data.dtype.kind not in "iu" or scale.dtype.kind != "f":
-        return None
-    offset = zero[0] if zero else np.zeros(scale.shape, dtype=data.dtype)
-    if offset is None or scale.ndim > 1 or offset.shape != scale.shape:
-        return None
-    if scale.size > 1:
-        shape = [1] * data.ndim
-        shape[int(maker.attrs.get("axis", 1)) % data.ndim] = scale.size
-        scale, offset = scale.reshape(shape), offset.reshape(shape)
-    return np.asarray((data.astype(np.int64) - offset.astype(np.int64)).astype(scale.dtype) * scale)
+_OTHER_STEPS = "they hold a non-zero constant, which is no multiple of the steps of its quantized bias"
+_TOO_LARGE = "their constant is too large for its int32 bias"
 
 
 class _QuantizedLayer(Rule):
     """Common part of layers with quantized weights."""
 
     fragile = True
-    why = "they hold a non-zero constant, and its weights are quantized"
+    x: Axis
+    y: Axis
+
+    #: What goes into the int32 bias, once it is known that it can take it.
+    _into_bias: "_IntoBias | None" = None
 
     def input_constant(self, index: int) -> Array | None:
         """See `Rule`; also of dequantized constants."""
-        values = super().input_constant(index)
-        return dequantized(self.graph, self.node.inputs[index]) if values is None else values
+        return constant_value(self.graph, self.node.inputs[index]) if self.has_input(index) else None
 
-    def _connect(self, index: int, *axes: tuple[int, Axis]) -> None:
-        """The slots of a computed input go together with channels; reads can do without zeros only."""
+    def blocks_of(self, weight: Array) -> Array:
+        """An array of the weights' shape as blocks (`fixed_point`)."""
+        raise NotImplementedError
+
+    def connect(self, index: int, *axes: tuple[int, Axis]) -> None:
+        """The slots of a computed input go together with channels."""
         for place, channels in axes:
             self.couple(self.slots.axis(self.node.inputs[index], place), channels)
-        self.reads = [replace(read, largest=0.0, why=self.why) for read in self.reads]
 
-    def _slice_constant(self, kept: Kept, index: int, channels: Axis) -> None:
-        """Slices a bias that is not quantized."""
-        if not self.has_input(index):
+    def plain_bias(self) -> bool:
+        """Whether the bias is a constant that is not quantized."""
+        return self.has_input(2) and self.graph.constant(self.node.inputs[2]) is not None
+
+    def settle(self, constants: Constants, scaled: bool = False) -> None:
+        """Finds out what the constants contribute, and whether an int32 bias can take it.
+
+        Args:
+            constants: of the inputs.
+            scaled: whether the layer multiplies its products or its bias by yet another factor.
+        """
+        held = np.where(constants.known[self.x.slots], constants.value[self.x.slots], 0.0)
+        if not held.any() or all(np.max(read.largest) <= 0 for read in self.reads):
             return
-        values = self.graph.constant(self.node.inputs[index])
-        if values is not None and values.ndim and values.shape[-1] == channels.size:
-            kept.replace(self.graph, self.node, index, take(values, kept.of(channels), values.ndim - 1))
+        weight = dequantized(self.graph, self.node.inputs[self.weight_place()])
+        if weight is None:
+            return
+        found: _IntoBias | str
+        if self.takes_integers():
+            found = _OTHER_STEPS if scaled else self._settled(weight, held)
+        else:
+            found = _IntoBias(self.blocks_of(weight.values), held)
+        if isinstance(found, str):
+            self.reads = [replace(read, largest=0.0, why=found) for read in self.reads]
+        else:
+            self._into_bias = found
+
+    def weight_place(self) -> int:
+        """The input that holds the weights."""
+        return 1
+
+    def takes_integers(self) -> bool:
+        """Whether the bias is, or is to be, of int32."""
+        return not self.plain_bias() and (self.has_input(2) or self._input_scale() is not None)
+
+    def contribution(self, kept: Kept) -> Float64Array:
+        """``[outputs]``: what the inputs that go contribute, in steps if that goes into an int32 bias."""
+        if self._into_bias is None:
+            return np.zeros(self.y.size)
+        return products(self._into_bias.blocks, np.where(kept.live[self.x.slots], 0.0, self._into_bias.held))
+
+    def _settled(self, weight: Dequantized, held: Float64Array) -> "_IntoBias | str":
+        """What goes into the bias, or why nothing does."""
+        blocks = self.blocks_of(weight.integers)
+        weight_scale = per_output(self.blocks_of(weight.full_scale))
+        bias: Array = np.zeros(self.y.size, dtype=np.int32)
+        if weight_scale is None:
+            return _OTHER_STEPS
+        if self.has_input(2):
+            node = maker(self.node.inputs[2], "DequantizeLinear")
+            given = None if node is None else self.graph.constant(node.inputs[0])
+            found = dequantized(self.graph, self.node.inputs[2])
+            if given is None or given.dtype != np.int32 or found is None:
+                return _OTHER_STEPS
+            bias, scale = found.integers, found.full_scale.reshape(-1)
+        else:
+            scale = self._input_scale() * weight_scale
+        used = products(np.abs(blocks), (held != 0).astype(np.float64)) != 0
+        steps = in_steps(held, scale.astype(np.float64)[used] / weight_scale.astype(np.float64)[used])
+        if steps is None:
+            return _OTHER_STEPS
+        return _IntoBias(blocks, steps, scale) if fits_int32(blocks, steps, bias) else _TOO_LARGE
+
+    def _input_scale(self) -> Array | None:
+        """The scale of a quantized input, if it has one for all channels."""
+        node = maker(self.node.inputs[0], "DequantizeLinear")
+        scale = None if node is None else self.graph.constant(node.inputs[1])
+        return scale.reshape(()) if scale is not None and scale.size == 1 else None
+
+    def fold(self, kept: Kept, alpha: float = 1.0, beta: float = 1.0) -> None:
+        """Takes the constants of the inputs that go into the bias; an int32 bias is sliced by then.
+
+        Args:
+            kept: what stays.
+            alpha, beta: factors of the products and of a bias of floating-point numbers.
+        """
+        live = kept.live[self.y.slots]
+        delta = self.contribution(kept) * alpha
+        needed = bool(delta[live].any())
+        if not self.plain_bias() and self.has_input(2) and needed:
+            node = self._own_bias()
+            bias = self.graph.constant(node.inputs[0])
+            assert bias is not None
+            self.graph.set_constant(node, 0, bias + delta[live].astype(np.int32))
+        elif self.plain_bias():
+            self._fold_plain(kept, delta if needed else None, beta)
+        elif needed and self._into_bias is not None and self._into_bias.scale is not None:
+            self._make_bias(delta[live].astype(np.int32), self._into_bias.scale[live])
+        elif needed and self._into_bias is not None:
+            self.add_input(2, "bias", delta[live].astype(self._into_bias.blocks.dtype))
+
+    def _fold_plain(self, kept: Kept, delta: Float64Array | None, beta: float) -> None:
+        """Slices a bias of floating-point numbers, with what is to be added."""
+        given = self.graph.constant(self.node.inputs[2])
+        assert given is not None
+        values = given
+        if delta is not None:
+            values = np.asarray(beta * given.astype(np.float64) + delta).astype(given.dtype)
+            if "beta" in self.node.attrs:
+                self.node.attrs["beta"] = 1.0
+        if values.ndim and values.shape[-1] == self.y.size:
+            values = take(values, kept.of(self.y), values.ndim - 1)
+        if values is not given:
+            kept.replace(self.graph, self.node, 2, values)
+
+    def _own_bias(self) -> gs.Node:
+        """The DequantizeLinear of the bias; a copy of it if others read it."""
+        bias = self.node.inputs[2]
+        node: gs.Node = bias.inputs[0]
+        if self.graph.sole_consumer(bias) is not None:
+            return node
+        label = node_label(self.node)
+        made = self.graph.add_variable(f"{label}_bias", like=bias)
+        name = self.graph.unique_name(f"{label}_dequantize_bias")
+        copy = gs.Node(node.op, name, dict(node.attrs), list(node.inputs), [made], domain=node.domain)
+        self.graph.insert_before(self.node, copy)
+        self.node.inputs[2] = made
+        return copy
+
+    def _make_bias(self, values: Array, scale: Array) -> None:
+        label = node_label(self.node)
+        integers = self.graph.add_constant(f"{label}_bias_quantized", values)
+        scales = self.graph.add_constant(f"{label}_bias_scale", scale)
+        bias = self.graph.add_variable(f"{label}_bias", like=scales)
+        name = self.graph.unique_name(f"{label}_dequantize_bias")
+        node = gs.Node("DequantizeLinear", name, {"axis": 0}, [integers, scales], [bias])
+        self.graph.insert_before(self.node, node)
+        if len(self.node.inputs) > 2:
+            self.node.inputs[2] = bias
+        else:
+            self.node.inputs.append(bias)
+
+
+@dataclass(frozen=True)
+class _IntoBias:
+    """Constants that a bias can take.
+
+    Attributes:
+        blocks: the weights (`fixed_point`), integers if the bias is of int32.
+        held: ``[inputs]``: the constants, in steps of the input's scale if the bias is of int32.
+        scale: ``[outputs]``: of the bias, if it is of int32.
+    """
+
+    blocks: Array
+    held: Float64Array
+    scale: Array | None = None
 
 
 class QuantizedConvRule(_QuantizedLayer, ConvRule):
-    """Conv; without groups, or depthwise."""
+    """Conv."""
 
     def describe(self) -> None:
         """See the module's docstring."""
         super().describe()
+        weight = self.node.inputs[1]
         self.depthwise = self.group > 1 and self.inputs.shape[1] == 1
-        if self.group > 1 and not self.depthwise:
-            raise Refusal("its weights are quantized and in groups")
+        self.cuts = is_grouped_weight(self.graph, weight)
+        if self.group > 1 and not (self.depthwise or self.cuts):
+            raise Refusal("its weights are quantized and in groups, and not made for it alone")
         if self.depthwise:
-            self._connect(1, (0, self.x if self.transposed else self.y))
-        else:
-            self._connect(1, (int(self.transposed), self.y), (1 - int(self.transposed), self.x))
+            self.connect(1, (0, self.x if self.transposed else self.y))
+        elif not self.cuts:
+            self.connect(1, (int(self.transposed), self.y), (1 - int(self.transposed), self.x))
         if self.has_input(2):
-            self._connect(2, (0, self.y))
+            self.connect(2, (0, self.y))
+
+    def blocks_of(self, weight: Array) -> Array:
+        """See `_QuantizedLayer`."""
+        return self._blocks(weight)
+
+    def constants(self, constants: Constants) -> None:
+        """See `ConvRule`."""
+        super().constants(constants)
+        self.settle(constants)
 
     def shrink(self, kept: Kept) -> None:
-        """DequantizeLinear has what is to be sliced."""
-        self._slice_constant(kept, 2, self.y)
+        """DequantizeLinear has what is to be sliced, but for the weights of groups."""
+        self.fold(kept)
         if self.depthwise:
             self.node.attrs["group"] = int(kept.live[self.x.slots].sum())
+        elif self.cuts:
+            self._cut_groups(kept)
+
+    def _cut_groups(self, kept: Kept) -> None:
+        weight = self.node.inputs[1]
+        node: gs.Node = weight.inputs[0]
+        data = self.graph.constant(node.inputs[0])
+        assert data is not None
+        groups = self.kept_groups(kept)
+        smaller = self.cut(data, groups)
+        if smaller.shape == data.shape:
+            return
+        kept.replace(self.graph, node, 0, smaller)
+        for index in (1, 2)[: len(node.inputs) - 1]:
+            values = self.graph.constant(node.inputs[index])
+            if values is not None and values.size > 1:
+                kept.replace(self.graph, node, index, take(values, kept.of(self.y), 0))
+        for axis in (0, 1):
+            self.graph.resize(weight, axis, smaller.shape[axis])
+        self.node.attrs["group"] = len(groups)
 
 
 class QuantizedConvTransposeRule(QuantizedConvRule, ConvTransposeRule):
@@ -201,27 +271,58 @@ class QuantizedGemmRule(_QuantizedLayer, GemmRule):
     def describe(self) -> None:
         """See the module's docstring."""
         super().describe()
-        self._connect(1, (self.inputs_axis, self.x), (1 - self.inputs_axis, self.y))
+        self.connect(1, (self.inputs_axis, self.x), (1 - self.inputs_axis, self.y))
         if self.has_input(2):
-            self._connect(2, (-1, self.y))
+            self.connect(2, (-1, self.y))
+
+    def blocks_of(self, weight: Array) -> Array:
+        """See `_QuantizedLayer`."""
+        return matrix_blocks(weight if self.inputs_axis else weight.T)
+
+    def constants(self, constants: Constants) -> None:
+        """See `GemmRule`."""
+        super().constants(constants)
+        self.settle(constants, scaled=not self.alpha == self.beta == 1)
 
     def shrink(self, kept: Kept) -> None:
         """DequantizeLinear has what is to be sliced."""
-        self._slice_constant(kept, 2, self.y)
+        self.fold(kept, self.alpha, self.beta)
 
 
 class QuantizedMatMulRule(_QuantizedLayer, MatMulRule):
-    """MatMul with a constant matrix."""
+    """MatMul with a constant matrix; constants are added behind it."""
 
     def describe(self) -> None:
         """See the module's docstring."""
         super().describe()
         if self.side is not None:
             # [K, M] on the right, [M, K] on the left.
-            self._connect(self.side, (self.side, self.y), (1 - self.side, self.x))
+            self.connect(self.side, (self.side, self.y), (1 - self.side, self.x))
+
+    def weight_place(self) -> int:
+        """See `_QuantizedLayer`."""
+        return self.side or 0
+
+    def takes_integers(self) -> bool:
+        """Never: there is no bias."""
+        return False
+
+    def blocks_of(self, weight: Array) -> Array:
+        """See `_QuantizedLayer`."""
+        return matrix_blocks(weight.T if self.side == 1 else weight)
+
+    def constants(self, constants: Constants) -> None:
+        """See `MatMulRule`."""
+        super().constants(constants)
+        if self.side is not None:
+            self.settle(constants)
 
     def shrink(self, kept: Kept) -> None:
         """DequantizeLinear has what is to be sliced."""
+        delta = self.contribution(kept) if self._into_bias is not None else np.zeros(0)
+        if delta.any() and delta[kept.live[self.y.slots]].any() and not self._add_to_bias(delta):
+            dtype = numpy_type(self.graph, self.node.outputs[0])
+            self._add_behind(take(delta, kept.of(self.y), 0).astype(dtype))
 
 
 def _layer(plain: type[Rule], quantized: type[Rule]) -> Callable[[ModelGraph, gs.Node, Slots], Rule]:
@@ -235,8 +336,6 @@ def _layer(plain: type[Rule], quantized: type[Rule]) -> Callable[[ModelGraph, gs
 
 
 RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
-    "QuantizeLinear": QuantizeRule,
-    "DequantizeLinear": DequantizeRule,
     "Conv": _layer(ConvRule, QuantizedConvRule),
     "ConvTranspose": _layer(ConvTransposeRule, QuantizedConvTransposeRule),
     "Gemm": _layer(GemmRule, QuantizedGemmRule),

@@ -12,8 +12,11 @@ from scalpel_graph.channels import (
     einsum,
     elementwise,
     embedding,
+    integer_elementwise,
+    integer_layers,
     normalization,
     pooling,
+    quantize_linear,
     quantized,
     recurrent,
     reduce,
@@ -23,7 +26,9 @@ from scalpel_graph.channels.rule import Refusal, Rule
 from scalpel_graph.channels.slots import Slots
 from scalpel_graph.graph import ModelGraph
 
-RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
+_Maker = Callable[[ModelGraph, gs.Node, Slots], Rule]
+
+_STANDARD: dict[str, _Maker] = {
     **elementwise.RULES,
     **normalization.RULES,
     **pooling.RULES,
@@ -33,10 +38,25 @@ RULES: dict[str, Callable[[ModelGraph, gs.Node, Slots], Rule]] = {
     **reduce.RULES,
     **recurrent.RULES,
     **across_channels.RULES,
+    **quantize_linear.RULES,
     **quantized.RULES,
     **batched_matmul.RULES,
+    **integer_layers.RULES,
     **along_axis.RULES,
     **einsum.RULES,
+}
+
+#: ONNX Runtime's own operators.
+_MICROSOFT: dict[str, _Maker] = {
+    **quantize_linear.RULES,
+    **integer_layers.MICROSOFT_RULES,
+    **integer_elementwise.MICROSOFT_RULES,
+}
+
+#: By domain and operator.
+RULES: dict[tuple[str, str], _Maker] = {
+    **{("", op): make for op, make in _STANDARD.items()},
+    **{("com.microsoft", op): make for op, make in _MICROSOFT.items()},
 }
 
 #: Before this opset broadcasting had other rules.
@@ -49,9 +69,10 @@ def rule_for(graph: ModelGraph, node: gs.Node, slots: Slots) -> Rule:
     Raises:
         Refusal: there is none, or it does not hold here.
     """
-    if (node.domain or "") not in ("", "ai.onnx") or node.op not in RULES:
+    make = RULES.get(("" if node.domain == "ai.onnx" else node.domain or "", node.op))
+    if make is None:
         domain = f" of domain {node.domain}" if node.domain else ""
         raise Refusal(f"there is no rule for {node.op}{domain}")
     if graph.has_subgraph(node):
         raise Refusal(f"{node.op} holds a subgraph")
-    return RULES[node.op](graph, node, slots)
+    return make(graph, node, slots)

@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.blockwise import all_finite
-from scalpel_graph.channels.constants import Constants, Float64Array
+from scalpel_graph.channels.constants import Constants, Float64Array, is_float
 from scalpel_graph.channels.live import Live
 from scalpel_graph.channels.needs import Needs
 from scalpel_graph.channels.slots import Axis, BoolArray, IntArray, Slots
@@ -28,18 +29,20 @@ class Read:
         outputs: ``[O]`` slots.
         needs: whether an output changes with an input; None: every output with every input.
         largest: the largest magnitude of a constant input that the node can do without, by taking it into a
-            bias; 0 where only zeros can go, -1 where nothing can.
+            bias; 0 where only zeros can go, -1 where nothing can. For each input, or one for all.
         why: for a person, why a larger constant stays.
         factors: ``[I]`` slots that the inputs are multiplied by, if these are no constants: a zero in either
             is enough, and they go together.
+        zero: what counts as zero among the inputs: of quantized ones their zero point.
     """
 
     inputs: IntArray
     outputs: IntArray
     needs: Needs | None
-    largest: float = 0.0
+    largest: float | Float64Array = 0.0
     why: str = ""
     factors: IntArray | None = None
+    zero: float = 0.0
 
     def required(self, live: BoolArray, constants: Constants) -> IntArray:
         """The input slots that the live outputs (``live [O]``) need and that no constant can stand for."""
@@ -49,7 +52,9 @@ class Read:
 
     def takes(self, constants: Constants) -> BoolArray:
         """``[I]``: which inputs are constants that the node can do without."""
-        takes = constants.known[self.inputs] & (np.abs(constants.value[self.inputs]) <= self.largest)
+        takes = constants.known[self.inputs] & (
+            np.abs(constants.value[self.inputs] - self.zero) <= self.largest
+        )
         if self.factors is not None:
             takes |= constants.known[self.factors] & (constants.value[self.factors] == 0)
         return takes
@@ -172,8 +177,8 @@ class Rule:
         values = self.input_constant(index)
         if values is None:
             raise Refusal(f"its {what} is not constant")
-        if values.dtype.kind != "f" or not all_finite(values):
-            raise Refusal(f"its {what} is {'not finite' if values.dtype.kind == 'f' else values.dtype}")
+        if not is_float(values) or not all_finite(values):
+            raise Refusal(f"its {what} is {'not finite' if is_float(values) else values.dtype}")
         return values
 
     def has_input(self, index: int) -> bool:
@@ -220,7 +225,9 @@ def foldable(total: Float64Array, bias: Array | None, dtype: np.dtype[np.floatin
         bias: the bias so far.
         dtype: its type.
     """
-    room = float(np.finfo(dtype).max) / 4 - (0.0 if bias is None else float(np.abs(bias).max(initial=0.0)))
+    taken = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0))
+    largest = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+    room = largest / 4 - taken
     most = float(total.max(initial=0.0))
     return max(room, 0.0) / most if most > 0 else math.inf
 

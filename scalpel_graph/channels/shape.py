@@ -10,7 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.concat_split import MovingRule
-from scalpel_graph.channels.constants import Constants, numpy_type
+from scalpel_graph.channels.constants import Constants, element_type
 from scalpel_graph.channels.rule import Kept, Refusal, Rule
 from scalpel_graph.channels.slots import Axis, IntArray
 from scalpel_graph.graph import ModelGraph, Shape
@@ -265,7 +265,7 @@ class PadRule(MovingRule):
 
     def constants(self, constants: Constants) -> None:
         """A channel stays constant if it is padded with what it holds; added ones hold what fills them."""
-        if numpy_type(self.graph, self.node.outputs[0]) is None:
+        if element_type(self.graph, self.node.outputs[0]) is None:
             return
         rank = len(self.pads) // 2
         for source, target in self.moves:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis
+from scalpel_graph.channels.dequantized import constant_value, dequantized, maker
 from scalpel_graph.channels.liveness import Decision
 from scalpel_graph.channels.rule import Kept
 from scalpel_graph.graph import ModelGraph
@@ -43,7 +44,7 @@ def drop_masks_of_ones(graph: ModelGraph) -> list[gs.Node]:
     """Takes out every node that masks nothing: it hands on an input as it is. Returns the nodes.
 
     That is a Mul by ones only, a Where that picks the same everywhere, and a Gather or Slice of everything in
-    order.
+    order. With masks that DequantizeLinear makes it goes as well.
     """
     dropped = []
     for node in list(graph.nodes):
@@ -51,8 +52,16 @@ def drop_masks_of_ones(graph: ModelGraph) -> list[gs.Node]:
         if source is not None and not graph.is_pinned(node.outputs[0]):
             graph.redirect(node.outputs[0], source)
             dropped.append(node)
+    masks = [tensor for node in dropped for tensor in node.inputs if dequantized(graph, tensor) is not None]
+    makers = [maker(tensor, "DequantizeLinear") for tensor in masks]
     graph.remove(*dropped)
-    return dropped
+    unread = [
+        node
+        for node in makers
+        if node is not None and not node.outputs[0].outputs and not graph.is_pinned(node.outputs[0])
+    ]
+    graph.remove(*unread)
+    return dropped + unread
 
 
 def _handed_on(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:
@@ -61,7 +70,7 @@ def _handed_on(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:
         return None
     if node.op == "Mul" and graph.opset >= 7:
         for mask, other in (node.inputs, reversed(node.inputs)):
-            values = graph.constant(mask)
+            values = constant_value(graph, mask)
             if values is not None and (values == 1).all() and _same_shape(graph, other, node.outputs[0]):
                 return other
     if node.op == "Where":

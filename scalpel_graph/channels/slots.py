@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
+from scalpel_graph.channels.dequantized import is_grouped_weight
 from scalpel_graph.graph import ModelGraph
 
 IntArray = npt.NDArray[np.int64]
@@ -30,6 +31,8 @@ class Axis:
 class Slots:
     """Numbers the slots of all variables; constants have none, for rules see them whole.
 
+    Nor have the integer weights of a grouped Conv (`is_grouped_weight`).
+
     Attributes:
         count: how many slots there are.
         axes: every numbered axis, in the order of the numbers.
@@ -45,7 +48,7 @@ class Slots:
                     self._of[id(tensor)] = self._number(tensor, graph)
 
     def _number(self, tensor: gs.Tensor, graph: ModelGraph) -> list[Axis | None] | None:
-        shape = graph.shape(tensor)
+        shape = () if is_grouped_weight(graph, tensor) else graph.shape(tensor)
         if shape is None:
             return None
         axes: list[Axis | None] = []

@@ -4,6 +4,7 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph.channels.analysis import Analysis
 from scalpel_graph.channels.constants import numpy_type
+from scalpel_graph.channels.dequantized import dequantized
 from scalpel_graph.channels.elementwise import ElementwiseRule, UnaryRule
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
@@ -34,7 +35,7 @@ def _values(graph: ModelGraph, analysis: Analysis, tensor: gs.Tensor) -> Array |
     """What a variable always holds, with size 1 along all axes but one; None if it varies."""
     dtype = numpy_type(graph, tensor)
     axes = analysis.slots.of(tensor)
-    if dtype is None or axes is None:
+    if dtype is None or axes is None or dequantized(graph, tensor) is not None:
         return None
     for index, axis in enumerate(axes):
         if axis is not None and analysis.constants.known[axis.slots].all():

@@ -167,3 +167,29 @@ def test_nodes_that_are_not_valid_count_nothing(node):
     proto = model([node], {"x": [1, 4], "scalar": []}, ["y"], {"w": floats(4, 2)})
     proto.graph.output[0].type.tensor_type.shape.dim.add(dim_value=2)
     assert measure(proto, {}) == Size(parameters=8, macs=0)
+
+
+def test_integer_layers_count_like_those_of_floats():
+    """Weights, biases and scales are parameters; zero points are not."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("QLinearConv", ["q", "s", "z", "w", "s", "i", "t", "z", "b"], ["c"]),
+        helper.make_node(
+            "QLinearAdd", ["c", "t", "z", "c", "t", "z", "t", "z"], ["a"], domain="com.microsoft"
+        ),
+        helper.make_node("ConvInteger", ["a", "v", "z", "i"], ["d"]),
+        helper.make_node("Cast", ["d"], ["e"], to=TensorProto.FLOAT),
+        helper.make_node("DequantizeLinear", ["u", "s", "i"], ["f"]),
+        helper.make_node("MatMul", ["e", "f"], ["y"]),
+    ]
+    weights = {
+        "s": np.float32(1), "t": np.float32(1), "z": np.uint8(3), "i": np.int8(1),
+        "w": np.ones((8, 3, 3, 3), np.int8), "b": np.ones(8, np.int32),
+        "v": np.ones((4, 8, 1, 1), np.int8), "u": np.ones((4, 5), np.int8),
+    }  # fmt: skip
+    proto = model(nodes, {"x": [1, 3, 6, 6]}, ["y"], weights)
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    assert measure(proto, {}) == Size(
+        parameters=8 * 27 + 8 + 4 * 8 + 4 * 5 + 2,
+        macs=16 * (8 * 27 + 4 * 8) + 4 * 4 * 4 * 5,
+    )
