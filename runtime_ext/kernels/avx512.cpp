@@ -21,11 +21,11 @@ constexpr SpmmKernel kSpmm[] = {
 };
 
 constexpr GemvKernel kGemv[] = {
-    {"gemv_1x16_avx512", GemvLayout::kRowVectors, 16, 8, 6, gemv_row_vectors<Avx512, 8, uint16_t>,
+    {"gemv_1x16_avx512", GemvLayout::kRowVectors, 16, 8, 7, gemv_row_vectors<Avx512, 8, uint16_t>,
      gemv_row_vectors<Avx512, 8, uint32_t>},
-    {"gemv_16x1_avx512", GemvLayout::kColumnVectors, 16, 8, 3, gemv_column_vectors<Avx512, 8, uint16_t>,
+    {"gemv_16x1_avx512", GemvLayout::kColumnVectors, 16, 8, 5, gemv_column_vectors<Avx512, 8, uint16_t>,
      gemv_column_vectors<Avx512, 8, uint32_t>},
-    {"gemv_1x8_avx512", GemvLayout::kRowVectors, 8, 8, 6, gemv_row_vectors<Avx2, 8, uint16_t>,
+    {"gemv_1x8_avx512", GemvLayout::kRowVectors, 8, 8, 7, gemv_row_vectors<Avx2, 8, uint16_t>,
      gemv_row_vectors<Avx2, 8, uint32_t>},
     {"gemv_8x1_avx512", GemvLayout::kColumnVectors, 8, 8, 3, gemv_column_vectors<Avx2, 8, uint16_t>,
      gemv_column_vectors<Avx2, 8, uint32_t>},
