@@ -1,5 +1,5 @@
 // Depthwise convolution of one channel, read in place: each row of the input is loaded once for every column of the
-// kernel and goes to all outputs of the tile that read it. What lies outside the input is masked, so nothing is padded.
+// kernel (or two, with a stride of 2) and goes to all outputs of the tile that read it. What lies outside the input is masked, so nothing is padded.
 //
 // Included by the translation unit of an instruction set only; all of it has internal linkage.
 #pragma once
@@ -42,15 +42,24 @@ void depthwise(const DepthwiseCall& call) {
         const int64_t in_y = y * Stride - call.top + in_row;
         if (in_y < 0 || in_y >= call.in_h) continue;
         const float* from = call.from + in_y * call.in_w + first;
+        // What each column of the kernel reads.
+        Vector values[Kernel + 1];
+#pragma GCC unroll 5
+        for (int i = 0; i < Kernel; i += Stride) {
+          values[i] = Simd::load_masked(from + i, low[i]);
+          if (Stride == 2) {
+            const Vector more = Simd::load_masked(from + i + kLanes, high[i]);
+            values[i + 1] = Simd::odd(values[i], more);
+            values[i] = Simd::even(values[i], more);
+          }
+        }
 #pragma GCC unroll 5
         for (int i = 0; i < Kernel; ++i) {
-          Vector values = Simd::load_masked(from + i, low[i]);
-          if (Stride == 2) values = Simd::even(values, Simd::load_masked(from + i + kLanes, high[i]));
 #pragma GCC unroll 4
           for (int row = 0; row < kRows; ++row) {
             const int kernel_row = in_row - row * Stride;
             if (kernel_row < 0 || kernel_row >= Kernel) continue;
-            sums[row] = Simd::multiply_add(weights[kernel_row * Kernel + i], values, sums[row]);
+            sums[row] = Simd::multiply_add(weights[kernel_row * Kernel + i], values[i], sums[row]);
           }
         }
       }
