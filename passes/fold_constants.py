@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
-from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from scalpel_graph.evaluate import evaluate
-from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.graph import ModelGraph, constant_of_node, node_label
 from scalpel_graph.group_csr import Array
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.matching import is_standard
@@ -35,9 +34,6 @@ _NOT_REPEATABLE = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 }  # fmt: skip
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
-_CONSTANT_ARRAYS = {
-    "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
-}  # fmt: skip
 
 
 class FoldConstants(Pass):
@@ -63,7 +59,7 @@ def constants_to_initializers(graph: ModelGraph, result: PassResult) -> None:
     """Turns Constant nodes into initializers of the same name."""
     nodes = [node for node in graph.nodes if is_standard(node, "Constant")]
     for node in nodes:
-        constant = _value_of(node)
+        constant = constant_of_node(node.outputs[0].name, node.attrs)
         if constant is None:
             result.skip(node_label(node), "holds a sparse or a text value, which stays as it is written")
         elif not graph.is_output(node.outputs[0]):
@@ -95,17 +91,6 @@ def _sizes_to_initializers(graph: ModelGraph, result: PassResult) -> None:
 class _Foldable:
     node: gs.Node
     outputs: list[gs.Tensor]
-
-
-def _value_of(node: gs.Node) -> gs.Constant | None:
-    name = node.outputs[0].name
-    value = node.attrs.get("value")
-    if isinstance(value, TensorProto):
-        return gs.Constant(name, LazyValues(value))
-    for attribute, dtype in _CONSTANT_ARRAYS.items():
-        if attribute in node.attrs:
-            return gs.Constant(name, np.array(node.attrs[attribute], dtype=dtype))
-    return None
 
 
 def _replace(graph: ModelGraph, node: gs.Node, constants: dict[str, gs.Constant]) -> None:

@@ -3,6 +3,8 @@
 The analysis, its rules and its notion of exact are in `scalpel_graph.channels`. Repeated until nothing goes
 any more. Masks of which only ones are left go as well.
 
+The bodies of If, Loop and Scan are looked into like the rest of the graph.
+
 Where the target wants widths of a multiple (`Target.round_channels_to`, `round_features_to`), dead channels
 make up for what is missing (`scalpel_graph.channels.widths`); where it has sparse kernels, they stay if
 groups of zeros would fall apart without them (`scalpel_graph.passes.group_alignment`).
@@ -10,6 +12,7 @@ groups of zeros would fall apart without them (`scalpel_graph.passes.group_align
 
 from collections.abc import Iterator, Mapping
 
+from scalpel_graph.bodies import close_bodies, open_bodies
 from scalpel_graph.channels.analysis import analyse
 from scalpel_graph.channels.explain import kept_channels
 from scalpel_graph.channels.liveness import decide
@@ -40,6 +43,7 @@ class RemoveChannels(Pass):
                 graph.name, f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}"
             )
             return result
+        open_bodies(graph)
         before = producers(graph, context.dimensions)
         shuffles = Shuffles(graph)
         changed: dict[str, None] = {}
@@ -69,9 +73,10 @@ class RemoveChannels(Pass):
             graph.remove(*decision.gone)
         shuffles.restore()
         result.rewritten += changed
+        after = producers(graph, context.dimensions) if changed else before
+        close_bodies(graph, changed=bool(changed))
         for label, reason in kept_channels(analysis, decision):
             result.skip(label, reason)
-        after = producers(graph, context.dimensions) if changed else before
         context.removed_nodes += _compared(before, after, dead)
         return result
 

@@ -7,15 +7,16 @@ optional and map types, attributes that hold types or several tensors. Here a no
 that no pass touched leaves byte for byte as it came.
 
 Rules for passes:
-- Subgraphs (If, Loop, Scan) are opaque: what they read by name is reported by `is_pinned` and stays.
+- Subgraphs (If, Loop, Scan) are opaque: what they read by name is reported by `is_pinned` and stays. A pass
+  that looks into them opens them for the time it runs (`bodies`).
 - Change a node's attribute by assigning a new value, never by editing a list in place.
 - `gs.Graph.cleanup`, `fold_constants` and `toposort` are not used: they do not know what subgraphs read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -42,6 +43,9 @@ from scalpel_graph.external_data import payload_bytes
 from scalpel_graph.group_csr import Array
 from scalpel_graph.stand_ins import replace_by_stand_ins
 
+if TYPE_CHECKING:
+    from scalpel_graph.bodies import Bodies
+
 Shape = tuple[int | str | None, ...]
 
 #: Initializers above this many bytes are left out of the model that checks and inference work on.
@@ -56,6 +60,9 @@ _SIMPLE_ATTRIBUTES = {
     AttributeProto.INTS,
     AttributeProto.STRINGS,
 }
+_CONSTANT_ARRAYS = {
+    "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
+}  # fmt: skip
 _SUBGRAPH_ATTRIBUTES = {AttributeProto.GRAPH, AttributeProto.GRAPHS}
 
 
@@ -81,7 +88,7 @@ class LightModel:
         inputs = [value for value in model.graph.input if value.name not in self.declared]
         del model.graph.input[:]
         model.graph.input.extend(inputs)
-        model.graph.initializer.extend(_tensor_proto(name, value) for name, value in self.weights.items())
+        model.graph.initializer.extend(tensor_proto(name, value) for name, value in self.weights.items())
         return model
 
 
@@ -90,6 +97,9 @@ class ModelGraph:
 
     Args:
         proto: the model. It is read, never written to, and must outlive this object: weights stay in it.
+
+    Attributes:
+        bodies: the bodies of If, Loop and Scan while their nodes are among `nodes`; None while they are not.
 
     Raises:
         GraphError: it has a tensor of a type, or an operator of our domain, that is not known here.
@@ -103,7 +113,8 @@ class ModelGraph:
         _check_representable(proto)
         self._proto = proto
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self._kept: list[gs.Constant] = []
+        self.bodies: Bodies | None = None
+        self._kept: dict[str, gs.Constant] = {}
         self._origin: dict[int, tuple[gs.Node, NodeProto, dict[str, Any]]] = {}
         self._types: dict[str, TypeProto] = {}
         for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
@@ -178,7 +189,7 @@ class ModelGraph:
         if isinstance(tensor, gs.Constant):
             return tuple(int(d) for d in tensor._values.shape)
         proto = self._types.get(tensor.name)
-        return None if proto is None else _shape(proto)
+        return None if proto is None else shape_of_type(proto)
 
     def assumed_shapes(self, dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """The shapes of all tensors that are known once sizes are assumed for symbolic input dimensions.
@@ -195,6 +206,22 @@ class ModelGraph:
                 value.type.tensor_type.ClearField("shape")
         replace_by_stand_ins(model.graph)
         return shapes_with(model, dimensions)
+
+    def tensors(self) -> dict[str, gs.Tensor]:
+        """Every tensor of the main graph by its name, also those that only subgraphs read."""
+        found: dict[str, gs.Tensor] = {}
+        with G_LOGGER.suppress():
+            for name, initializer in self._initializers.items():
+                found[name] = gs.Constant(name, LazyValues(initializer))
+        found.update(self._kept)
+        found.update((tensor.name, tensor) for tensor in self.gs.inputs)
+        for node in self.nodes:
+            found.update((tensor.name, tensor) for tensor in (*node.inputs, *node.outputs) if tensor.name)
+        return found
+
+    def belongs_to_main(self, name: str) -> bool:
+        """Whether a constant came with the main graph, or was made to stand there for subgraphs."""
+        return name in self._initializers or name in self._kept
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether a tensor is an output of the model."""
@@ -248,7 +275,17 @@ class ModelGraph:
 
     def keep(self, constant: gs.Constant) -> None:
         """Has a new constant written even if only subgraphs read it."""
-        self._kept.append(constant)
+        self._kept[constant.name] = constant
+
+    def state_type(self, tensor: gs.Tensor, proto: TypeProto) -> None:
+        """Notes the type and shape of a variable."""
+        self._types[tensor.name] = proto
+
+    def forget_types(self, names: Iterable[str]) -> None:
+        """Undoes `state_type` and `resize`."""
+        for name in names:
+            self._types.pop(name, None)
+            self._resized.discard(name)
 
     def add_variable(self, hint: str, like: gs.Tensor | None = None) -> gs.Variable:
         """A new tensor named after ``hint``, of the type and shape of ``like`` if given."""
@@ -290,8 +327,12 @@ class ModelGraph:
             node.outputs.clear()
             node.inputs.clear()
         if any(self.has_subgraph(node) for node in nodes):
-            kept = (self._origin[id(node)][1] for node in self.nodes if id(node) in self._origin)
-            self._read_by_subgraphs = set(_names_read_by_subgraphs(kept))
+            self.look_into_subgraphs()
+
+    def look_into_subgraphs(self) -> None:
+        """Finds out anew what subgraphs read."""
+        kept = (self._origin[id(node)][1] for node in self.nodes if id(node) in self._origin)
+        self._read_by_subgraphs = set(_names_read_by_subgraphs(kept))
 
     def arrange(self, nodes: Sequence[gs.Node]) -> None:
         """Makes these the nodes of the graph, in this order; takes time in proportion to their number."""
@@ -371,31 +412,34 @@ class ModelGraph:
         model = ModelProto(ir_version=max(self._proto.ir_version, 4))
         model.opset_import.extend(self._proto.opset_import)
         model.graph.name = "part"
-        model.graph.node.extend(self._export_node(node) for node in nodes)
+        model.graph.node.extend(self.export_node(node) for node in nodes)
         model.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
         return model
 
     def _export(self, weights: bool) -> LightModel:
         model = ModelProto()
-        _copy_fields(self._proto, model, skip={"graph", "opset_import"})
+        copy_fields(self._proto, model, skip={"graph", "opset_import"})
         model.opset_import.extend(self._proto.opset_import)
         used = {node.op for node in self.nodes if node.domain == ops.DOMAIN}
         if used:
             ops.add_functions(model, sorted(used & set(ops.OPERATORS)))
 
         graph = model.graph
-        _copy_fields(
+        copy_fields(
             self._proto.graph,
             graph,
             skip={"node", "initializer", "sparse_initializer", "input", "output", "value_info",
                   "quantization_annotation"},
         )  # fmt: skip
-        graph.node.extend(self._export_node(node) for node in self.nodes)
+        if self.bodies is None:
+            graph.node.extend(self.export_node(node) for node in self.nodes)
+        else:
+            graph.node.extend(self.bodies.nested())
         graph.output.extend(self._proto.graph.output)
         left_out: dict[str, TensorProto | Array] = {}
         for name, value in self._live_initializers():
             if weights or _nbytes(value) <= _WEIGHT_BYTES:
-                graph.initializer.append(_tensor_proto(name, value))
+                graph.initializer.append(tensor_proto(name, value))
             else:
                 left_out[name] = value
         declared = self._export_inputs(model, left_out)
@@ -415,28 +459,43 @@ class ModelGraph:
                 return gs.Variable.empty()
             return tensors.setdefault(name, gs.Variable(name))
 
-        nodes = []
-        for proto in graph.node:
-            attributes = {
-                a.name: _attribute_value(a)
-                for a in proto.attribute
-                if a.type in _SIMPLE_ATTRIBUTES and not a.ref_attr_name
-            }
-            node = gs.Node(
-                op=proto.op_type,
-                name=proto.name,
-                attrs=dict(attributes),
-                inputs=[tensor(name) for name in proto.input],
-                outputs=[tensor(name) for name in proto.output],
-                domain=proto.domain or None,
-            )
-            self._origin[id(node)] = (node, proto, attributes)
-            nodes.append(node)
+        nodes = [self.import_node(proto, tensor, tensor) for proto in graph.node]
         inputs = [tensor(v.name) for v in graph.input if not isinstance(tensors.get(v.name), gs.Constant)]
         outputs = [tensor(v.name) for v in graph.output]
         return gs.Graph(nodes=nodes, inputs=inputs, outputs=outputs, name=graph.name, opset=self.opset)
 
-    def _export_node(self, node: gs.Node) -> NodeProto:
+    def import_node(
+        self, proto: NodeProto, given: Callable[[str], gs.Tensor], made: Callable[[str], gs.Tensor]
+    ) -> gs.Node:
+        """A node as a part of this graph.
+
+        Args:
+            proto: the node, which stays where it is.
+            given: the tensor of an input's name.
+            made: the tensor of an output's name.
+        """
+        attributes = attributes_of(proto)
+        node = gs.Node(
+            op=proto.op_type,
+            name=proto.name,
+            attrs=dict(attributes),
+            inputs=[given(name) for name in proto.input],
+            outputs=[made(name) for name in proto.output],
+            domain=proto.domain or None,
+        )
+        self._origin[id(node)] = (node, proto, attributes)
+        return node
+
+    def set_origin(self, node: gs.Node, proto: NodeProto) -> None:
+        """Has a node that came with the model written as if it had come as ``proto``, of equal attributes."""
+        self._origin[id(node)] = (node, proto, self._origin[id(node)][2])
+
+    def origin(self, node: gs.Node) -> NodeProto | None:
+        """What a node came as; None for one that a pass made."""
+        return self._origin[id(node)][1] if id(node) in self._origin else None
+
+    def export_node(self, node: gs.Node) -> NodeProto:
+        """A node as it is now."""
         proto = NodeProto()
         before: dict[str, Any] = {}
         if id(node) in self._origin:
@@ -462,21 +521,23 @@ class ModelGraph:
     def _live_initializers(self) -> Iterator[tuple[str, TensorProto | Array]]:
         """Name and value of every initializer to write: those that came first, in their order."""
         live: dict[str, gs.Tensor] = {}
+        inside = set() if self.bodies is None else self.bodies.constants_inside()
         for tensor in (*(t for node in self.nodes for t in node.inputs), *self.gs.outputs):
-            live[tensor.name] = tensor
-        for constant in self._kept:
-            if constant.name in self._read_by_subgraphs:
-                live.setdefault(constant.name, constant)
+            if tensor.name not in inside:
+                live[tensor.name] = tensor
+        for name, constant in self._kept.items():
+            if name in self._read_by_subgraphs:
+                live.setdefault(name, constant)
         kept_for_others = self._read_by_subgraphs | self._overridable | self._unused
         for name, proto in self._initializers.items():
             tensor = live.pop(name, None)
             if isinstance(tensor, gs.Constant):
-                yield name, _constant_value(tensor)
+                yield name, constant_value(tensor)
             elif tensor is not None or name in kept_for_others:
                 yield name, proto
         for name, tensor in live.items():
             if isinstance(tensor, gs.Constant):
-                yield name, _constant_value(tensor)
+                yield name, constant_value(tensor)
 
     def _export_inputs(self, model: ModelProto, left_out: Mapping[str, TensorProto | Array]) -> set[str]:
         """Writes the graph inputs; returns the names of those that stand for initializers left out."""
@@ -541,8 +602,33 @@ def _is_named_like_ours(domain: str, name: str) -> bool:
 
 
 def node_label(node: gs.Node) -> str:
-    """What to call a node to a person: its name, else its first named output, else its operator."""
-    return str(node.name or next((t.name for t in node.outputs if t.name), None) or node.op)
+    """What to call a node to a person: its name, else its first named output, else its operator.
+
+    In front of it comes, for a node of an open body, what the body is called.
+    """
+    name = str(node.name or next((t.name for t in node.outputs if t.name), None) or node.op)
+    body = getattr(node, "body", "")
+    return f"{body}/{name}" if body else name
+
+
+def attributes_of(proto: NodeProto) -> dict[str, Any]:
+    """The attributes of a node that passes can read and change."""
+    return {
+        a.name: _attribute_value(a)
+        for a in proto.attribute
+        if a.type in _SIMPLE_ATTRIBUTES and not a.ref_attr_name
+    }
+
+
+def constant_of_node(name: str, attributes: Mapping[str, Any]) -> gs.Constant | None:
+    """What a Constant node of these attributes holds, as an initializer; None if it is sparse or text."""
+    value = attributes.get("value")
+    if isinstance(value, TensorProto):
+        return gs.Constant(name, LazyValues(value))
+    for attribute, dtype in _CONSTANT_ARRAYS.items():
+        if attribute in attributes:
+            return gs.Constant(name, np.array(attributes[attribute], dtype=dtype))
+    return None
 
 
 def _attribute_value(attribute: AttributeProto) -> Any:
@@ -560,13 +646,14 @@ def _make_attribute(name: str, value: Any) -> AttributeProto:
     return helper.make_attribute(name, value)
 
 
-def _constant_value(constant: gs.Constant) -> TensorProto | Array:
+def constant_value(constant: gs.Constant) -> TensorProto | Array:
     """The tensor as it came, or the array that a pass made."""
     values = constant._values
     return values.tensor if isinstance(values, LazyValues) else np.asarray(values)
 
 
-def _tensor_proto(name: str, value: TensorProto | Array) -> TensorProto:
+def tensor_proto(name: str, value: TensorProto | Array) -> TensorProto:
+    """An initializer; not a copy where it came with the model under this name."""
     if isinstance(value, TensorProto):
         if value.name == name:
             return value
@@ -589,7 +676,8 @@ def _nbytes(value: TensorProto | Array) -> int:
     return int(value.nbytes)
 
 
-def _shape(proto: TypeProto) -> Shape | None:
+def shape_of_type(proto: TypeProto) -> Shape | None:
+    """The dimensions that a type states; None if the rank is unknown, or if it is no tensor."""
     if not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
         return None
     return tuple(
@@ -598,7 +686,8 @@ def _shape(proto: TypeProto) -> Shape | None:
     )
 
 
-def _copy_fields(source: Any, target: Any, skip: set[str]) -> None:
+def copy_fields(source: Any, target: Any, skip: set[str]) -> None:
+    """Copies all fields of a protobuf message but some."""
     for field, value in source.ListFields():
         if field.name in skip:
             continue

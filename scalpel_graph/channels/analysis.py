@@ -1,5 +1,6 @@
 """What is known about the channels of a graph before anything is decided: rules, constants, classes."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,15 +47,35 @@ class Analysis:
     pins: list[Pin]
 
 
+#: Assumptions about states of loops are given up slot by slot this many times, then axis by axis.
+_ROUNDS = 8
+
+
 def analyse(graph: ModelGraph) -> Analysis:
-    """Looks at every node once, in topological order. Takes time linear in the number of slots."""
+    """Looks at every node in topological order. Takes time linear in the number of slots.
+
+    The bodies of If, Loop and Scan are part of the graph where they are open (`scalpel_graph.bodies`). Of the
+    states of loops the most is assumed at first, and all is looked at again with less where that is wrong.
+    """
     slots = Slots(graph)
+    varies = np.zeros(slots.count, dtype=np.bool_)
+    for number in itertools.count():
+        analysis = _look(graph, slots, Constants(slots.count, varies))
+        wrong = [rule.wrong(analysis.constants) for rule in analysis.rules]
+        found = np.concatenate([np.zeros(0, dtype=np.int64), *wrong])
+        if not len(found):
+            break
+        varies[found] = True
+        for axis in slots.axes if number >= _ROUNDS else ():
+            varies[axis.slots] |= np.isin(axis.slots, found).any()
+    return analysis
+
+
+def _look(graph: ModelGraph, slots: Slots, constants: Constants) -> Analysis:
     rules: list[Rule] = []
     pins = _pins_of_the_model(graph, slots)
-    constants = Constants(slots.count)
     touched = np.zeros(slots.count, dtype=np.bool_)
     for node in graph.nodes:
-        reason = "it depends on all of them"
         named: list[IntArray] = []
         try:
             rule = rule_for(graph, node, slots)
@@ -62,6 +83,7 @@ def analyse(graph: ModelGraph) -> Analysis:
             reason = str(refusal)
         else:
             rule.constants(constants)
+            reason = rule.why_left
             rules.append(rule)
             named = _named(rule)
         for part in named:

@@ -39,9 +39,11 @@ class Constants:
     Attributes:
         known: ``[slots]``.
         value: ``[slots]`` float64, which holds every number of a narrower type exactly; 0 where not known.
+        varies: ``[slots]``: of the states of loops, what is known to change from one iteration to the next.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, varies: BoolArray) -> None:
+        self.varies = varies
         self.known: BoolArray = np.zeros(count, dtype=np.bool_)
         self.value: Float64Array = np.zeros(count)
 

@@ -151,7 +151,7 @@ class Decision:
                     id(reader) in gone or self._leaves_out(reader, tensor, axes) for reader in tensor.outputs
                 )
             ]
-            if len(missed_by_none) == len(outputs):
+            if rule.can_go and len(missed_by_none) == len(outputs):
                 gone.add(id(rule.node))
             elif rule.optional_outputs:
                 gone.update(id(tensor) for tensor in missed_by_none)

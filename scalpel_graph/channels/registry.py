@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
+from scalpel_graph import bodies
 from scalpel_graph.channels import (
     across_channels,
     along_axis,
     batched_matmul,
     concat_split,
+    control_flow,
     einsum,
     elementwise,
     embedding,
@@ -69,10 +71,12 @@ def rule_for(graph: ModelGraph, node: gs.Node, slots: Slots) -> Rule:
     Raises:
         Refusal: there is none, or it does not hold here.
     """
+    if node.domain == bodies.DOMAIN:
+        return control_flow.RULES[node.op](graph, node, slots)
+    if graph.has_subgraph(node):
+        raise Refusal(f"{node.op} holds a subgraph that cannot be looked into")
     make = RULES.get(("" if node.domain == "ai.onnx" else node.domain or "", node.op))
     if make is None:
         domain = f" of domain {node.domain}" if node.domain else ""
         raise Refusal(f"there is no rule for {node.op}{domain}")
-    if graph.has_subgraph(node):
-        raise Refusal(f"{node.op} holds a subgraph")
     return make(graph, node, slots)

@@ -110,6 +110,8 @@ class Rule:
         optional_outputs: whether an output of which nothing is left is left out.
         why_varied: for a person, why the node makes something that varies of a constant.
         why_held: for a person, why `widths` asks for slots.
+        why_left: for a person, why slots stay that the rule does not name.
+        can_go: whether the node can be left out if nothing is left of its outputs.
     """
 
     optional_along: frozenset[int] = frozenset()
@@ -117,6 +119,8 @@ class Rule:
     optional_outputs = False
     why_varied = "it combines them with others that vary"
     why_held = "its groups must stay equally wide"
+    why_left = "it depends on all of them"
+    can_go = True
 
     def __init__(self, graph: ModelGraph, node: gs.Node, slots: Slots) -> None:
         """Looks at the node.
@@ -136,6 +140,10 @@ class Rule:
 
     def constants(self, constants: Constants) -> None:
         """Notes the constants that the outputs hold, given those of the inputs."""
+
+    def wrong(self, constants: Constants) -> IntArray:
+        """Slots that `constants` took for constant, until it was known what later nodes make of them."""
+        return np.zeros(0, dtype=np.int64)
 
     def widths(self, live: Live) -> IntArray:
         """Dead slots that must stay all the same, for the node to exist with the rest; none by default."""

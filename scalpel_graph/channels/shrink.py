@@ -49,7 +49,7 @@ def drop_masks_of_ones(graph: ModelGraph) -> list[gs.Node]:
     dropped = []
     for node in list(graph.nodes):
         source = _handed_on(graph, node)
-        if source is not None and not graph.is_pinned(node.outputs[0]):
+        if source is not None and not _has_to_be_made(graph, node.outputs[0]):
             graph.redirect(node.outputs[0], source)
             dropped.append(node)
     masks = [tensor for node in dropped for tensor in node.inputs if dequantized(graph, tensor) is not None]
@@ -62,6 +62,11 @@ def drop_masks_of_ones(graph: ModelGraph) -> list[gs.Node]:
     ]
     graph.remove(*unread)
     return dropped + unread
+
+
+def _has_to_be_made(graph: ModelGraph, tensor: gs.Tensor) -> bool:
+    """Whether a tensor cannot be replaced by what is handed on: bodies make their outputs themselves."""
+    return graph.is_pinned(tensor) or (graph.bodies is not None and graph.bodies.is_output(tensor))
 
 
 def _handed_on(graph: ModelGraph, node: gs.Node) -> gs.Tensor | None:

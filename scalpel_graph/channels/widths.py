@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.channels.across_channels import LpNormRule
 from scalpel_graph.channels.analysis import Analysis, Pin
 from scalpel_graph.channels.concat_split import GatherRule, SliceRule
+from scalpel_graph.channels.control_flow import BodyRule
 from scalpel_graph.channels.conv import ConvRule, ConvTransposeRule
 from scalpel_graph.channels.elementwise import ElementwiseRule, MulRule, WhereRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
@@ -96,6 +97,9 @@ def forget(graph: ModelGraph, analysis: Analysis, decision: Decision) -> list[gs
         if isinstance(rule, LpNormRule):  # it goes without zeros because they are zeros
             for source, _ in rule.couplings:
                 held[class_of[source]] = False
+        if isinstance(rule, BodyRule):  # without its mask a state might grow in every iteration, to infinity
+            for slots in rule.states():
+                held[class_of[slots]] = False
         for read in rule.reads:
             if read.needs is None or type(rule) not in _FORGETFUL:
                 held[class_of[read.inputs]] = False

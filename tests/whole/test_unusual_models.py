@@ -121,6 +121,43 @@ def test_loop_body_reads_outer_weight() -> None:
     _optimize(_model(nodes, [_value("x", [1, 512])], [_value("y", [1, 512])], weights))
 
 
+def test_channels_go_in_the_body_of_a_loop() -> None:
+    """Of 512 features 128 stay zero in every iteration: they go outside of the body and in it."""
+    gemm, weights = _gemm("x", "h", 512, 64)
+    inner, more = _gemm("state", "m", 512, 512)
+    for tensor in (*weights, *more):
+        values = numpy_helper.to_array(tensor).copy()
+        values[:128] = 0
+        tensor.raw_data = values.tobytes()
+    body = helper.make_graph(
+        [
+            inner,
+            helper.make_node("Relu", ["m"], ["next"]),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        "body",
+        [_value("i", [], TensorProto.INT64), _value("go", [], TensorProto.BOOL), _value("state", None)],
+        [_value("go_on", [], TensorProto.BOOL), _value("next", None)],
+        more,
+    )
+    last, end = _gemm("y", "z", 512, 512)
+    loop = helper.make_node("Loop", ["n", "", "h"], ["y"], name="loop", body=body)
+    model = _model(
+        [gemm, loop, last],
+        [_value("x", ["batch", 64]), _value("n", [], TensorProto.INT64)],
+        [_value("z", ["batch", 512])],
+        [*weights, *end],
+    )
+    result = scalpel_graph.optimize(model, target="gpu")
+    assert result.report.verified.ok
+    removed = {entry.name: (entry.before, entry.after) for entry in result.report.removed_nodes}
+    assert removed == {"h.gemm": (512, 384), "loop/body/m.gemm": (512, 384), "z.gemm": (512, 512)}
+    assert result.report.parameters.after < 0.8 * result.report.parameters.before
+    for count in (0, 1, 4):
+        inputs = {"x": _rng.standard_normal((3, 64)).astype(np.float32), "n": np.array(count)}
+        np.testing.assert_allclose(_run(result.model, inputs), _run(model, inputs), rtol=1e-3, atol=1e-4)
+
+
 def test_quantized_graph_is_left_alone() -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),

@@ -11,7 +11,7 @@ from tests.pass_runner import runs
 from tests.scalpel_graph.channels.random_network.network import RandomNetwork
 
 #: How far apart answers may be, of their size.
-_TOLERANCE = {"float16": 3e-2, "float32": 1e-3, "float64": 1e-9}
+TOLERANCE = {"float16": 3e-2, "float32": 1e-3, "float64": 1e-9}
 
 
 def check(seed: int, target: Target) -> bool:
@@ -23,7 +23,7 @@ def check(seed: int, target: Target) -> bool:
     result = RemoveChannels().run(graph, PassContext(target))
     graph.infer()
     feeds = network.feeds()
-    tolerance = _TOLERANCE[network.dtype.name]
+    tolerance = TOLERANCE[network.dtype.name]
     answers = zip(runs(proto, feeds), runs(graph.to_proto(), feeds), strict=True)
     for number, (before, after) in enumerate(answers):
         for value, a, b in zip(network.outputs.values(), before, after, strict=True):
