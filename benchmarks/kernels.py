@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import numpy as np
@@ -142,9 +142,13 @@ LAYERS: list[Layer] = [
     Conv(512, 512, 1, 7),
     Conv(512, 512, 3, 7),
     Conv(2048, 512, 1, 7),
+    Conv(128, 64, 1, 56),
+    Conv(256, 256, 1, 28),
+    Conv(1024, 1024, 1, 7),
     Gemm(2048, 2048, 64),
     Gemm(768, 768, 128),
     Gemm(3072, 768, 128),
+    Gemm(768, 3072, 128),
     Gemm(2048, 2048, 8),
     Gemm(2048, 2048, 1),
     Gemm(4096, 9216, 1),
@@ -152,6 +156,8 @@ LAYERS: list[Layer] = [
     Gemm(1000, 2048, 1),
     Gemm(16, 16, 1),
 ]
+#: From so many on, columns fill the vectors of every instruction set.
+MANY_COLUMNS = 32
 GROUP_SHAPES: list[GroupShape] = [(1, 1), (1, 8), (1, 16), (2, 1), (4, 1), (8, 1), (16, 1)]
 
 
@@ -250,6 +256,14 @@ def print_table(results: list[dict[str, Any]], peak: float, args: argparse.Names
                 rate = f"{shape['gflops_on_nonzeros']:.0f} {100 * shape['gflops_on_nonzeros'] / peak:.0f}%"
             cells.append(f"{rate} {shape['speedup_over_dense']:.1f}×")
         table.add_row(result["layer"], f"{result['dense_us']:.0f}", *cells)
+    many = [result["group_shapes"] for result in results if result["columns"] >= MANY_COLUMNS]
+    if many:
+        means = (
+            geometric_mean(shape["gflops_on_nonzeros"] for shape in column)
+            for column in zip(*many, strict=True)
+        )
+        cells = [f"{mean:.0f} {100 * mean / peak:.0f}%" for mean in means]
+        table.add_row(f"geometric mean, N ≥ {MANY_COLUMNS}", "", *cells, style="bold")
     Console(width=args.width).print(table)
 
 

@@ -275,6 +275,10 @@ py::list kernel_table() {
       table.append(py::dict(py::arg("name") = set->gemv[i].name, py::arg("isa") = isa_name(isa),
                             py::arg("operation") = "gemv"));
     }
+    for (size_t i = 0; set != nullptr && i < set->n_depthwise; ++i) {
+      table.append(py::dict(py::arg("name") = set->depthwise[i].name, py::arg("isa") = isa_name(isa),
+                            py::arg("operation") = "depthwise"));
+    }
   }
   return table;
 }
@@ -320,7 +324,8 @@ PYBIND11_MODULE(_kernels, module) {
       "chosen_isa", [] { return isa_name(isa_from_name("")); },
       "The instruction set the operators use: the best one, or SCALPEL_ISA.");
   module.def("kernels", &kernel_table,
-             "The table of vector kernels this machine can run: name, isa and operation (spmm or gemv) of each.");
+             "The table of vector kernels this machine can run: name, isa and operation (spmm, gemv or depthwise) "
+             "of each.");
   module.def("selected_kernels", &selected_kernels, py::arg("isa"), py::arg("r"), py::arg("c"),
              "Names of the kernels that run a matrix of r × c groups: spmm (Conv, Gemm of many rows) and gemv.");
   module.def("peak_flops", &peak_flops, py::arg("isa"), py::arg("seconds") = 0.1,

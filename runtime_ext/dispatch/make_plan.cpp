@@ -44,8 +44,9 @@ std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvG
   if (problem.empty()) problem = check_geometry(matrix, geometry);
   return make<ConvPlan>(matrix, std::move(problem), error, [&] {
     const KernelSet* kernels = vector_kernels(matrix, isa);
-    return kernels != nullptr ? make_vector_conv_plan(matrix, geometry, *kernels)
-                              : make_scalar_conv_plan(matrix, geometry);
+    if (kernels == nullptr) return make_scalar_conv_plan(matrix, geometry);
+    std::unique_ptr<ConvPlan> depthwise = make_depthwise_conv_plan(matrix, geometry, *kernels);
+    return depthwise != nullptr ? std::move(depthwise) : make_vector_conv_plan(matrix, geometry, *kernels);
   });
 }
 

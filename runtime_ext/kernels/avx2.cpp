@@ -3,6 +3,7 @@
 #include "kernels/avx2.h"
 
 #include "kernels/generic_copy.h"
+#include "kernels/generic_depthwise.h"
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
@@ -29,12 +30,21 @@ constexpr GemvKernel kGemv[] = {
     {"gemv_1x1_avx2", GemvLayout::kElements, 1, 8, 2, gemv_elements<Avx2, uint16_t>, gemv_elements<Avx2, uint32_t>},
 };
 
+constexpr DepthwiseKernel kDepthwise[] = {
+    {"depthwise_3x3_avx2", 3, 1, depthwise<Avx2, 3, 1>},
+    {"depthwise_3x3/2_avx2", 3, 2, depthwise<Avx2, 3, 2>},
+    {"depthwise_5x5_avx2", 5, 1, depthwise<Avx2, 5, 1>},
+    {"depthwise_5x5/2_avx2", 5, 2, depthwise<Avx2, 5, 2>},
+};
+
 constexpr KernelSet kSet = {Isa::kAvx2,
                             Avx2::kLanes,
                             kSpmm,
                             sizeof(kSpmm) / sizeof(*kSpmm),
                             kGemv,
                             sizeof(kGemv) / sizeof(*kGemv),
+                            kDepthwise,
+                            sizeof(kDepthwise) / sizeof(*kDepthwise),
                             transpose<Avx2>,
                             copy_plane<Avx2>,
                             multiply_add<Avx2>};

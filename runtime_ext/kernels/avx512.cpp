@@ -3,6 +3,7 @@
 #include "kernels/avx512.h"
 
 #include "kernels/generic_copy.h"
+#include "kernels/generic_depthwise.h"
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
@@ -20,11 +21,11 @@ constexpr SpmmKernel kSpmm[] = {
 };
 
 constexpr GemvKernel kGemv[] = {
-    {"gemv_1x16_avx512", GemvLayout::kRowVectors, 16, 8, 6, gemv_row_vectors<Avx512, 8, uint16_t>,
+    {"gemv_1x16_avx512", GemvLayout::kRowVectors, 16, 8, 7, gemv_row_vectors<Avx512, 8, uint16_t>,
      gemv_row_vectors<Avx512, 8, uint32_t>},
-    {"gemv_16x1_avx512", GemvLayout::kColumnVectors, 16, 8, 3, gemv_column_vectors<Avx512, 8, uint16_t>,
+    {"gemv_16x1_avx512", GemvLayout::kColumnVectors, 16, 8, 5, gemv_column_vectors<Avx512, 8, uint16_t>,
      gemv_column_vectors<Avx512, 8, uint32_t>},
-    {"gemv_1x8_avx512", GemvLayout::kRowVectors, 8, 8, 6, gemv_row_vectors<Avx2, 8, uint16_t>,
+    {"gemv_1x8_avx512", GemvLayout::kRowVectors, 8, 8, 7, gemv_row_vectors<Avx2, 8, uint16_t>,
      gemv_row_vectors<Avx2, 8, uint32_t>},
     {"gemv_8x1_avx512", GemvLayout::kColumnVectors, 8, 8, 3, gemv_column_vectors<Avx2, 8, uint16_t>,
      gemv_column_vectors<Avx2, 8, uint32_t>},
@@ -34,12 +35,21 @@ constexpr GemvKernel kGemv[] = {
      gemv_elements<Avx512, uint32_t>},
 };
 
+constexpr DepthwiseKernel kDepthwise[] = {
+    {"depthwise_3x3_avx512", 3, 1, depthwise<Avx512, 3, 1>},
+    {"depthwise_3x3/2_avx512", 3, 2, depthwise<Avx512, 3, 2>},
+    {"depthwise_5x5_avx512", 5, 1, depthwise<Avx512, 5, 1>},
+    {"depthwise_5x5/2_avx512", 5, 2, depthwise<Avx512, 5, 2>},
+};
+
 constexpr KernelSet kSet = {Isa::kAvx512,
                             Avx512::kLanes,
                             kSpmm,
                             sizeof(kSpmm) / sizeof(*kSpmm),
                             kGemv,
                             sizeof(kGemv) / sizeof(*kGemv),
+                            kDepthwise,
+                            sizeof(kDepthwise) / sizeof(*kDepthwise),
                             transpose<Avx512>,
                             copy_plane<Avx512>,
                             multiply_add<Avx512>};

@@ -1,5 +1,4 @@
-// Copies an image plane with padding, or every strides-th row and column of it. Rows are short (7 or 14 values): each
-// is a few vectors, whose masks are the same in every row, so the outer loop is that over the vectors.
+// Copies an image plane with padding, or every strides-th row and column of it.
 //
 // Included by the translation unit of an instruction set only; all of it has internal linkage.
 #pragma once
@@ -20,7 +19,8 @@ typename Simd::Mask lanes_inside(int64_t first, int64_t size) {
   return Simd::lanes(static_cast<int>(begin), static_cast<int>(end > begin ? end : begin));
 }
 
-// Calls load(row) for the vector at column x of each row that lies inside the input.
+// Calls load(row) for the vector at column x of each row that lies inside the input. Rows are short (7 or 14 values):
+// each is a few vectors, whose masks are the same in every row, so the loop over the vectors is the outer one.
 template <typename Simd, typename Load>
 void copy_column_of_vectors(const PlaneCopy& copy, int64_t x, const Load& load) {
   const int64_t columns = copy.out_w - x < Simd::kLanes ? copy.out_w - x : Simd::kLanes;
@@ -37,9 +37,35 @@ void copy_column_of_vectors(const PlaneCopy& copy, int64_t x, const Load& load) 
   }
 }
 
+// A plane as wide as the input is the input moved by a number of values, but for the columns that this brings over
+// from the neighbouring row.
+template <typename Simd>
+void copy_moved(const PlaneCopy& copy) {
+  constexpr int64_t kLanes = Simd::kLanes;
+  const int64_t width = copy.out_w, size = copy.out_h * width, in_size = copy.in_h * width;
+  const int64_t shift = copy.top * width + copy.left;
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const int64_t first = i + shift;
+    const bool inside = first >= 0 && first + kLanes <= in_size;
+    const auto values =
+        inside ? Simd::load(copy.from + first) : Simd::load_masked(copy.from + first, lanes_inside<Simd>(first, in_size));
+    if (size - i >= kLanes) {
+      Simd::store(copy.to + i, values);
+    } else {
+      Simd::store_first(copy.to + i, values, static_cast<int>(size - i));
+    }
+  }
+  const int64_t begin = copy.left < 0 || copy.left >= width ? 0 : width - copy.left;
+  const int64_t end = copy.left >= 0 || copy.left <= -width ? width : -copy.left;
+  for (int64_t x = begin; x < end; ++x) {
+    for (int64_t y = 0; y < copy.out_h; ++y) copy.to[y * width + x] = 0.0f;
+  }
+}
+
 template <typename Simd>
 void copy_plane(const PlaneCopy& copy) {
   constexpr int64_t kLanes = Simd::kLanes;
+  if (copy.stride_h == 1 && copy.stride_w == 1 && copy.out_w == copy.in_w) return copy_moved<Simd>(copy);
   if (copy.stride_w > 2) {
     for (int64_t y = 0; y < copy.out_h; ++y) {
       const int64_t in_y = y * copy.stride_h + copy.top;

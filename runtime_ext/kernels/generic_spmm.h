@@ -14,19 +14,30 @@ namespace {
 
 constexpr float kNoBias[16] = {};
 
+// How many steps ahead weights and offsets are fetched: they come in order, but from a cache far away.
+constexpr int64_t kWeightStepsAhead = 128;
+
 // `Rows` of the `BlockRows` rows of a row block, times `Vectors` vectors of pixels from `pixel` on; of the last one
 // only `tail` pixels, unless it is Whole.
 template <typename Simd, int BlockRows, int Rows, int Vectors, bool Whole>
 void multiply_tile(const SpmmCall& call, int64_t pixel, int tail, const float* weights, const uint32_t* offsets,
                    int64_t steps, int64_t row) {
   using Vector = typename Simd::Vector;
-  constexpr int kLanes = Simd::kLanes;
+  constexpr int kLanes = Simd::kLanes, kVectorsPerLine = 16 / kLanes;
   const float* source = call.X + pixel;
   const auto tail_lanes = Simd::lanes(0, tail);
   const int64_t rows = call.rows - row;
+  float* y = call.Y + row * call.ldy + pixel;
+  const float* residual = call.residual != nullptr ? call.residual + row * call.ldy + pixel : nullptr;
+  if (residual != nullptr) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 16
+      for (int t = 0; t < Vectors; t += kVectorsPerLine) __builtin_prefetch(residual + i * call.ldy + t * kLanes);
+    }
+  }
   // Small tiles take several steps at once, each with its own sums, to hide the latency of a multiply-add.
   constexpr int kSteps = Simd::steps_at_once(Rows, Vectors);
-  constexpr int kVectorsPerLine = 16 / Simd::kLanes;
   Vector partial[kSteps][Rows][Vectors];
   const float* bias = call.bias != nullptr ? call.bias + row : kNoBias;
 #pragma GCC unroll 16
@@ -63,6 +74,8 @@ void multiply_tile(const SpmmCall& call, int64_t pixel, int tail, const float* w
   for (; step + kSteps <= steps; step += kSteps) {
 #pragma GCC unroll 16
     for (int u = 0; u < kSteps; ++u) take_step(partial[u], step + u, weights + u * BlockRows);
+    __builtin_prefetch(weights + kWeightStepsAhead * BlockRows);
+    __builtin_prefetch(offsets + step + kWeightStepsAhead);
     weights += kSteps * BlockRows;
   }
   if constexpr (kSteps > 1) {
@@ -80,8 +93,6 @@ void multiply_tile(const SpmmCall& call, int64_t pixel, int tail, const float* w
     }
   }
   Vector(&sums)[Rows][Vectors] = partial[0];
-  float* y = call.Y + row * call.ldy + pixel;
-  const float* residual = call.residual != nullptr ? call.residual + row * call.ldy + pixel : nullptr;
   const Vector min = Simd::set(call.min), max = Simd::set(call.max);
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {

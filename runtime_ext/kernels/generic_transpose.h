@@ -31,29 +31,49 @@ template <typename Simd>
   }
 }
 
+// A block of kLanes × kLanes that lies inside.
 template <typename Simd>
-void transpose(const TransposeCall& call) {
+void transpose_whole(const TransposeCall& call, int64_t i, int64_t j) {
   using Vector = typename Simd::Vector;
   constexpr int kLanes = Simd::kLanes;
+  constexpr int64_t kFloatsAhead = 64;
   const Vector min = Simd::set(call.min), max = Simd::set(call.max);
-  for (int64_t i = 0; i < call.rows; i += kLanes) {
-    const int rows = call.rows - i < kLanes ? static_cast<int>(call.rows - i) : kLanes;
+  Vector block[kLanes];
+#pragma GCC unroll 16
+  for (int n = 0; n < kLanes; ++n) {
+    const float* from = call.from + (i + n) * call.ld_from + j;
+    block[n] = Simd::load(from);
+    __builtin_prefetch(from + kFloatsAhead);
+  }
+  Simd::transpose(block);
+#pragma GCC unroll 16
+  for (int n = 0; n < kLanes; ++n) {
+    const int64_t at = (j + n) * call.ld_to + i;
+    if (call.residual != nullptr) block[n] = Simd::add(block[n], Simd::load(call.residual + at));
+    Simd::store(call.to + at, Simd::clamp(block[n], min, max));
+  }
+}
+
+template <typename Simd>
+void transpose(const TransposeCall& call) {
+  constexpr int64_t kLanes = Simd::kLanes;
+  const auto transpose_block = [&](int64_t i, int64_t j) {
+    const int64_t rows = call.rows - i, columns = call.columns - j;
+    if (rows >= kLanes && columns >= kLanes) {
+      transpose_whole<Simd>(call, i, j);
+    } else {
+      transpose_part<Simd>(call, i, j, static_cast<int>(rows < kLanes ? rows : kLanes),
+                           static_cast<int>(columns < kLanes ? columns : kLanes));
+    }
+  };
+  // Along the rows of whichever side has the longer ones: the other side is likely in the cache.
+  if (call.ld_from >= call.ld_to) {
+    for (int64_t i = 0; i < call.rows; i += kLanes) {
+      for (int64_t j = 0; j < call.columns; j += kLanes) transpose_block(i, j);
+    }
+  } else {
     for (int64_t j = 0; j < call.columns; j += kLanes) {
-      const int columns = call.columns - j < kLanes ? static_cast<int>(call.columns - j) : kLanes;
-      if (rows < kLanes || columns < kLanes) {
-        transpose_part<Simd>(call, i, j, rows, columns);
-        continue;
-      }
-      Vector block[kLanes];
-#pragma GCC unroll 16
-      for (int n = 0; n < kLanes; ++n) block[n] = Simd::load(call.from + (i + n) * call.ld_from + j);
-      Simd::transpose(block);
-#pragma GCC unroll 16
-      for (int n = 0; n < kLanes; ++n) {
-        const int64_t at = (j + n) * call.ld_to + i;
-        if (call.residual != nullptr) block[n] = Simd::add(block[n], Simd::load(call.residual + at));
-        Simd::store(call.to + at, Simd::clamp(block[n], min, max));
-      }
+      for (int64_t i = 0; i < call.rows; i += kLanes) transpose_block(i, j);
     }
   }
 }

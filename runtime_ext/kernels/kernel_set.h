@@ -91,6 +91,26 @@ struct PlaneCopy {
   int64_t out_h, out_w;
 };
 
+// One channel of a depthwise convolution, clamp(sum + bias + residual).
+struct DepthwiseCall {
+  const float* from;  // [in_h, in_w]
+  int64_t in_h, in_w;
+  int64_t top, left;     // padding
+  const float* weights;  // [size, size]
+  float bias;
+  float* to;  // [out_h, out_w]
+  int64_t out_h, out_w;
+  const float* residual;  // like `to`, or null
+  float min, max;
+};
+
+struct DepthwiseKernel {
+  const char* name;
+  int size;    // of the kernel, in both dimensions
+  int stride;  // likewise
+  void (*run)(const DepthwiseCall& call);
+};
+
 struct KernelSet {
   Isa isa;
   int lanes;
@@ -98,6 +118,8 @@ struct KernelSet {
   size_t n_spmm;
   const GemvKernel* gemv;  // most specific first; the last takes any group shape
   size_t n_gemv;
+  const DepthwiseKernel* depthwise;
+  size_t n_depthwise;
   void (*transpose)(const TransposeCall& call);
   void (*copy_plane)(const PlaneCopy& copy);
   // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.

@@ -17,6 +17,9 @@ constexpr int64_t kMaxVectorK = int64_t{1} << 26;
 constexpr int64_t kMaxVectorM = int64_t{1} << 24;
 
 std::unique_ptr<GemmPlan> make_vector_gemm_plan(const GroupCsrView& matrix, const KernelSet& kernels);
+// Null if it is no depthwise convolution that a kernel of the set is for.
+std::unique_ptr<ConvPlan> make_depthwise_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
+                                                   const KernelSet& kernels);
 std::unique_ptr<ConvPlan> make_vector_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
                                                 const KernelSet& kernels);
 

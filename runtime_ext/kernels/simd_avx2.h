@@ -41,6 +41,10 @@ struct Avx2 {
     const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
   }
+  static Vector odd(Vector low, Vector high) {
+    const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xdd));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
+  }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 

@@ -1,7 +1,7 @@
 // Conv on vector kernels, without im2col: the input is copied once into planes, one for each column of the kernel and
 // each remainder of its rows by the stride, with padding, at the width of the output. In a plane the inputs of all
 // outputs for a weight follow each other, so that each weight is one offset into the planes and the convolution is
-// SpMM over a table of offsets. The input of a pointwise convolution is read in place.
+// SpMM over a table of offsets. The input of a pointwise convolution is read in place, unless it pays to align it.
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
@@ -15,7 +15,7 @@
 namespace scalpel {
 namespace {
 
-constexpr double kFloatsPerCopyTask = 1.3e5;
+constexpr double kFloatsPerCopyTask = 4e4;  // about 3 µs, as little as is worth another thread
 
 // A product of sizes that stays at the largest int64 instead of overflowing.
 size_t saturating_product(std::initializer_list<int64_t> factors) {
@@ -48,7 +48,7 @@ class VectorConvPlan final : public ConvPlan {
   size_t workspace_bytes(int64_t batch, int64_t in_h, int64_t in_w) const override {
     const Layout layout(*this, in_h, in_w);
     if (!layout.copied) return 0;
-    return saturating_product({batch, geometry_.in_channels, layout.channel_size, sizeof(float)});
+    return saturating_product({images_at_once(batch, layout), image_size(layout), sizeof(float)});
   }
 
   void run(const float* X, int64_t batch, int64_t in_h, int64_t in_w, float* Y, const Epilogue& epilogue,
@@ -56,23 +56,47 @@ class VectorConvPlan final : public ConvPlan {
     const Layout layout(*this, in_h, in_w);
     if (batch == 0 || blocks_.M == 0 || layout.out_h <= 0 || layout.out_w <= 0) return;
     const auto offsets = offsets_.get({in_h, in_w}, [&] { return make_offsets(layout); });
-    if (layout.copied) {
-      copy_input(X, batch, in_h, in_w, layout, static_cast<float*>(workspace), parallel);
-      X = static_cast<const float*>(workspace);
+    const int64_t at_once = layout.copied ? images_at_once(batch, layout) : batch;
+    for (int64_t image = 0; image < batch; image += at_once) {
+      const int64_t images = std::min(at_once, batch - image), out = image * blocks_.M * layout.out_h * layout.out_w;
+      const float* from = X + image * geometry_.in_channels * in_h * in_w;
+      if (layout.copied) {
+        copy_input(from, images, in_h, in_w, layout, static_cast<float*>(workspace), parallel);
+        from = static_cast<const float*>(workspace);
+      }
+      Epilogue part = epilogue;
+      if (part.residual != nullptr) part.residual += out;
+      multiply(from, images, layout, offsets->data(), Y + out, part, parallel);
     }
-    const int64_t image_size = geometry_.in_channels * layout.channel_size;
-    const int64_t pixels = layout.out_h * layout.out_w;
+  }
+
+ private:
+  struct Layout;
+
+  int64_t image_size(const Layout& layout) const {
+    return static_cast<int64_t>(saturating_product({geometry_.in_channels, layout.channel_size}));
+  }
+
+  // Images whose planes are made before they are multiplied: more than a few would only take memory.
+  int64_t images_at_once(int64_t batch, const Layout& layout) const {
+    constexpr int64_t kFloats = int64_t{1} << 20;
+    return std::clamp<int64_t>(kFloats / std::max<int64_t>(image_size(layout), 1), 1, std::max<int64_t>(batch, 1));
+  }
+
+  void multiply(const float* X, int64_t batch, const Layout& layout, const uint32_t* offsets, float* Y,
+                const Epilogue& epilogue, const Parallel& parallel) const {
+    const int64_t pixels = layout.out_h * layout.out_w, size = image_size(layout);
     const int64_t vectors = (pixels + kernels_.lanes - 1) / kernels_.lanes;
     const int64_t panel = panel_vectors();
     const int64_t panels = (vectors + panel - 1) / panel;
     const SpmmGrid grid(blocks_, batch * panels, static_cast<double>(batch * vectors * kernels_.lanes),
-                        static_cast<double>(batch * image_size) * sizeof(float));
+                        static_cast<double>(batch * size) * sizeof(float));
     parallel_for(parallel, grid.tasks(), [&](size_t task) {
       const size_t row_part = task % grid.row_parts, pixel_part = task / grid.row_parts;
       SpmmCall call{};
       call.group_begin = blocks_.begin.data();
       call.weights = blocks_.weights.data();
-      call.offsets = offsets->data();
+      call.offsets = offsets;
       call.r = blocks_.r;
       call.block_begin = blocks_.part_begin(row_part, grid.row_parts);
       call.block_end = blocks_.part_begin(row_part + 1, grid.row_parts);
@@ -89,7 +113,7 @@ class VectorConvPlan final : public ConvPlan {
         const int64_t first = part_begin(vectors, panel_index, static_cast<size_t>(panels)) * kernels_.lanes;
         const int64_t end = part_begin(vectors, panel_index + 1, static_cast<size_t>(panels)) * kernels_.lanes;
         const int64_t out = (image * blocks_.M + row) * pixels + first;
-        call.X = X + image * image_size + first;
+        call.X = X + image * size + first;
         call.pixels = std::min(end, pixels) - first;
         call.Y = Y + out;
         call.residual = epilogue.residual != nullptr ? epilogue.residual + out : nullptr;
@@ -98,7 +122,6 @@ class VectorConvPlan final : public ConvPlan {
     });
   }
 
- private:
   // A copy of the input: its rows from `row` on in steps of the stride, moved left by `column`.
   struct Plane {
     int64_t row, column;
@@ -119,13 +142,17 @@ class VectorConvPlan final : public ConvPlan {
     return {k / (kernel_h * kernel_w), {y % stride, x}, y / stride};
   }
 
+  // Whether a row block is so low that it loads activations about as fast as it can. Those had better be aligned: a
+  // vector that lies in two cache lines counts as two loads.
+  bool bound_by_loads() const { return spmm_.rows < 4; }
+
   // Vectors of pixels that a row block passes over before the next one does: as many whole tiles as keep the input
-  // they read in the second cache.
+  // they read in the second cache, or in the first one where few rows share what is read.
   int64_t panel_vectors() const {
-    constexpr int64_t kPanelFloats = 32768;
+    const int64_t panel_floats = bound_by_loads() ? 8192 : 32768;
     const int64_t planes = geometry_.in_channels / geometry_.group * static_cast<int64_t>(planes_.size());
     const int64_t tile = kernels_.lanes * spmm_.max_vectors;
-    return std::max<int64_t>(kPanelFloats / std::max<int64_t>(planes, 1) / tile, 1) * spmm_.max_vectors;
+    return std::max<int64_t>(panel_floats / std::max<int64_t>(planes, 1) / tile, 1) * spmm_.max_vectors;
   }
 
   // The input of one size as the kernels see it.
@@ -134,7 +161,9 @@ class VectorConvPlan final : public ConvPlan {
       const ConvGeometry& geometry = plan.geometry_;
       scalpel::output_size(geometry, in_h, in_w, &out_h, &out_w);
       const bool unpadded = std::all_of(geometry.pads, geometry.pads + 4, [](int64_t pad) { return pad == 0; });
-      copied = !unpadded || geometry.strides[0] != 1 || geometry.strides[1] != 1 || out_w != in_w;
+      const bool aligned = in_h * in_w % plan.kernels_.lanes == 0;
+      copied = !unpadded || geometry.strides[0] != 1 || geometry.strides[1] != 1 || out_w != in_w ||
+               (!aligned && plan.bound_by_loads());
       if (!copied) {
         channel_size = in_h * in_w;
         return;
@@ -151,8 +180,7 @@ class VectorConvPlan final : public ConvPlan {
   };
 
   std::vector<uint32_t> make_offsets(const Layout& layout) const {
-    if (saturating_product({std::max<int64_t>(geometry_.in_channels, 1), layout.channel_size}) >
-        std::numeric_limits<uint32_t>::max()) {
+    if (image_size(layout) > std::numeric_limits<uint32_t>::max()) {
       throw std::length_error("an image of more than 2^32 - 1 padded values is too large for GroupCsrConv");
     }
     std::vector<uint32_t> offsets;

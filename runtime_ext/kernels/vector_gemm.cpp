@@ -16,7 +16,7 @@ constexpr int kMaxLanes = 16;        // of any instruction set
 constexpr int64_t kRowsAtOnce = 32;  // of the result, kept in the first cache until they are transposed
 constexpr double kWeightsPerGemvTask = 1e5;         // about 10 µs
 constexpr double kElementsPerGemvTask = 3e4;        // the same, each weight with an index of its own
-constexpr double kFloatsPerTransposeTask = 1.3e5;
+constexpr double kFloatsPerTransposeTask = 3e4;  // about 4 µs
 
 class VectorGemmPlan final : public GemmPlan {
  public:
@@ -107,13 +107,21 @@ class VectorGemmPlan final : public GemmPlan {
                         static_cast<double>(panels.count * panels.pitch * K_) * sizeof(float));
     parallel_for(parallel, grid.tasks(), [&](size_t task) {
       const size_t row_part = task % grid.row_parts, pixel_part = task / grid.row_parts;
-      const int64_t first_block = blocks_.part_begin(row_part, grid.row_parts);
-      const int64_t last_block = blocks_.part_begin(row_part + 1, grid.row_parts);
+      const int64_t first_block = aligned_part_begin(row_part, grid.row_parts);
+      const int64_t last_block = aligned_part_begin(row_part + 1, grid.row_parts);
       const int64_t last_panel = part_begin(panels.count, pixel_part + 1, grid.pixel_parts);
       for (int64_t p = part_begin(panels.count, pixel_part, grid.pixel_parts); p < last_panel; ++p) {
         multiply_panel(panels, p, workspace, offsets->data(), first_block, last_block, N, Y, epilogue);
       }
     });
+  }
+
+  // As RowBlocks::part_begin, but parts begin where a cache line of the result does.
+  int64_t aligned_part_begin(size_t i, size_t parts) const {
+    constexpr int64_t kRowsOfLine = 16;
+    const int64_t blocks_of_line = std::max<int64_t>(kRowsOfLine / blocks_.rows, 1);
+    const int64_t block = blocks_.part_begin(i, parts);
+    return i == parts ? block : block / blocks_of_line * blocks_of_line;
   }
 
   void transpose_x(const float* X, int64_t N, const Panels& panels, float* workspace, const Parallel& parallel) const {

@@ -25,8 +25,9 @@ std::vector<float> normal(int64_t size) {
 }
 
 struct Matrix {
-  Matrix(int64_t M_, int64_t K_, int64_t r_, int64_t c_) : M(M_), K(K_), r(r_), c(c_) {
-    const double density = std::uniform_real_distribution<>(0, 1)(rng);
+  Matrix(int64_t M_, int64_t K_, int64_t r_, int64_t c_)
+      : Matrix(M_, K_, r_, c_, std::uniform_real_distribution<>(0, 1)(rng)) {}
+  Matrix(int64_t M_, int64_t K_, int64_t r_, int64_t c_, double density) : M(M_), K(K_), r(r_), c(c_) {
     for (int64_t block = 0; block < (M + r - 1) / r; ++block) {
       for (int64_t column = 0; column < (K + c - 1) / c; ++column) {
         if (std::uniform_real_distribution<>(0, 1)(rng) < density) columns.push_back(static_cast<int32_t>(column));
@@ -97,18 +98,9 @@ void try_gemm(int64_t r, int64_t c) {
   }
 }
 
-void try_conv(int64_t r, int64_t c) {
-  const int64_t group = uniform(1, 3), channels = uniform(1, 5);
-  const int64_t M = group == 1 ? uniform(1, 20) : group * r * uniform(1, 2);
-  const ConvGeometry geometry{channels * group,
-                              group,
-                              {uniform(1, 4), uniform(1, 4)},
-                              {uniform(1, 3), uniform(1, 3)},
-                              {uniform(1, 2), uniform(1, 2)},
-                              {uniform(0, 2), uniform(0, 2), uniform(0, 2), uniform(0, 2)}};
-  const Matrix matrix(M, channels * geometry.kernel[0] * geometry.kernel[1], r, c);
-  const int64_t batch = uniform(1, 2), in_h = uniform(1, 20), in_w = uniform(1, 20);
-  const std::vector<float> X = normal(batch * channels * group * in_h * in_w), bias = normal(M);
+void compare_conv(const Matrix& matrix, const ConvGeometry& geometry) {
+  const int64_t batch = uniform(1, 2), in_h = uniform(1, 20), in_w = uniform(1, 20), M = matrix.M;
+  const std::vector<float> X = normal(batch * geometry.in_channels * in_h * in_w), bias = normal(M);
   std::string error;
   std::vector<float> expected;
   for (Isa isa : available_isas()) {
@@ -123,6 +115,26 @@ void try_conv(int64_t r, int64_t c) {
     if (isa == Isa::kScalar) expected = Y;
     require_close(Y, expected);
   }
+}
+
+void try_conv(int64_t r, int64_t c) {
+  const int64_t group = uniform(1, 3), channels = uniform(1, 5);
+  const int64_t M = group == 1 ? uniform(1, 20) : group * r * uniform(1, 2);
+  const ConvGeometry geometry{channels * group,
+                              group,
+                              {uniform(1, 4), uniform(1, 4)},
+                              {uniform(1, 3), uniform(1, 3)},
+                              {uniform(1, 2), uniform(1, 2)},
+                              {uniform(0, 2), uniform(0, 2), uniform(0, 2), uniform(0, 2)}};
+  compare_conv(Matrix(M, channels * geometry.kernel[0] * geometry.kernel[1], r, c), geometry);
+}
+
+void try_depthwise_conv() {
+  const int64_t channels = uniform(1, 5), size = uniform(1, 5), stride = uniform(1, 2);
+  const ConvGeometry geometry{channels,         channels,
+                              {size, size},     {stride, stride},
+                              {1, 1},           {uniform(0, 3), uniform(0, 3), uniform(0, 3), uniform(0, 3)}};
+  compare_conv(Matrix(channels, size * size, 1, 1, 1.0), geometry);
 }
 
 // Arrays with one entry changed to anything: refused, or still a matrix that can be run.
@@ -181,6 +193,7 @@ int main() {
       try_gemm(shape[0], shape[1]);
       try_conv(shape[0], shape[1]);
       try_corrupt(shape[0], shape[1]);
+      try_depthwise_conv();
     }
   }
   return 0;

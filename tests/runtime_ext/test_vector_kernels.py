@@ -64,7 +64,11 @@ def compare_conv(isa, W, group_shape, case, X, *, epilogue_choice, rng):
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_group_shapes_reach_every_kernel(isa):
     reached = {name for shape in GROUP_SHAPES for name in _kernels.selected_kernels(isa, *shape).values()}
-    assert reached == {kernel["name"] for kernel in _kernels.kernels() if kernel["isa"] == isa}
+    assert reached == {
+        kernel["name"]
+        for kernel in _kernels.kernels()
+        if kernel["isa"] == isa and kernel["operation"] != "depthwise"
+    }
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -172,6 +176,19 @@ def test_pointwise_conv_of_any_number_of_pixels(isa, group_shape):
         )
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", [(1, 1), (4, 1), (8, 1)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 3)])
+def test_conv_of_more_input_than_the_second_cache_holds(isa, group_shape, strides):
+    rng = np.random.default_rng(12)
+    case = ConvCase(strides, (1, 2, 1, 0), (1, 1))
+    W = sparse_weights(rng, 10, 48 * 9, group_shape, 0.2).reshape(10, 48, 3, 3)
+    X = normal(rng, 2, 48, 61, 67)
+    compare_conv(isa, W, group_shape, case, X, epilogue_choice=EPILOGUES[-1], rng=rng)
+    kernel = conv_kernel(W, group_shape, case, isa)
+    np.testing.assert_array_equal(kernel.run(X, threads=3), kernel.run(X, threads=1))
+
+
 GEOMETRIES = [
     ConvCase(strides, pads, dilations)
     for strides, pads, dilations in itertools.product(
@@ -214,6 +231,44 @@ def test_grouped_conv(isa, group, group_shape):
                 epilogue_choice=EPILOGUES[0],
                 rng=rng,
             )
+
+
+DEPTHWISE = [(3, 1), (3, 2), (5, 1), (5, 2)]
+
+
+def test_the_depthwise_kernels_are_those_tested():
+    names = {kernel["name"] for kernel in _kernels.kernels() if kernel["operation"] == "depthwise"}
+    assert names == {
+        f"depthwise_{size}x{size}{f'/{stride}' if stride > 1 else ''}_{isa}"
+        for (size, stride), isa in itertools.product(DEPTHWISE, ISAS)
+    }
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("size", "stride"), [*DEPTHWISE, (3, 3), (2, 1)])
+@pytest.mark.parametrize("group_shape", [(1, 1), (1, 3)])
+def test_depthwise_conv(isa, size, stride, group_shape):
+    rng = np.random.default_rng(13)
+    epilogues = itertools.cycle(EPILOGUES)
+    W = normal(rng, 6, 1, size, size)
+    for pads, spatial in itertools.product(
+        [(0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 1, 3), (4, 4, 4, 4)],
+        [(5, 5), (7, 7), (14, 14), (9, 17), (6, 31), (8, 33), (5, 40)],
+    ):
+        case = ConvCase((stride, stride), pads, (1, 1), 6)
+        X = normal(rng, 2, 6, *spatial)
+        compare_conv(isa, W, group_shape, case, X, epilogue_choice=next(epilogues), rng=rng)
+
+
+@pytest.mark.parametrize("isa", _kernels.isas())
+def test_a_missing_weight_of_a_depthwise_conv_does_not_multiply_infinity(isa):
+    W = np.ones((2, 1, 3, 3), np.float32)
+    W[0, 0, 0, 0] = 0.0
+    X = np.ones((1, 2, 8, 8), np.float32)
+    X[0, :, 0, 0] = np.inf
+    Y = conv_kernel(W, (1, 1), ConvCase((1, 1), (0, 0, 0, 0), (1, 1), 2), isa).run(X)
+    assert Y[0, 0, 0, 0] == 8.0
+    assert np.isinf(Y[0, 1, 0, 0])
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -1,0 +1,93 @@
+// Depthwise Conv (each channel has a kernel of its own) on vector kernels: the input is read in place.
+#include <algorithm>
+
+#include "kernels/conv_geometry.h"
+#include "kernels/parallel.h"
+#include "kernels/plans.h"
+#include "kernels/scalar_matrix.h"
+
+namespace scalpel {
+namespace {
+
+constexpr double kOutputsPerTask = 4e4;  // about 10 µs
+
+class DepthwiseConvPlan final : public ConvPlan {
+ public:
+  DepthwiseConvPlan(std::vector<float> weights, const ConvGeometry& geometry, const DepthwiseKernel& kernel)
+      : weights_(std::move(weights)), geometry_(geometry), kernel_(kernel) {}
+
+  bool output_size(int64_t in_h, int64_t in_w, int64_t* out_h, int64_t* out_w) const override {
+    return scalpel::output_size(geometry_, in_h, in_w, out_h, out_w);
+  }
+
+  size_t workspace_bytes(int64_t, int64_t, int64_t) const override { return 0; }
+
+  void run(const float* X, int64_t batch, int64_t in_h, int64_t in_w, float* Y, const Epilogue& epilogue, void*,
+           const Parallel& parallel) const override {
+    int64_t out_h, out_w;
+    if (!output_size(in_h, in_w, &out_h, &out_w)) return;
+    const int64_t channels = batch * geometry_.in_channels, pixels = out_h * out_w;
+    const size_t tasks = task_count(static_cast<double>(channels) * static_cast<double>(pixels), kOutputsPerTask);
+    parallel_for(parallel, tasks, [&](size_t task) {
+      const int64_t end = part_begin(channels, task + 1, tasks);
+      for (int64_t i = part_begin(channels, task, tasks); i < end; ++i) {
+        const int64_t channel = i % geometry_.in_channels;
+        DepthwiseCall call{};
+        call.from = X + i * in_h * in_w;
+        call.in_h = in_h;
+        call.in_w = in_w;
+        call.top = geometry_.pads[0];
+        call.left = geometry_.pads[1];
+        call.weights = weights_.data() + channel * kernel_.size * kernel_.size;
+        call.bias = epilogue.bias != nullptr ? epilogue.bias[channel] : 0.0f;
+        call.to = Y + i * pixels;
+        call.out_h = out_h;
+        call.out_w = out_w;
+        call.residual = epilogue.residual != nullptr ? epilogue.residual + i * pixels : nullptr;
+        call.min = epilogue.min;
+        call.max = epilogue.max;
+        kernel_.run(call);
+      }
+    });
+  }
+
+ private:
+  std::vector<float> weights_;  // [in_channels, size, size]
+  ConvGeometry geometry_;
+  const DepthwiseKernel& kernel_;
+};
+
+// The kernel for this geometry, or null.
+const DepthwiseKernel* find_kernel(const KernelSet& kernels, const ConvGeometry& geometry) {
+  for (size_t i = 0; i < kernels.n_depthwise; ++i) {
+    const DepthwiseKernel& kernel = kernels.depthwise[i];
+    bool fits = true;
+    for (int axis = 0; axis < 2; ++axis) {
+      fits = fits && geometry.kernel[axis] == kernel.size && geometry.strides[axis] == kernel.stride &&
+             geometry.dilations[axis] == 1;
+    }
+    if (fits) return &kernel;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<ConvPlan> make_depthwise_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
+                                                   const KernelSet& kernels) {
+  if (geometry.group != geometry.in_channels || matrix.M != geometry.group) return nullptr;
+  const DepthwiseKernel* kernel = find_kernel(kernels, geometry);
+  if (kernel == nullptr) return nullptr;
+  std::vector<float> weights;
+  const ScalarMatrix portable(matrix);
+  for (int64_t m = 0; m < matrix.M; ++m) {
+    portable.for_each_in_row(m, [&](int64_t, float weight) {
+      if (weight != 0.0f) weights.push_back(weight);
+    });
+  }
+  // A missing weight is no multiplication by zero, which would make NaN of an infinity.
+  if (static_cast<int64_t>(weights.size()) != matrix.M * matrix.K) return nullptr;
+  return std::make_unique<DepthwiseConvPlan>(std::move(weights), geometry, *kernel);
+}
+
+}  // namespace scalpel
