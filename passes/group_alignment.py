@@ -113,11 +113,13 @@ def _time(
     M, K = weights.shape
     work = replace(work, M=M, K=K)
     return min(
-        cost.dense_us(work, target, threads),
-        *(
-            cost.sparse_us(
-                work, shape, group_csr.density(weights, cost.runs_as(work, shape)), target, threads
-            )
-            for shape in (kernel.group_shape for kernel in target.kernels)
-        ),
+        [
+            cost.dense_us(work, target, threads),
+            *(
+                cost.sparse_us(
+                    work, shape, group_csr.density(weights, cost.runs_as(work, shape)), target, threads
+                )
+                for shape in (kernel.group_shape for kernel in target.kernels)
+            ),
+        ]
     )

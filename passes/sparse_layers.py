@@ -112,7 +112,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
         if layer.work.is_conv:
             best = cost.fastest_sparse(ways)
             chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
-        reason = _reason(layer, ways, alone, chosen, min_columns=target.min_columns, verb=verb)
+        reason = _reason(layer, ways, alone, chosen, target=target, verb=verb)
         density = float(np.count_nonzero(layer.weights)) / layer.weights.size
         label = node_label(layer.node)
         decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason))
@@ -143,7 +143,7 @@ def _reason(
     alone: Candidate,
     chosen: Candidate,
     *,
-    min_columns: int,
+    target: CpuTarget,
     verb: str,
 ) -> str:
     dense = ways[0].predicted_us
@@ -156,9 +156,11 @@ def _reason(
         return f"{r}×{c} groups, {chosen.density:.0%} stored: saves layout changes between sparse neighbours"
     nonzero = np.count_nonzero(layer.weights) / layer.weights.size
     if best is None:
+        if not target.kernels:
+            return f"kept dense: target {target.name} has no sparse kernels to choose from"
         if layer.work.is_depthwise:
             return "kept dense: a depthwise Conv has one input channel a group, nothing to skip"
-        if layer.work.is_conv and min_columns > layer.work.K:
+        if layer.work.is_conv and target.min_columns > layer.work.K:
             return f"kept dense: {layer.work.K} multiply-adds per output are too few to skip any"
         return f"kept dense: {nonzero:.0%} of weights are non-zero, no sparse form is smaller"
     if alone.decision == "group_csr":

@@ -109,7 +109,8 @@ class CpuTarget(Target):
         host: where the prices were measured, for people; ``processor`` also says which machines this profile
             is the best for.
         dense: prices of each of `DENSE_OPERATIONS`.
-        kernels: one entry for each group shape to consider, in the order that breaks ties.
+        kernels: one entry for each group shape to consider, in the order that breaks ties; none: all layers
+            stay dense.
     """
 
     isa: str
@@ -227,7 +228,7 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
         margin=root.fraction("margin"),
         host=root.texts("host"),
         dense={name: _prices(dense, name) for name in DENSE_OPERATIONS},
-        kernels=tuple(_kernel(entry) for entry in root.tables("kernels")),
+        kernels=tuple(_kernel(entry) for entry in root.tables("kernels", least=0)),
     )
     dense.finish()
     shapes = [kernel.group_shape for kernel in target.kernels]
@@ -336,10 +337,14 @@ class _Reader:
             raise self.error(key, "must be a table")
         return _Reader(self._place, f"{self._prefix}{key}.", value)
 
-    def tables(self, key: str) -> list["_Reader"]:
+    def tables(self, key: str, least: int = 1) -> list["_Reader"]:
         value = self._get(key)
-        if not isinstance(value, list) or not value or any(not isinstance(entry, dict) for entry in value):
-            raise self.error(key, "must be a list of tables ([[" + key + "]]), at least one")
+        if (
+            not isinstance(value, list)
+            or len(value) < least
+            or any(not isinstance(entry, dict) for entry in value)
+        ):
+            raise self.error(key, f"must be a list of tables ([[{key}]])" + ", at least one" * least)
         return [_Reader(self._place, f"{self._prefix}{key}[{i}].", entry) for i, entry in enumerate(value)]
 
     def _get(self, key: str) -> Any:

@@ -3,8 +3,11 @@ from dataclasses import replace
 
 import pytest
 
+from models import NETWORKS
 from scalpel_graph import target as target_module
+from scalpel_graph.api import optimize
 from scalpel_graph.errors import InputError
+from scalpel_graph.pruning import prune_magnitude
 from scalpel_graph.target import CpuTarget, available_targets, load_target, parse_target, target_names
 from scalpel_graph.target_toml import to_toml
 
@@ -127,6 +130,17 @@ def test_cpu_is_the_profile_of_this_very_processor_if_there_is_one(monkeypatch):
         target = load_target(name)
         if isinstance(target, CpuTarget) and "processor" in target.host:
             assert shipped(monkeypatch, target.isa, target.host["processor"]) == target
+
+
+def test_cpu_without_vector_kernels_keeps_layers_dense(monkeypatch):
+    target = shipped(monkeypatch, "scalar", "nobody's")
+    assert target.name == "scalar" and not target.kernels
+    model = prune_magnitude(NETWORKS["lenet-300-100"].build(), 0.9, (4, 1)).model
+    layers = optimize(model, target=target).report.layers
+    assert {layer.chosen.decision for layer in layers} == {"dense"}
+    assert {layer.reason for layer in layers} == {
+        "kept dense: target scalar has no sparse kernels to choose from"
+    }
 
 
 def test_cpu_without_a_profile_says_how_to_make_one(monkeypatch):
