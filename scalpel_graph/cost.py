@@ -32,6 +32,10 @@ _KIB = 1024
 _BLOCKS_AT_ONCE = 4
 #: Rows of X up to which our kernels may multiply by one at a time (`runtime_ext/kernels/vector_gemm.cpp`).
 _FEW_ROWS = 6
+#: Row blocks of fewer rows load about as much as they multiply; then the input of a pointwise Conv is aligned
+#: if each of its vectors is loaded this often (`runtime_ext/kernels/vector_conv.cpp`).
+_ROWS_ENOUGH = 4
+_LOADS_PER_COPY = 12
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
 #: Floats in a page of memory.
@@ -256,7 +260,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
     nbytes = stored_bytes(work, group_shape, density)
     network = work.network_bytes * nbytes / work.weight_bytes
     stored = _groups(work, group_shape, density) * r * c
-    pixels = _pixels(work, lanes)
+    pixels = _pixels(work, lanes, r, stored // r)
     strided = any(stride != 1 for stride in work.strides)
     row = work.out_size[-1] if work.is_conv else 1
     macs = stored * pixels.covered
@@ -357,18 +361,22 @@ class _Pixels:
     near: int
 
 
-def _pixels(work: LayerWork, lanes: int) -> _Pixels:
+def _pixels(work: LayerWork, lanes: int, rows: int, steps: int) -> _Pixels:
     """The layout of `runtime_ext/kernels/vector_conv.cpp` and `vector_gemm.cpp`.
 
     The input of a Conv that pads, strides or shrinks is copied into planes of the output's width, one for
-    each column of the kernel and each remainder of its rows by the stride.
+    each column of the kernel and each remainder of its rows by the stride. Any other is read in place, unless
+    its channels begin anywhere in a vector and kernels of few ``rows`` load them often.
     """
     if not work.is_conv:
         return _Pixels(_round_up(work.N, lanes), 0, work.K * min(work.N, _TILE))
     covered = _round_up(prod(work.out_size), lanes) * work.batch
     channels = work.channels // work.group
     if not any(work.pads) and work.in_size == work.out_size:
-        return _Pixels(covered, 0, channels * min(_PAGE, prod(work.in_size)))
+        size = prod(work.in_size)
+        aligns = size % lanes and rows < _ROWS_ENOUGH and steps >= _LOADS_PER_COPY * work.channels
+        copied = work.batch * work.channels * _round_up(size, lanes) if aligns else 0
+        return _Pixels(covered, copied, channels * min(_PAGE, size))
     *heights, width = work.out_size
     below = 0
     planes = work.kernel[-1]

@@ -146,6 +146,12 @@ class VectorConvPlan final : public ConvPlan {
   // vector that lies in two cache lines counts as two loads.
   bool bound_by_loads() const { return spmm_.rows < 4; }
 
+  // Whether the copy that aligns the input pays: each vector of it is loaded often enough.
+  bool worth_aligning() const {
+    constexpr int64_t kLoadsPerCopy = 12;
+    return bound_by_loads() && static_cast<int64_t>(blocks_.columns.size()) >= kLoadsPerCopy * geometry_.in_channels;
+  }
+
   // Vectors of pixels that a row block passes over before the next one does: as many whole tiles as keep the input
   // they read in the second cache, or in the first one where few rows share what is read.
   int64_t panel_vectors() const {
@@ -163,7 +169,7 @@ class VectorConvPlan final : public ConvPlan {
       const bool unpadded = std::all_of(geometry.pads, geometry.pads + 4, [](int64_t pad) { return pad == 0; });
       const bool aligned = in_h * in_w % plan.kernels_.lanes == 0;
       copied = !unpadded || geometry.strides[0] != 1 || geometry.strides[1] != 1 || out_w != in_w ||
-               (!aligned && plan.bound_by_loads());
+               (!aligned && plan.worth_aligning());
       if (!copied) {
         channel_size = in_h * in_w;
         return;
