@@ -44,10 +44,24 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
     if not isinstance(target, CpuTarget) or decision.live.all():
         return
     time = partial(_time, target=target, threads=context.threads)
-    layers = _layers(graph, analysis, context)
+    layers = [
+        (rule, layer)
+        for rule, layer in _layers(graph, analysis, context)
+        if _loses_channels(rule, decision) and _is_sparse(layer, target, context.threads)
+    ]
     before: dict[int, float] = {}
     while decision.hold(_falling_apart(layers, decision, time, before)):
         pass
+
+
+def _loses_channels(rule: _LayerRule, decision: Decision) -> bool:
+    return not (decision.stays(rule.x.slots).all() and decision.stays(rule.y.slots).all())
+
+
+def _is_sparse(layer: Layer, target: CpuTarget, threads: int) -> bool:
+    """Whether a layer would become sparse as it is: only then it has groups that matter."""
+    ways = cost.candidates(layer.work, layer.weights, target, threads)
+    return cost.choose(ways, target.margin).decision == "group_csr"
 
 
 def _falling_apart(

@@ -16,8 +16,11 @@ from scalpel_graph.passes.base import Pass, PassContext
 from scalpel_graph.passes.manager import PassManager, PassRecord
 from scalpel_graph.target import Target, load_target
 
-#: Every channel that can go goes: what widths the hardware likes has tests of its own.
+#: A machine with sparse kernels.
 CPU = replace(load_target("avx2"), round_channels_to=1, round_features_to=1)
+
+#: Every channel that can go goes: what widths and groups the hardware likes has tests of its own.
+EXACT = replace(CPU, name="exact", kernels=())
 
 #: A machine on which dense operators are so slow that every sparse form that is smaller pays.
 EAGER = replace(
@@ -65,7 +68,7 @@ def sparse(*shape: int, group_shape: tuple[int, int] = (1, 1), density: float = 
 def run(
     proto: ModelProto,
     *passes: Pass,
-    target: Target = CPU,
+    target: Target = EXACT,
     feeds: Mapping[str, npt.NDArray[Any]] | None = None,
     context: PassContext | None = None,
     rtol: float = 1e-4,

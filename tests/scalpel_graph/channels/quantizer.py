@@ -20,7 +20,7 @@ from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.manager import PassManager
-from tests.pass_runner import CPU, random_feeds
+from tests.pass_runner import EXACT, random_feeds
 
 
 class _Reader(CalibrationDataReader):
@@ -76,7 +76,7 @@ def dynamic(proto: ModelProto, path: Any) -> ModelProto:
 def folded(proto: ModelProto) -> ModelProto:
     """Without BatchNormalization, as the quantizer wants it."""
     graph = ModelGraph(proto)
-    PassManager([FoldBatchNorm()]).run(graph, PassContext(CPU))
+    PassManager([FoldBatchNorm()]).run(graph, PassContext(EXACT))
     return graph.to_proto()
 
 

@@ -6,7 +6,7 @@ import pytest
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import CPU, model, random_feeds, reasons, run, weights_of
+from tests.pass_runner import EXACT, model, random_feeds, reasons, run, weights_of
 from tests.scalpel_graph.channels.bits import bits
 from tests.scalpel_graph.channels.left import left_of
 
@@ -185,7 +185,7 @@ class TestMatrices:
                       {**SCALES, **weights})  # fmt: skip
         graph = ModelGraph(proto)
         graph.infer()
-        assert not RemoveChannels().run(graph, PassContext(CPU)).modified
+        assert not RemoveChannels().run(graph, PassContext(EXACT)).modified
 
     def test_matrices_on_the_left_are_refused(self):
         text = (

@@ -14,7 +14,7 @@ from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.stats import measure
-from tests.pass_runner import CPU, op_types, run
+from tests.pass_runner import EXACT, op_types, run
 from tests.scalpel_graph.channels.left import left_of
 
 
@@ -71,7 +71,7 @@ def test_resnet_50_at_full_size():
     proto = add_masks(resnet50(), resnet_groups(64, (3, 4, 6, 3)))
     graph = ModelGraph(proto)
     graph.infer()
-    context = PassContext(CPU)
+    context = PassContext(EXACT)
     result = RemoveChannels().run(graph, context)
     graph.infer()
     expected = resnet50(width=32)
@@ -125,7 +125,7 @@ def test_neurons_that_the_next_layer_does_not_read():
     values = numpy_helper.to_array(weight).copy()
     values[:, ::2] = 0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    context = PassContext(CPU)
+    context = PassContext(EXACT)
     run(proto, RemoveChannels(), context=context)
     assert [(node.name, node.before, node.after) for node in context.removed_nodes] == [
         ("fc2", 100, 50),

@@ -6,7 +6,7 @@ import pytest
 import scalpel_graph
 from scalpel_graph.passes.fold_batchnorm import FoldBatchNorm
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import CPU, model, op_types, random, reasons, run, weights_of
+from tests.pass_runner import EXACT, model, op_types, random, reasons, run, weights_of
 from tests.scalpel_graph.channels.left import left_of
 
 HALF = [0, 2, 3, 7]
@@ -211,7 +211,7 @@ def test_the_report_lists_the_layers_that_got_narrower():
         f"{IMAGE} {{ [first] c = Conv(X, W, B) r = Relu(c) m = Mul(r, M) [second] Y = Conv(m, V) }}",
         {"W": W, "B": B, "M": MASK4, "V": V},
     )
-    result = scalpel_graph.optimize(proto, CPU)
+    result = scalpel_graph.optimize(proto, EXACT)
     report = result.report.to_json()
     assert report["verified"]["ok"]
     assert report["removed_nodes"] == [

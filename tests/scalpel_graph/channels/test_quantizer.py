@@ -19,7 +19,7 @@ from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.stats import measure
-from tests.pass_runner import CPU, outputs, random_feeds, weights_of
+from tests.pass_runner import EXACT, outputs, random_feeds, weights_of
 from tests.scalpel_graph.channels import quantizer
 from tests.scalpel_graph.channels.bits import bits
 
@@ -69,12 +69,12 @@ TYPES = {
 
 def shrunk(proto):
     graph = ModelGraph(proto)
-    context = PassContext(CPU)
+    context = PassContext(EXACT)
     PassManager([FoldConstants(), RemoveChannels()]).run(graph, context)
     out = graph.to_proto()
     again = ModelGraph(out)
     again.infer()
-    assert not RemoveChannels().run(again, PassContext(CPU)).modified
+    assert not RemoveChannels().run(again, PassContext(EXACT)).modified
     return out, {removed.name: (removed.before, removed.after) for removed in context.removed_nodes}
 
 

@@ -10,7 +10,7 @@ from scalpel_graph.compare import compare
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import CPU, runs
+from tests.pass_runner import EXACT, runs
 from tests.scalpel_graph.channels.random_network.check import TOLERANCE
 from tests.scalpel_graph.channels.random_network.network import RandomNetwork
 from tests.scalpel_graph.channels.with_bodies import with_body
@@ -33,7 +33,7 @@ def test_answers_stay_and_nothing_is_left(chunk):
         proto = with_body(network.model(), seed)
         graph = ModelGraph(proto)
         graph.infer()
-        context = PassContext(replace(CPU, round_channels_to=4 if seed % 4 == 1 else 1, round_from=0.0))
+        context = PassContext(replace(EXACT, round_channels_to=4 if seed % 4 == 1 else 1, round_from=0.0))
         result = RemoveChannels().run(graph, context)
         graph.infer()
         turns = [{name: np.array(value) for name, value in turn.items()} for turn in TURNS]

@@ -10,7 +10,7 @@ from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.target import load_target
-from tests.pass_runner import CPU, random
+from tests.pass_runner import EXACT, random
 from tests.scalpel_graph.channels.bits import bits
 
 _SIZE = 5
@@ -130,7 +130,7 @@ ROUNDED = replace(load_target("gpu"), round_channels_to=3, round_features_to=3)
 
 
 @pytest.mark.parametrize(
-    ("chunk", "target"), [*((chunk, CPU) for chunk in range(4)), (4, ROUNDED), (5, ROUNDED)]
+    ("chunk", "target"), [*((chunk, EXACT) for chunk in range(4)), (4, ROUNDED), (5, ROUNDED)]
 )
 def test_no_bit_changes(chunk, target):
     smaller = 0

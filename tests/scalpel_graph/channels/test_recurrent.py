@@ -7,7 +7,7 @@ from onnx.reference import ReferenceEvaluator
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import CPU, model, op_types, random, reasons, run, weights_of
+from tests.pass_runner import EXACT, model, op_types, random, reasons, run, weights_of
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 H, I = 7, 5  # noqa: E741
@@ -174,7 +174,7 @@ class TestUnits:
         proto = model(f"(float[2, 6, {I}] X) => (Z) {{ {text} }}", {**values, "axis": np.array([axis])})
         graph = ModelGraph(proto)
         graph.infer()
-        RemoveChannels().run(graph, PassContext(CPU))
+        RemoveChannels().run(graph, PassContext(EXACT))
         out = graph.to_proto()
         assert width(out)[0] == H - 2
         feeds = {"X": random(2, 6, I)}

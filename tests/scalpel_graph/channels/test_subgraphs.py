@@ -12,7 +12,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper, p
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import CPU, model, outputs, random, random_feeds, reasons, run
+from tests.pass_runner import EXACT, model, outputs, random, random_feeds, reasons, run
 
 C = 8
 DEAD = [1, 4, 6]
@@ -179,7 +179,7 @@ def test_widths_of_layers_in_bodies_are_rounded():
                    else_branch = two () => (b) {{ b = Conv(r, B) }}>
         Y = Conv(Z, V) }}"""
     for multiple, width in ((1, 5), (2, 6), (4, 8)):
-        target = replace(CPU, round_channels_to=multiple, round_from=0.0)
+        target = replace(EXACT, round_channels_to=multiple, round_from=0.0)
         for feeds in BOTH:
             context = PassContext(target)
             out, _ = run(model(text, weights), RemoveChannels(), context=context, feeds=feeds)
@@ -340,7 +340,7 @@ def test_a_dead_state_that_a_width_keeps_does_not_grow():
     weights = {"W": random(C, 3, 1, 1), "S": mask, "G": growth, "V": random(4, C, 1, 1)}
     text = in_loop("g = Mul(v, G) a = Add(g, j) w = Mul(a, S)", before="j = Conv(X, W) i = Mul(j, S)")
     for multiple, width in ((1, 5), (4, C)):
-        context = PassContext(replace(CPU, round_channels_to=multiple, round_from=0.0))
+        context = PassContext(replace(EXACT, round_channels_to=multiple, round_from=0.0))
         feeds = {"times": np.array(200)}
         out, _ = run(model(text, weights), RemoveChannels(), context=context, feeds=feeds)
         assert weights_left(out)["V"][1] == width

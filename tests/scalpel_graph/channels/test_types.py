@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.remove_channels import RemoveChannels
-from tests.pass_runner import CPU, model, outputs, random, random_feeds, weights_of
+from tests.pass_runner import EXACT, model, outputs, random, random_feeds, weights_of
 
 C = 8
 DEAD = [1, 4, 6]
@@ -29,7 +29,7 @@ def half_dead(*shape, dtype, seed=0):
 def shrunk(proto, tolerance):
     graph = ModelGraph(proto)
     graph.infer()
-    RemoveChannels().run(graph, PassContext(CPU))
+    RemoveChannels().run(graph, PassContext(EXACT))
     graph.infer()
     out = graph.to_proto()
     feeds = random_feeds(proto)
@@ -119,7 +119,7 @@ class TestBfloat16:
         proto = model(f"(bfloat16[N, 3, 6, 6] X) => (Y) {{ p = Conv(X, W, b) {text} }}", used, 22, 10)
         graph = ModelGraph(proto)
         graph.infer()
-        RemoveChannels().run(graph, PassContext(CPU))
+        RemoveChannels().run(graph, PassContext(EXACT))
         graph.infer()
         out = graph.to_proto()
         stored = weights_of(out)
