@@ -1,10 +1,9 @@
 """Regret of the cost model: how much longer its choices take than the best ones.
 
 ``python -m benchmarks.regret`` takes layers of real networks that no calibration measures, prunes random
-weights
-of their shapes to several sparsities in several group shapes, and times every way to run each: dense in ONNX
-Runtime, and each group shape in our kernels, in turns. The regret of a choice is its time over the least of
-all measured times, less 1. Next to the cost model's choices stand those of simple rules:
+weights of their shapes to several sparsities in several group shapes, and times every way to run each: dense
+in ONNX Runtime, and each group shape in our kernels, in turns. The regret of a choice is its time over the
+least of all measured times, less 1. Next to the cost model's choices stand those of simple rules:
 
 - always dense;
 - always sparse, in the group shape that was pruned;
