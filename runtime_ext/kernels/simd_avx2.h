@@ -31,6 +31,8 @@ struct Avx2 {
   // Fetching ahead costs a load for each line of activations, which few rows cannot spare.
   static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
+  static constexpr int kDepthwiseRows = 4;  // of a tile
+
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector set(float value) { return _mm256_set1_ps(value); }
   static Vector broadcast(const float* from) { return _mm256_broadcast_ss(from); }

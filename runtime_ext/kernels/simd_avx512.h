@@ -29,6 +29,8 @@ struct Avx512 {
   // Fetching ahead costs a load for each vector of activations, which few rows cannot spare.
   static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
+  static constexpr int kDepthwiseRows = 8;  // of a tile
+
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector set(float value) { return _mm512_set1_ps(value); }
   static Vector broadcast(const float* from) { return _mm512_set1_ps(*from); }
