@@ -151,6 +151,8 @@ def _reason(
     if chosen.decision == "group_csr":
         r, c = chosen.group_shape or (1, 1)
         ratio = dense / chosen.predicted_us
+        if layer.work.is_depthwise:
+            return "depthwise, in our kernels: saves layout changes between sparse neighbours"
         if ratio >= 1:
             return f"{r}×{c} groups, {chosen.density:.0%} stored, {verb} {ratio:.1f}× faster than dense"
         return f"{r}×{c} groups, {chosen.density:.0%} stored: saves layout changes between sparse neighbours"

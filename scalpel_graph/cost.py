@@ -24,7 +24,7 @@ from scalpel_graph import group_csr
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.layout import is_blocked_conv
 from scalpel_graph.report import Candidate
-from scalpel_graph.target import CpuTarget, Prices, Table
+from scalpel_graph.target import PLAIN_DEPTHWISE, CpuTarget, Prices, Table
 
 _FLOAT_BYTES = 4
 _KIB = 1024
@@ -36,6 +36,8 @@ _FEW_ROWS = 6
 #: if each of its vectors is loaded this often (`runtime_ext/kernels/vector_conv.cpp`).
 _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
+#: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
+DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
 #: Floats in a page of memory.
@@ -123,7 +125,8 @@ class Amount:
 def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
     """Every way to run a layer, dense first, then each group shape of the profile that fits it.
 
-    A shape that would store as many bytes as the dense weight or more does not fit.
+    A shape that would store as many bytes as the dense weight or more does not fit. A depthwise Conv that our
+    kernels have a form for has one group a channel.
 
     Args:
         work: the layer.
@@ -132,9 +135,16 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         threads: intra-op threads.
     """
     ways = [Candidate("dense", None, 1.0, dense_us(work, target, threads))]
+    density = cache(partial(group_csr.density, weights))
+    if runs_plain_depthwise(work):
+        # There is nothing to leave out, but its neighbours may be sparse, and in the plain layout.
+        if target.plain_depthwise:
+            shape = (1, work.K)
+            time = sparse_us(work, shape, density(shape), target, threads)
+            ways.append(Candidate("group_csr", shape, density(shape), time))
+        return ways
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
-    density = cache(partial(group_csr.density, weights))
     for kernel in target.kernels:
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
@@ -175,11 +185,13 @@ def sparse_us(
 
     Args:
         work: the layer.
-        group_shape: one of the profile's.
+        group_shape: one of the profile's; of a depthwise Conv any.
         density: fraction of groups that are stored, of the group shape that the layer `runs_as`.
         target: the profile.
         threads: intra-op threads.
     """
+    if runs_plain_depthwise(work):
+        return price_us(target.plain_depthwise, plain_depthwise_amounts(work, target.lanes), threads)
     kernel = next(kernel for kernel in target.kernels if kernel.group_shape == group_shape)
     amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
@@ -209,6 +221,8 @@ def dense_operation(work: LayerWork, block: int) -> str:
 
 def sparse_operation(work: LayerWork) -> str:
     """Which of `target.OPERATIONS` the layer is in our kernels."""
+    if runs_plain_depthwise(work):
+        return PLAIN_DEPTHWISE
     if work.is_conv:
         return "sparse_conv"
     if work.N == 1:
@@ -273,6 +287,28 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
         "weight": Amount(stored, max(nbytes, network) / _KIB),
+    }
+
+
+def runs_plain_depthwise(work: LayerWork) -> bool:
+    """Whether a layer is a depthwise Conv that our kernels have a form for."""
+    if not work.is_depthwise or work.M != work.group or len(work.kernel) != 2:
+        return False
+    square = len({*work.kernel}) == len({*work.strides}) == 1 and {*work.dilations} == {1}
+    return square and (work.kernel[0], work.strides[0]) in DEPTHWISE_KERNELS
+
+
+def plain_depthwise_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
+    """What a depthwise Conv does in our kernels, as `target.PLAIN_DEPTHWISE` is counted."""
+    channels = work.batch * work.channels
+    *heights, width = work.out_size
+    macs = channels * work.K * prod(heights) * _round_up(width, lanes)
+    return {
+        "multiply_add": Amount(macs),
+        "strided": Amount(macs if work.strides[0] != 1 else 0),
+        "input": Amount(work.inputs, _FLOAT_BYTES * work.inputs / _KIB),
+        "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
+        "channel": Amount(channels),
     }
 
 

@@ -1,6 +1,7 @@
 // Depthwise Conv (each channel has a kernel of its own) on vector kernels: the input is read in place.
 #include <algorithm>
 
+#include "kernels/clamp.h"
 #include "kernels/conv_geometry.h"
 #include "kernels/parallel.h"
 #include "kernels/plans.h"
@@ -13,8 +14,9 @@ constexpr double kOutputsPerTask = 4e4;  // about 10 µs
 
 class DepthwiseConvPlan final : public ConvPlan {
  public:
-  DepthwiseConvPlan(std::vector<float> weights, const ConvGeometry& geometry, const DepthwiseKernel& kernel)
-      : weights_(std::move(weights)), geometry_(geometry), kernel_(kernel) {}
+  DepthwiseConvPlan(std::vector<float> weights, std::vector<bool> empty, const ConvGeometry& geometry,
+                    const DepthwiseKernel& kernel)
+      : weights_(std::move(weights)), empty_(std::move(empty)), geometry_(geometry), kernel_(kernel) {}
 
   bool output_size(int64_t in_h, int64_t in_w, int64_t* out_h, int64_t* out_w) const override {
     return scalpel::output_size(geometry_, in_h, in_w, out_h, out_w);
@@ -46,13 +48,26 @@ class DepthwiseConvPlan final : public ConvPlan {
         call.residual = epilogue.residual != nullptr ? epilogue.residual + i * pixels : nullptr;
         call.min = epilogue.min;
         call.max = epilogue.max;
-        kernel_.run(call);
+        if (empty_[static_cast<size_t>(channel)]) {
+          fill(call);
+        } else {
+          kernel_.run(call);
+        }
       }
     });
   }
 
  private:
+  // A channel without weights.
+  static void fill(const DepthwiseCall& call) {
+    for (int64_t i = 0; i < call.out_h * call.out_w; ++i) {
+      const float residual = call.residual != nullptr ? call.residual[i] : 0.0f;
+      call.to[i] = clamp(call.bias + residual, call.min, call.max);
+    }
+  }
+
   std::vector<float> weights_;  // [in_channels, size, size]
+  std::vector<bool> empty_;     // [in_channels]: which have none stored
   ConvGeometry geometry_;
   const DepthwiseKernel& kernel_;
 };
@@ -78,16 +93,20 @@ std::unique_ptr<ConvPlan> make_depthwise_conv_plan(const GroupCsrView& matrix, c
   if (geometry.group != geometry.in_channels || matrix.M != geometry.group) return nullptr;
   const DepthwiseKernel* kernel = find_kernel(kernels, geometry);
   if (kernel == nullptr) return nullptr;
-  std::vector<float> weights;
   const ScalarMatrix portable(matrix);
+  std::vector<float> weights(static_cast<size_t>(matrix.M * matrix.K));
+  std::vector<bool> empty(static_cast<size_t>(matrix.M));
   for (int64_t m = 0; m < matrix.M; ++m) {
-    portable.for_each_in_row(m, [&](int64_t, float weight) {
-      if (weight != 0.0f) weights.push_back(weight);
+    int64_t stored = 0;
+    portable.for_each_in_row(m, [&](int64_t k, float weight) {
+      weights[static_cast<size_t>(m * matrix.K + k)] = weight;
+      ++stored;
     });
+    // A weight that is not stored is no multiplication by zero, which would make NaN of an infinity.
+    if (stored != 0 && stored != matrix.K) return nullptr;
+    empty[static_cast<size_t>(m)] = stored == 0;
   }
-  // A missing weight is no multiplication by zero, which would make NaN of an infinity.
-  if (static_cast<int64_t>(weights.size()) != matrix.M * matrix.K) return nullptr;
-  return std::make_unique<DepthwiseConvPlan>(std::move(weights), geometry, *kernel);
+  return std::make_unique<DepthwiseConvPlan>(std::move(weights), std::move(empty), geometry, *kernel);
 }
 
 }  // namespace scalpel

@@ -260,6 +260,17 @@ def test_depthwise_conv(isa, size, stride, group_shape):
         compare_conv(isa, W, group_shape, case, X, epilogue_choice=next(epilogues), rng=rng)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_depthwise_conv_with_empty_channels_and_stored_zeros(isa):
+    rng = np.random.default_rng(14)
+    W = normal(rng, 5, 1, 3, 3)
+    W[1] = 0
+    W[2, 0, 1] = 0
+    for epilogue in EPILOGUES:
+        case = ConvCase((1, 1), (1, 1, 1, 1), (1, 1), 5)
+        compare_conv(isa, W, (1, 9), case, normal(rng, 2, 5, 9, 17), epilogue_choice=epilogue, rng=rng)
+
+
 @pytest.mark.parametrize("isa", _kernels.isas())
 def test_a_missing_weight_of_a_depthwise_conv_does_not_multiply_infinity(isa):
     W = np.ones((2, 1, 3, 3), np.float32)
