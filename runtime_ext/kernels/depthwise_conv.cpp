@@ -10,7 +10,8 @@
 namespace scalpel {
 namespace {
 
-constexpr double kOutputsPerTask = 4e4;  // about 10 µs
+constexpr double kOutputsPerTask = 4e4;     // about 10 µs
+constexpr int64_t kFloatsAtOnce = 1 << 12;  // of input and output, which stay in the first cache meanwhile
 
 class DepthwiseConvPlan final : public ConvPlan {
  public:
@@ -28,41 +29,52 @@ class DepthwiseConvPlan final : public ConvPlan {
            const Parallel& parallel) const override {
     int64_t out_h, out_w;
     if (!output_size(in_h, in_w, &out_h, &out_w)) return;
-    const int64_t channels = batch * geometry_.in_channels, pixels = out_h * out_w;
-    const size_t tasks = task_count(static_cast<double>(channels) * static_cast<double>(pixels), kOutputsPerTask);
+    const int64_t C = geometry_.in_channels, pixels = out_h * out_w, in_pixels = in_h * in_w;
+    const int64_t at_once = std::max<int64_t>(kFloatsAtOnce / std::max<int64_t>(in_pixels + pixels, 1), 1);
+    const size_t tasks =
+        task_count(static_cast<double>(batch * C) * static_cast<double>(pixels), kOutputsPerTask);
     parallel_for(parallel, tasks, [&](size_t task) {
-      const int64_t end = part_begin(channels, task + 1, tasks);
-      for (int64_t i = part_begin(channels, task, tasks); i < end; ++i) {
-        const int64_t channel = i % geometry_.in_channels;
+      const int64_t end = part_begin(batch * C, task + 1, tasks);
+      for (int64_t i = part_begin(batch * C, task, tasks); i < end;) {
+        const int64_t channel = i % C;
+        const bool empty = empty_[static_cast<size_t>(channel)];
         DepthwiseCall call{};
-        call.from = X + i * in_h * in_w;
+        call.channels = 1;
+        while (call.channels < std::min({at_once, end - i, C - channel}) &&
+               empty_[static_cast<size_t>(channel + call.channels)] == empty) {
+          ++call.channels;
+        }
+        call.from = X + i * in_pixels;
         call.in_h = in_h;
         call.in_w = in_w;
         call.top = geometry_.pads[0];
         call.left = geometry_.pads[1];
         call.weights = weights_.data() + channel * kernel_.size * kernel_.size;
-        call.bias = epilogue.bias != nullptr ? epilogue.bias[channel] : 0.0f;
+        call.bias = epilogue.bias != nullptr ? epilogue.bias + channel : nullptr;
         call.to = Y + i * pixels;
         call.out_h = out_h;
         call.out_w = out_w;
         call.residual = epilogue.residual != nullptr ? epilogue.residual + i * pixels : nullptr;
         call.min = epilogue.min;
         call.max = epilogue.max;
-        if (empty_[static_cast<size_t>(channel)]) {
+        if (empty) {
           fill(call);
         } else {
           kernel_.run(call);
         }
+        i += call.channels;
       }
     });
   }
 
  private:
-  // A channel without weights.
+  // Channels without weights.
   static void fill(const DepthwiseCall& call) {
-    for (int64_t i = 0; i < call.out_h * call.out_w; ++i) {
+    const int64_t pixels = call.out_h * call.out_w;
+    for (int64_t i = 0; i < call.channels * pixels; ++i) {
+      const float bias = call.bias != nullptr ? call.bias[i / pixels] : 0.0f;
       const float residual = call.residual != nullptr ? call.residual[i] : 0.0f;
-      call.to[i] = clamp(call.bias + residual, call.min, call.max);
+      call.to[i] = clamp(bias + residual, call.min, call.max);
     }
   }
 

@@ -1,6 +1,6 @@
-// Depthwise convolution of one channel, read in place: each row of the input is loaded once for every column of the
-// kernel (or two, with a stride of 2) and goes to all outputs of the tile that read it. What lies outside the input is
-// masked, so nothing is padded.
+// Depthwise convolution, read in place: each row of the input is loaded once for every column of the kernel (or two,
+// with a stride of 2) and goes to all outputs of the tile that read it. What lies outside the input is masked, so
+// nothing is padded.
 //
 // Included by the translation unit of an instruction set only; all of it has internal linkage.
 #pragma once
@@ -13,8 +13,11 @@
 namespace scalpel {
 namespace {
 
-// A column of vectors of the output: pixels [x, x + lanes) of every row, in tiles of `Rows` rows, as many as it takes
-// sums to hide the latency of a multiply-add.
+// What rows above and below the input read as: as long as the vectors of a row with a stride of 2 reach.
+constexpr float kZeros[48] = {};
+
+// Pixels [x, x + lanes) of every row of the output, in tiles of `Rows` rows: as many as it takes sums to hide the
+// latency of a multiply-add.
 template <typename Simd, int Kernel, int Stride, int Rows>
 class DepthwiseColumn {
   using Vector = typename Simd::Vector;
@@ -23,18 +26,14 @@ class DepthwiseColumn {
   static constexpr int kInRows = (Rows - 1) * Stride + Kernel;
 
  public:
-  DepthwiseColumn(const DepthwiseCall& call, const Vector (&weights)[Kernel * Kernel], int64_t x)
+  DepthwiseColumn(const DepthwiseCall& call, int64_t x)
       : in_h_(call.in_h),
         in_w_(call.in_w),
         top_(call.top),
         out_h_(call.out_h),
         out_w_(call.out_w),
         columns_(static_cast<int>(call.out_w - x < kLanes ? call.out_w - x : kLanes)),
-        from_(call.from + x * Stride - call.left),
-        to_(call.to + x),
-        residual_(call.residual != nullptr ? call.residual + x : nullptr),
-        weights_(weights),
-        bias_(Simd::set(call.bias)),
+        last_whole_(call.out_h * call.out_w - x - kLanes),
         min_(Simd::set(call.min)),
         max_(Simd::set(call.max)) {
     const int64_t first = x * Stride - call.left;
@@ -43,17 +42,21 @@ class DepthwiseColumn {
       low_[i] = lanes_inside<Simd>(first + i, in_w_);
       if (Stride == 2) high_[i] = lanes_inside<Simd>(first + i + kLanes, in_w_);
     }
-    last_whole_ = out_h_ * out_w_ - x - kLanes;
   }
 
-  void run() const {
+  // One channel; the pointers to column x of the output's first row, and to what its first weight reads there.
+  void run(const float* from, const float* weights, float bias, float* to, const float* residual) const {
+    Vector all_weights[Kernel * Kernel];
+#pragma GCC unroll 25
+    for (int i = 0; i < Kernel * Kernel; ++i) all_weights[i] = Simd::broadcast(weights + i);
+    const Vector start = Simd::set(bias);
     for (int64_t y = 0; y < out_h_; y += Rows) {
       const int64_t in_y = y * Stride - top_;
       const bool inside = in_y >= 0 && in_y + kInRows <= in_h_ && (y + Rows - 1) * out_w_ <= last_whole_;
       if (inside) {
-        tile<true>(y, in_y);
+        tile<true>(y, in_y, from, all_weights, start, to, residual);
       } else {
-        tile<false>(y, in_y);
+        tile<false>(y, in_y, from, all_weights, start, to, residual);
       }
     }
   }
@@ -61,21 +64,23 @@ class DepthwiseColumn {
  private:
   // Inside: all rows it reads and writes are there, and the vector it writes last ends in the output.
   template <bool Inside>
-  void tile(int64_t y, int64_t in_y) const {
+  __attribute__((always_inline)) void tile(int64_t y, int64_t in_y, const float* from, const Vector (&weights)[Kernel * Kernel], Vector start,
+            float* to, const float* residual) const {
     Vector sums[Rows];
 #pragma GCC unroll 16
-    for (Vector& sum : sums) sum = bias_;
+    for (Vector& sum : sums) sum = start;
+    const float* row_of_input = from + in_y * in_w_;
 #pragma GCC unroll 20
     for (int in_row = 0; in_row < kInRows; ++in_row) {
-      if (!Inside && (in_y + in_row < 0 || in_y + in_row >= in_h_)) continue;
-      const float* from = from_ + (in_y + in_row) * in_w_;
+      const bool there = Inside || (in_y + in_row >= 0 && in_y + in_row < in_h_);
+      const float* source = there ? row_of_input + in_row * in_w_ : kZeros;
       // What each column of the kernel reads.
       Vector values[Kernel + 1];
 #pragma GCC unroll 5
       for (int i = 0; i < Kernel; i += Stride) {
-        values[i] = Simd::load_masked(from + i, low_[i]);
+        values[i] = Simd::load_masked(source + i, low_[i]);
         if (Stride == 2) {
-          const Vector more = Simd::load_masked(from + i + kLanes, high_[i]);
+          const Vector more = Simd::load_masked(source + i + kLanes, high_[i]);
           values[i + 1] = Simd::odd(values[i], more);
           values[i] = Simd::even(values[i], more);
         }
@@ -86,50 +91,49 @@ class DepthwiseColumn {
         for (int row = 0; row < Rows; ++row) {
           const int kernel_row = in_row - row * Stride;
           if (kernel_row < 0 || kernel_row >= Kernel) continue;
-          sums[row] = Simd::multiply_add(weights_[kernel_row * Kernel + i], values[i], sums[row]);
+          sums[row] = Simd::multiply_add(weights[kernel_row * Kernel + i], values[i], sums[row]);
         }
       }
     }
-    const int64_t first = y * out_w_;
-    if (residual_ != nullptr) {
+    int64_t at = y * out_w_;
+    if (residual != nullptr) {
 #pragma GCC unroll 16
       for (int row = 0; row < Rows; ++row) {
         if (!Inside && y + row >= out_h_) break;
-        sums[row] = Simd::add(sums[row], Simd::load_first(residual_ + first + row * out_w_, columns_));
+        sums[row] = Simd::add(sums[row], Simd::load_first(residual + at + row * out_w_, columns_));
       }
     }
 #pragma GCC unroll 16
-    for (int row = 0; row < Rows; ++row) {
+    for (int row = 0; row < Rows; ++row, at += out_w_) {
       if (!Inside && y + row >= out_h_) break;
-      const int64_t at = first + row * out_w_;
       const Vector result = Simd::clamp(sums[row], min_, max_);
       if (Inside || at <= last_whole_) {
-        Simd::store(to_ + at, result);
+        Simd::store(to + at, result);
       } else {
-        Simd::store_first(to_ + at, result, columns_);
+        Simd::store_first(to + at, result, columns_);
       }
     }
   }
 
   const int64_t in_h_, in_w_, top_, out_h_, out_w_;
   const int columns_;
-  const float* const from_;
-  float* const to_;
-  const float* const residual_;
-  const Vector (&weights_)[Kernel * Kernel];
-  const Vector bias_, min_, max_;
+  const int64_t last_whole_;  // where the last vector that ends in the output begins, counted from column x
+  const Vector min_, max_;
   Mask low_[Kernel], high_[Kernel];
-  int64_t last_whole_;  // where the last vector that ends in the output begins, counted from column x
 };
 
 template <typename Simd, int Kernel, int Stride, int Rows>
 void depthwise_columns(const DepthwiseCall& call) {
-  typename Simd::Vector weights[Kernel * Kernel];
-#pragma GCC unroll 25
-  for (int i = 0; i < Kernel * Kernel; ++i) weights[i] = Simd::set(call.weights[i]);
+  const int64_t in_size = call.in_h * call.in_w, out_size = call.out_h * call.out_w;
   // From right to left and downwards: what a vector writes past the end of its row, a later one writes again.
   for (int64_t x = (call.out_w - 1) / Simd::kLanes * Simd::kLanes; x >= 0; x -= Simd::kLanes) {
-    DepthwiseColumn<Simd, Kernel, Stride, Rows>(call, weights, x).run();
+    const DepthwiseColumn<Simd, Kernel, Stride, Rows> column(call, x);
+    for (int64_t channel = 0; channel < call.channels; ++channel) {
+      const int64_t out = channel * out_size + x;
+      column.run(call.from + channel * in_size + x * Stride - call.left, call.weights + channel * Kernel * Kernel,
+                 call.bias != nullptr ? call.bias[channel] : 0.0f, call.to + out,
+                 call.residual != nullptr ? call.residual + out : nullptr);
+    }
   }
 }
 

@@ -91,14 +91,15 @@ struct PlaneCopy {
   int64_t out_h, out_w;
 };
 
-// One channel of a depthwise convolution, clamp(sum + bias + residual).
+// Channels of a depthwise convolution, clamp(sum + bias + residual). Every column of vectors passes over all of them.
 struct DepthwiseCall {
-  const float* from;  // [in_h, in_w]
+  int64_t channels;
+  const float* from;  // [channels, in_h, in_w]
   int64_t in_h, in_w;
   int64_t top, left;     // padding
-  const float* weights;  // [size, size]
-  float bias;
-  float* to;  // [out_h, out_w]
+  const float* weights;  // [channels, size, size]
+  const float* bias;     // [channels], or null
+  float* to;             // [channels, out_h, out_w]
   int64_t out_h, out_w;
   const float* residual;  // like `to`, or null
   float min, max;
