@@ -24,7 +24,7 @@ from scalpel_graph import group_csr
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.layout import is_blocked_conv
 from scalpel_graph.report import Candidate
-from scalpel_graph.target import PLAIN_DEPTHWISE, CpuTarget, Prices, Table
+from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, Prices, Table
 
 _FLOAT_BYTES = 4
 _KIB = 1024
@@ -136,9 +136,9 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
     """
     ways = [Candidate("dense", None, 1.0, dense_us(work, target, threads))]
     density = cache(partial(group_csr.density, weights))
-    if runs_plain_depthwise(work):
+    if has_depthwise_kernel(work):
         # There is nothing to leave out, but its neighbours may be sparse, and in the plain layout.
-        if target.plain_depthwise:
+        if target.depthwise_kernel:
             shape = (1, work.K)
             time = sparse_us(work, shape, density(shape), target, threads)
             ways.append(Candidate("group_csr", shape, density(shape), time))
@@ -190,8 +190,8 @@ def sparse_us(
         target: the profile.
         threads: intra-op threads.
     """
-    if runs_plain_depthwise(work):
-        return price_us(target.plain_depthwise, plain_depthwise_amounts(work, target.lanes), threads)
+    if has_depthwise_kernel(work):
+        return price_us(target.depthwise_kernel, depthwise_kernel_amounts(work, target.lanes), threads)
     kernel = next(kernel for kernel in target.kernels if kernel.group_shape == group_shape)
     amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
@@ -211,18 +211,18 @@ def dense_operation(work: LayerWork, block: int) -> str:
     """
     if not work.is_conv:
         return "gemv" if work.N == 1 else "gemm"
-    if work.is_depthwise:
-        return "depthwise"
     weight_shape = (work.M, work.channels // work.group, *work.kernel)
     if not is_blocked_conv(weight_shape, work.group, block):
         return "plain_conv"
+    if work.is_depthwise:
+        return "depthwise"
     return "pointwise" if prod(work.kernel) == 1 else "conv"
 
 
 def sparse_operation(work: LayerWork) -> str:
     """Which of `target.OPERATIONS` the layer is in our kernels."""
-    if runs_plain_depthwise(work):
-        return PLAIN_DEPTHWISE
+    if has_depthwise_kernel(work):
+        return DEPTHWISE_KERNEL
     if work.is_conv:
         return "sparse_conv"
     if work.N == 1:
@@ -290,7 +290,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
     }
 
 
-def runs_plain_depthwise(work: LayerWork) -> bool:
+def has_depthwise_kernel(work: LayerWork) -> bool:
     """Whether a layer is a depthwise Conv that our kernels have a form for."""
     if not work.is_depthwise or work.M != work.group or len(work.kernel) != 2:
         return False
@@ -298,8 +298,8 @@ def runs_plain_depthwise(work: LayerWork) -> bool:
     return square and (work.kernel[0], work.strides[0]) in DEPTHWISE_KERNELS
 
 
-def plain_depthwise_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
-    """What a depthwise Conv does in our kernels, as `target.PLAIN_DEPTHWISE` is counted."""
+def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
+    """What a depthwise Conv does in our kernels, as `target.DEPTHWISE_KERNEL` is counted."""
     channels = work.batch * work.channels
     *heights, width = work.out_size
     macs = channels * work.K * prod(heights) * _round_up(width, lanes)

@@ -49,7 +49,7 @@ def is_blocked_conv(weight_shape: tuple[int, ...], group: int, block: int) -> bo
     if group == 1:
         return inputs < block or inputs % 4 == 0
     if inputs == 1 and outputs == group:
-        return True
+        return outputs % 4 == 0
     return outputs % group == 0 and inputs % block == 0 and (outputs // group) % block == 0
 
 

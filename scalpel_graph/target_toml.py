@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from scalpel_graph.target import PLAIN_DEPTHWISE, CpuTarget, Prices, Table
+from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, Prices, Table
 
 _HEAD = """\
 # What scalpel-calibrate measured on a machine; docs/adding-a-target.md says what the keys mean.
@@ -32,7 +32,7 @@ def to_toml(target: CpuTarget) -> str:
     for kernel in target.kernels:
         lines += ["", "[[kernels]]", f"group_shape = {list(kernel.group_shape)}"]
         lines += _prices("kernels.", kernel.prices)
-    lines += _prices("", {PLAIN_DEPTHWISE: target.plain_depthwise})
+    lines += _prices("", {DEPTHWISE_KERNEL: target.depthwise_kernel})
     return "\n".join(lines) + "\n"
 
 

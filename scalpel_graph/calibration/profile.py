@@ -17,7 +17,7 @@ from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
     DENSE_OPERATIONS,
     OPERATIONS,
-    PLAIN_DEPTHWISE,
+    DEPTHWISE_KERNEL,
     SPARSE_OPERATIONS,
     CpuTarget,
     Kernel,
@@ -71,7 +71,7 @@ def build(
     shapes = dict.fromkeys(
         sample.job.group_shape
         for sample in samples
-        if sample.job.group_shape is not None and not cost.runs_plain_depthwise(sample.job.layer.work)
+        if sample.job.group_shape is not None and not cost.has_depthwise_kernel(sample.job.layer.work)
     )
     target = CpuTarget(
         name=name,
@@ -93,7 +93,7 @@ def build(
             )
             for shape in sorted(shapes, key=lambda shape: (shape[0] == 1, -shape[0] * shape[1]))
         ),
-        plain_depthwise=_plain_depthwise(samples, lanes),
+        depthwise_kernel=_depthwise_kernel(samples, lanes),
     )
     errors = np.array([_predicted(sample, target) / _time(sample) - 1 for sample in samples])
     typical, bad = (float(np.quantile(np.abs(errors), q)) for q in (0.5, 0.9))
@@ -159,15 +159,15 @@ def _dense(samples: Sequence[Sample], operation: str, block: int) -> Prices:
     }
 
 
-def _plain_depthwise(samples: Sequence[Sample], lanes: int) -> Prices:
+def _depthwise_kernel(samples: Sequence[Sample], lanes: int) -> Prices:
     equations: dict[int, list[Equation]] = {}
     for sample in samples:
         work = _work(sample)
-        if sample.job.group_shape is not None and cost.runs_plain_depthwise(work):
-            amounts = cost.plain_depthwise_amounts(work, lanes)
+        if sample.job.group_shape is not None and cost.has_depthwise_kernel(work):
+            amounts = cost.depthwise_kernel_amounts(work, lanes)
             equations.setdefault(sample.job.threads, []).append(Equation(amounts, _time(sample)))
     return {
-        threads: fit(found, OPERATIONS[PLAIN_DEPTHWISE], KNOTS["sparse"])
+        threads: fit(found, OPERATIONS[DEPTHWISE_KERNEL], KNOTS["sparse"])
         for threads, found in equations.items()
     }
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalpel_graph import _kernels
+from scalpel_graph.cost import DEPTHWISE_KERNELS
 from tests.runtime_ext.kernel_reference import ConvCase, conv_kernel, gemm_kernel, sparse_weights
 
 ISAS = [isa for isa in _kernels.isas() if isa != "scalar"]
@@ -233,7 +234,7 @@ def test_grouped_conv(isa, group, group_shape):
             )
 
 
-DEPTHWISE = [(3, 1), (3, 2), (5, 1), (5, 2)]
+DEPTHWISE = sorted(DEPTHWISE_KERNELS)
 
 
 def test_the_depthwise_kernels_are_those_tested():
