@@ -159,4 +159,4 @@ DEPTHWISE_LAYERS: tuple[LayerShape, ...] = tuple(
 )  # fmt: skip
 
 #: Shares of groups that are stored.
-DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
