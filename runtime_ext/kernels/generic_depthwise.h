@@ -1,6 +1,6 @@
-// Depthwise convolution, read in place: each row of the input is loaded once for every column of the kernel (or two,
-// with a stride of 2) and goes to all outputs of the tile that read it. What lies outside the input is masked, so
-// nothing is padded.
+// Depthwise convolution, read in place: each row of the input is loaded once for every column of the kernel (with a
+// stride of 2 once) and goes to all outputs of the tile that read it. What lies outside the input is masked, so nothing
+// is padded.
 //
 // Included by the translation unit of an instruction set only; all of it has internal linkage.
 #pragma once
@@ -20,6 +20,7 @@ constexpr float kZeros[48] = {};
 // latency of a multiply-add.
 template <typename Simd, int Kernel, int Stride, int Rows>
 class DepthwiseColumn {
+  static_assert((Kernel == 3 || Kernel == 5) && (Stride == 1 || Stride == 2), "there are loads for no others");
   using Vector = typename Simd::Vector;
   using Mask = typename Simd::Mask;
   static constexpr int64_t kLanes = Simd::kLanes;
@@ -37,10 +38,14 @@ class DepthwiseColumn {
         min_(Simd::set(call.min)),
         max_(Simd::set(call.max)) {
     const int64_t first = x * Stride - call.left;
+    if (Stride == 1) {
 #pragma GCC unroll 5
-    for (int i = 0; i < Kernel; ++i) {
-      low_[i] = lanes_inside<Simd>(first + i, in_w_);
-      if (Stride == 2) high_[i] = lanes_inside<Simd>(first + i + kLanes, in_w_);
+      for (int i = 0; i < Kernel; ++i) masks_[i] = lanes_inside<Simd>(first + i, in_w_);
+    } else {
+      masks_[0] = lanes_inside<Simd>(first, in_w_);
+      masks_[1] = lanes_inside<Simd>(first + kLanes, in_w_);
+      const int64_t next = first + 2 * kLanes;
+      masks_[2] = lanes_inside<Simd>(next, next + Kernel - 1 < in_w_ ? next + Kernel - 1 : in_w_);
     }
   }
 
@@ -75,14 +80,20 @@ class DepthwiseColumn {
       const bool there = Inside || (in_y + in_row >= 0 && in_y + in_row < in_h_);
       const float* source = there ? row_of_input + in_row * in_w_ : kZeros;
       // What each column of the kernel reads.
-      Vector values[Kernel + 1];
+      Vector values[Kernel];
+      if constexpr (Stride == 1) {
 #pragma GCC unroll 5
-      for (int i = 0; i < Kernel; i += Stride) {
-        values[i] = Simd::load_masked(source + i, low_[i]);
-        if (Stride == 2) {
-          const Vector more = Simd::load_masked(source + i + kLanes, high_[i]);
-          values[i + 1] = Simd::odd(values[i], more);
-          values[i] = Simd::even(values[i], more);
+        for (int i = 0; i < Kernel; ++i) values[i] = Simd::load_masked(source + i, masks_[i]);
+      } else {
+        const Vector low = Simd::load_masked(source, masks_[0]), high = Simd::load_masked(source + kLanes, masks_[1]);
+        const Vector next = Simd::load_masked(source + 2 * kLanes, masks_[2]);
+        const Vector next_even = Kernel > 3 ? Simd::even(next, next) : next;
+        values[0] = Simd::even(low, high);
+        values[1] = Simd::odd(low, high);
+        values[2] = Simd::template slide<1>(values[0], next_even);
+        if constexpr (Kernel > 3) {
+          values[3] = Simd::template slide<1>(values[1], Simd::odd(next, next));
+          values[4] = Simd::template slide<2>(values[0], next_even);
         }
       }
 #pragma GCC unroll 5
@@ -119,7 +130,7 @@ class DepthwiseColumn {
   const int columns_;
   const int64_t last_whole_;  // where the last vector that ends in the output begins, counted from column x
   const Vector min_, max_;
-  Mask low_[Kernel], high_[Kernel];
+  Mask masks_[Kernel];  // of a load for each column of the kernel; with a stride of 2, of three vectors in a row
 };
 
 template <typename Simd, int Kernel, int Stride, int Rows>
