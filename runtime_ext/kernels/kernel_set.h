@@ -112,6 +112,25 @@ struct DepthwiseKernel {
   void (*run)(const DepthwiseCall& call);
 };
 
+// Channels of a local response normalisation for a panel of pixels; see LrnView for the arrays.
+struct LrnCall {
+  int64_t channel_begin, channel_end;
+  const int32_t* window_begin;  // of channel 0
+  const int32_t* window_end;
+  const float* bias;
+  float alpha;
+  const float* from;  // channel 0, first pixel of the panel; `ld` floats from channel to channel
+  int64_t ld;
+  int64_t pixels;
+  float* to;  // like `from`, not the same
+};
+
+struct LrnKernel {
+  const char* name;
+  float beta;
+  void (*run)(const LrnCall& call);
+};
+
 struct KernelSet {
   Isa isa;
   int lanes;
@@ -121,6 +140,8 @@ struct KernelSet {
   size_t n_gemv;
   const DepthwiseKernel* depthwise;
   size_t n_depthwise;
+  const LrnKernel* lrn;  // one for each beta
+  size_t n_lrn;
   void (*transpose)(const TransposeCall& call);
   void (*copy_plane)(const PlaneCopy& copy);
   // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.

@@ -55,6 +55,9 @@ struct Avx2 {
     return _mm256_permutevar8x32_ps(_mm256_blend_ps(low, high, (1 << Begin) - 1), turned);
   }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+  static Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+  static Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+  static Vector sqrt(Vector v) { return _mm256_sqrt_ps(v); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 
   // The second operand of max and min is the result where either is NaN.

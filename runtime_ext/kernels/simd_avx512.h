@@ -52,6 +52,9 @@ struct Avx512 {
     return _mm512_castsi512_ps(values);
   }
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+  static Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+  static Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+  static Vector sqrt(Vector v) { return _mm512_sqrt_ps(v); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 
   // The second operand of max and min is the result where either is NaN.
