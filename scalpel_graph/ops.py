@@ -1,7 +1,7 @@
 """The operators of domain ``ai.scalpel``: their contract, and each as a function of standard operators.
 
-`WindowedLrn` has a file of its own (`scalpel_graph.windowed_lrn`). `GroupCsrGemm` and `GroupCsrConv` multiply by a
-group-CSR matrix (`scalpel_graph.group_csr`). Inputs of both:
+`GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`); `WindowedLrn`
+has a file of its own (`scalpel_graph.windowed_lrn`). Inputs of the first two:
 
 ==  ================  ===========================================================================
 0   X                 Gemm: ``[..., K]`` float32. Conv: ``[N, C, W]`` or ``[N, C, H, W]`` float32
@@ -18,7 +18,7 @@ Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, float32:
 Attributes: ``weight_shape`` (ints, the dense weight's shape: ``[M, K]``, or ``[M, C / group, kernel...]``),
 ``activation_min``, ``activation_max`` (floats; −inf/+inf: none, 0/+inf: Relu, 0/6: Relu6), and for Conv
 ``strides``, ``pads`` (begins, then ends), ``dilations`` (ints) and ``group`` (int) as in ONNX's Conv.
-All attributes of all three are required: a function body cannot give one a default that ONNX Runtime 1.17 honours.
+All attributes are required: a function body cannot give one a default that ONNX Runtime 1.17 honours.
 
 Bias and residual are never absent because a function body cannot ask whether an input is there: adding a
 scalar 0 is what every runtime knows how to remove. Every other choice in the body is likewise one that

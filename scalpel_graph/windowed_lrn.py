@@ -1,6 +1,6 @@
 """`WindowedLrn` of domain ``ai.scalpel``: its contract, and the operator as a function of standard operators.
 
-Local response normalisation (Krizhevsky et al., 2012; ONNX's LRN), of which each channel says at which channels
+Local response normalisation (Krizhevsky et al., 2012; ONNX's LRN), of which each channel says at which others
 it looks: neighbours stay neighbours, whatever was removed between them.
 
     Y[:, c] = X[:, c] / (bias[c] + alpha · Σ X[:, j]²)^beta,    window_begin[c] <= j < window_end[c]
@@ -14,11 +14,12 @@ it looks: neighbours stay neighbours, whatever was removed between them.
 
 Output ``Y``: of the shape of X, float32.
 
-Attributes: ``alpha`` (float, of one channel: what ONNX divides by the size of the window), ``beta`` (float: 0.5, 0.75
-or 1), and ``weight_shape`` (ints, ``[C, C, 1, ...]``: of the 1×1 Conv that adds up squares in the function body).
+Attributes: ``alpha`` (float, of one channel: what ONNX divides by the size of the window), ``beta`` (float:
+0.5, 0.75 or 1), and ``weight_shape`` (ints, ``[C, C, 1, ...]``: of the 1×1 Conv that adds up squares in the
+function body).
 
-All channels have one bias in ONNX's LRN. Here each has its own, because a removed channel that was constant lives on
-in the sums of its neighbours.
+All channels have one bias in ONNX's LRN. Here each has its own, because a removed channel that was constant
+lives on in the sums of its neighbours.
 """
 
 from onnx import AttributeProto, TensorProto, helper
@@ -35,7 +36,7 @@ ATTRIBUTE_TYPES = {
 
 
 def write_body(body: FunctionBody) -> None:
-    """Writes the function's nodes; everything but the Conv, the square roots and the quotient folds at load."""
+    """Writes the function's nodes; the band folds into a constant, the powers to one."""
     s = body("Conv", [body("Mul", ["X", "X"], "squares"), _band(body), "bias"], "s")
     body("Div", ["X", _power(body, s)], "Y")
 
