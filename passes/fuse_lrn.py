@@ -5,8 +5,9 @@ What `expand_lrn` made, with the channels that are left of it:
     s = Conv(x · x)          1×1; its weight is a band of equal numbers, alpha
     y = x · Reciprocal(p)    p = s^beta, of products and square roots: 0.5, 0.75 and 1
 
-becomes ``WindowedLrn`` (`scalpel_graph.windowed_lrn`) of ``x``: the non-zeros of a row of the band say where the
-window of a channel begins and ends. Only where there are kernels for it, and nothing else reads what was in between.
+becomes ``WindowedLrn`` (`scalpel_graph.windowed_lrn`) of ``x``: the non-zeros of a row of the band say where
+the window of a channel begins and ends. Only where there are kernels for it, and nothing else reads what was
+in between.
 """
 
 from collections.abc import Iterator
@@ -151,8 +152,8 @@ def windows(band: Array) -> tuple[float, Array, Array] | None:
         band: ``[C, C]`` float32.
 
     Returns:
-        the number that all its non-zeros are (0 if there are none), and for each row where they begin and end, int32
-        ``[C]`` each; None if the non-zeros differ or those of a row are not next to each other.
+        the number that all its non-zeros are (0 if there are none), and for each row where they begin and
+        end, int32 ``[C]`` each; None if the non-zeros differ or those of a row are not next to each other.
     """
     rows, columns = np.nonzero(band)
     values = band[rows, columns]

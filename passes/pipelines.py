@@ -7,8 +7,8 @@ Facts that the order rests on:
 - biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
   choice of sparse layers, since it scales weights;
 - channels go after that, when their constants end in one bias, and before layers are chosen by their size;
-- on a CPU, LRN is expanded before that, and channels between others can then go; it comes together again before
-  layers are chosen: what it was made of is then no layer, and stays in the plain layout;
+- on a CPU, LRN is expanded before that, and channels between others can then go; it comes together again
+  before layers are chosen: what it was made of is then no layer, and stays in the plain layout;
 - on a GPU that is all: what is left stays dense;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.

@@ -1,4 +1,4 @@
-"""The nodes of the group-CSR operators (`scalpel_graph.ops`) in a graph: how passes make, recognise and extend them."""
+"""Nodes of the group-CSR operators (`scalpel_graph.ops`): how passes make, recognise and extend them."""
 
 import math
 from collections.abc import Mapping
