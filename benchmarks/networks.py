@@ -13,7 +13,6 @@ one process. What it prints and writes:
 
 import argparse
 import json
-import math
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,12 +29,12 @@ from rich.table import Table
 from rich.text import Text
 
 import scalpel_graph
+from benchmarks import options as option_types
 from models import NETWORKS
 from scalpel_graph import formatting, group_csr, ops
 from scalpel_graph.cli import console
-from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
-from scalpel_graph.pruning import WeightLayer, parse_group_shape, prune_magnitude, weight_layers
+from scalpel_graph.pruning import WeightLayer, prune_magnitude, weight_layers
 from scalpel_graph.report import LayerDecision
 from scalpel_graph.session import session
 from scalpel_graph.timing import Ratio, time_interleaved
@@ -122,15 +121,22 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _parser() -> console.Parser:
     parser = console.Parser(prog=_PROG, description="Whole networks before and after optimization.")
-    parser.add_argument("--network", action="append", type=_network, help="repeatable; default: all")
     parser.add_argument(
-        "--sparsity", action="append", type=_sparsity, help="repeatable; default: 0.5 to 0.95"
+        "--network", action="append", type=option_types.network, help="repeatable; default: all"
     )
     parser.add_argument(
-        "--group-shape", action="append", type=_group_shape, help="repeatable; default: 1x8 8x1 4x1 1x1"
+        "--sparsity", action="append", type=option_types.fraction, help="repeatable; default: 0.5 to 0.95"
+    )
+    parser.add_argument(
+        "--group-shape",
+        action="append",
+        type=option_types.group_shape,
+        help="repeatable; default: 1x8 8x1 4x1 1x1",
     )
     parser.add_argument("--threads", action="append", type=console.positive, help="repeatable; default: 1 2")
-    parser.add_argument("--seconds", type=_seconds, default=3.0, help="time for each comparison (default: 3)")
+    parser.add_argument(
+        "--seconds", type=option_types.seconds, default=3.0, help="time for each comparison (default: 3)"
+    )
     parser.add_argument("--fallback", action="store_true", help="also time it without our library")
     parser.add_argument("--quick", action="store_true", help="fewer sparsities and shapes, one second each")
     parser.add_argument(
@@ -141,39 +147,6 @@ def _parser() -> console.Parser:
         help="%(default)s",
     )
     return parser
-
-
-def _network(text: str) -> str:
-    if text not in NETWORKS:
-        raise argparse.ArgumentTypeError(f"no network is called {text!r}: choose from {', '.join(NETWORKS)}")
-    return text
-
-
-def _sparsity(text: str) -> float:
-    try:
-        sparsity = float(text)
-    except ValueError:
-        sparsity = -1.0
-    if not 0 <= sparsity <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1")
-    return sparsity
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
-    return seconds
-
-
-def _group_shape(text: str) -> GroupShape:
-    try:
-        return parse_group_shape(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _measure_all(options: argparse.Namespace, step: Any) -> Iterator[Result]:

@@ -25,6 +25,7 @@ import numpy as np
 import onnxruntime
 from rich.table import Table
 
+from benchmarks.layers import layer_name
 from models import NETWORKS
 from scalpel_graph import cost
 from scalpel_graph.autotune import Question, measure_on_host
@@ -193,7 +194,7 @@ def measure(
                 Question(weights, layer.attributes, layer.x_shape, group_shapes, cold, count)
             )
             yield Case(
-                _name(layer),
+                layer_name(layer),
                 sparsity,
                 pruned,
                 count,
@@ -247,18 +248,6 @@ def _described(case: Case) -> str:
         f"chose {_shape(chosen.group_shape)} ({chosen.us:.0f} µs, predicted {chosen.predicted_us:.0f}), "
         f"best {_shape(best.group_shape)} ({best.us:.0f} µs, predicted {best.predicted_us:.0f}): "
         f"{case.regret(case.chosen):+.0%}"
-    )
-
-
-def _name(layer: LayerShape) -> str:
-    work = layer.work
-    if not work.is_conv:
-        return f"gemm {work.M}×{work.K} N={work.N}"
-    stride = f"/{work.strides[0]}" if work.strides[0] > 1 else ""
-    group = f" g={work.group}" if work.group > 1 else ""
-    return (
-        f"conv {'×'.join(map(str, work.kernel))}{stride} {work.channels}→{work.M}{group} "
-        f"{'×'.join(map(str, work.in_size))}"
     )
 
 
