@@ -26,7 +26,7 @@ from benchmarks import roofline_plot
 from benchmarks.layer_timers import medians, random_input, sparse_timer
 from benchmarks.layers import LAYERS, layer_name
 from benchmarks.roofline_model import MEMORY, MULTIPLY_ADDS, Case, Level, Machine, bound, used_inputs
-from benchmarks.tables import Results, add_markdown_option, percent
+from benchmarks.tables import Results, add_markdown_option, percent, shape_name
 from scalpel_graph import _kernels, formatting, group_csr
 from scalpel_graph.caches import data_caches, last_cache_bytes
 from scalpel_graph.calibration.layers import LayerShape
@@ -215,8 +215,8 @@ def _each(machine: Machine, cases: Sequence[Case]) -> Results:
     for case in mine:
         by = "" if case.bound_by == MULTIPLY_ADDS else f" {case.bound_by}"
         row = rows.setdefault((case.layer, f"{case.density:g}"), {})
-        row[_shape(case.group_shape)] = f"{case.gflops:.0f} · {percent(case.share)}{by}"
-    shapes = list(dict.fromkeys(_shape(case.group_shape) for case in mine))
+        row[shape_name(case.group_shape)] = f"{case.gflops:.0f} · {percent(case.share)}{by}"
+    shapes = list(dict.fromkeys(shape_name(case.group_shape) for case in mine))
     table = Results(["layer", "density", *shapes])
     for names, cells in rows.items():
         table.rows.append([*names, *(cells[shape] for shape in shapes)])
@@ -226,7 +226,7 @@ def _each(machine: Machine, cases: Sequence[Case]) -> Results:
 def _summary(cases: Sequence[Case]) -> Results:
     """Geometric means of the shares, by what bounds a case."""
     shapes = list(dict.fromkeys(case.group_shape for case in cases))
-    table = Results(["bound by", "kernels", "threads", *(_shape(shape) for shape in shapes)], names=1)
+    table = Results(["bound by", "kernels", "threads", *(shape_name(shape) for shape in shapes)], names=1)
     machines = dict.fromkeys((case.isa, case.threads) for case in cases)
     bounds = (MULTIPLY_ADDS, *sorted({case.bound_by for case in cases} - {MULTIPLY_ADDS}))
     for by, (isa, threads) in product(bounds, machines):
@@ -240,10 +240,6 @@ def _summary(cases: Sequence[Case]) -> Results:
             cells.append(f"{percent(geometric_mean(shares))} of {len(shares)}" if shares else "–")
         table.rows.append([by, isa, str(threads), *cells])
     return table
-
-
-def _shape(group_shape: GroupShape) -> str:
-    return "×".join(map(str, group_shape))
 
 
 if __name__ == "__main__":

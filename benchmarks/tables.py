@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scalpel_graph.group_csr import GroupShape
+
 Cell = str | Text
 
 
@@ -59,3 +61,8 @@ def add_markdown_option(parser: argparse.ArgumentParser) -> None:
 def percent(fraction: float, digits: int = 0) -> str:
     """``42 %``."""
     return f"{100 * fraction:.{digits}f} %"
+
+
+def shape_name(group_shape: GroupShape) -> str:
+    """``4×1``."""
+    return "×".join(map(str, group_shape))

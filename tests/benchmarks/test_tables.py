@@ -1,0 +1,32 @@
+import io
+
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks.tables import Results, percent, shape_name
+
+
+def printed(*, markdown):
+    out = io.StringIO()
+    table = Results(
+        ["network", "1 thread"], rows=[["lenet-5", Text("2.33", "green")], ["a " * 40, "same file"]]
+    )
+    table.print(Console(file=out, width=30, color_system=None), markdown=markdown)
+    return out.getvalue()
+
+
+def test_markdown_has_one_line_for_each_row_however_narrow_the_terminal():
+    assert printed(markdown=True).rstrip("\n") == (
+        f"| network | 1 thread |\n|---|---|\n| lenet-5 | 2.33 |\n| {'a ' * 40} | same file |"
+    )
+
+
+def test_the_terminal_gets_a_table():
+    text = printed(markdown=False)
+    assert "2.33" in text and "|" not in text
+
+
+def test_figures():
+    assert percent(0.416) == "42 %"
+    assert percent(0.0128, 1) == "1.3 %"
+    assert shape_name((4, 1)) == "4×1"
