@@ -114,7 +114,7 @@ def _main(arguments: Sequence[str]) -> int:
     )
     wanted = set(product(jobs, threads))
     known = read_rows(options.json) if options.resume else []
-    rows = [row for row in known if row.key in wanted and row.verdict in (UNCHANGED, OK)]
+    rows = [row for row in known if row.key not in wanted or row.verdict in (UNCHANGED, OK)]
     console.write_file(options.json, "".join(map(_line, rows)))
     missing = wanted - {row.key for row in rows}
     with (
@@ -168,7 +168,7 @@ def _parser() -> console.Parser:
         help="processes that optimize, while nothing is timed (default: one for each processor)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="keep what is clear in the file, measure the rest"
+        "--resume", action="store_true", help="keep what the file has, but for what is not clear"
     )
     parser.add_argument(
         "--json",

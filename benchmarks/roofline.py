@@ -80,7 +80,12 @@ def _main(arguments: Sequence[str]) -> int:
         out.print(f"\n{machine.isa}, {formatting.plural(machine.threads, 'thread')}\n")
         _each(machine, cases).print(out, markdown=options.markdown)
     out.print()
-    _summary(cases).print(out, markdown=options.markdown)
+    _summary("bound by", cases, [case.bound_by for case in cases]).print(out, markdown=options.markdown)
+    computing = [case for case in cases if case.bound_by == MULTIPLY_ADDS]
+    densities = [f"{case.density:g}" for case in computing]
+    out.print(f"\nbound by {MULTIPLY_ADDS}")
+    _summary("density", computing, densities).print(out, markdown=options.markdown)
+    out.print()
     out.print("written to " + " and ".join(str(path) for path in (options.json, options.plot) if path))
     return 0
 
@@ -223,22 +228,20 @@ def _each(machine: Machine, cases: Sequence[Case]) -> Results:
     return table
 
 
-def _summary(cases: Sequence[Case]) -> Results:
-    """Geometric means of the shares, by what bounds a case."""
+def _summary(heading: str, cases: Sequence[Case], facts: Sequence[str]) -> Results:
+    """Geometric means of the shares, and of how many cases, by something that is said of each case."""
     shapes = list(dict.fromkeys(case.group_shape for case in cases))
-    table = Results(["bound by", "kernels", "threads", *(shape_name(shape) for shape in shapes)], names=1)
-    machines = dict.fromkeys((case.isa, case.threads) for case in cases)
-    bounds = (MULTIPLY_ADDS, *sorted({case.bound_by for case in cases} - {MULTIPLY_ADDS}))
-    for by, (isa, threads) in product(bounds, machines):
-        cells = []
-        for shape in shapes:
-            shares = [
-                case.share
-                for case in cases
-                if (case.bound_by, case.isa, case.threads, case.group_shape) == (by, isa, threads, shape)
-            ]
-            cells.append(f"{percent(geometric_mean(shares))} of {len(shares)}" if shares else "–")
-        table.rows.append([by, isa, str(threads), *cells])
+    table = Results([heading, "kernels", "threads", *(shape_name(shape) for shape in shapes)])
+    shares: dict[tuple[str, str, int], dict[GroupShape, list[float]]] = {}
+    for case, fact in zip(cases, facts, strict=True):
+        row = shares.setdefault((fact, case.isa, case.threads), {})
+        row.setdefault(case.group_shape, []).append(case.share)
+    for (fact, isa, threads), of_shape in sorted(shares.items()):
+        cells = (
+            f"{percent(geometric_mean(found))} of {len(found)}" if (found := of_shape.get(shape)) else "–"
+            for shape in shapes
+        )
+        table.rows.append([fact, isa, str(threads), *cells])
     return table
 
 

@@ -82,7 +82,7 @@ def test_rows_as_they_come_and_tables(in_threads, tmp_path, capsys):
     assert "98 %" in printed and "1 unchanged" in printed
 
 
-def test_resume_keeps_what_is_clear_and_asked_for(in_threads, tmp_path, monkeypatch):
+def test_resume_keeps_what_is_clear_or_not_asked_for(in_threads, tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     other = replace(ROW, network="mlp")
     doubtful = replace(ROW, sparsity=0.8, verdict=DOUBT)
@@ -99,7 +99,7 @@ def test_resume_keeps_what_is_clear_and_asked_for(in_threads, tmp_path, monkeypa
     options = ["--network", "lenet-5", "--sparsity", "0.8", "--sparsity", "0.9", "--group-shape", "4x1"]
     assert main([*options, "--threads", "1", "--jobs", "1", "--resume", "--json", str(path)]) == 0
     assert measured == [(Job("lenet-5", 0.8, (4, 1)), 1)]
-    assert read(path) == [ROW, replace(doubtful, verdict=OK)]
+    assert read(path) == [ROW, other, replace(doubtful, verdict=OK)]
 
 
 def test_the_worst_rows_come_first(tmp_path, capsys, monkeypatch):
