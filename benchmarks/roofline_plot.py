@@ -25,6 +25,8 @@ _ROOF = "#444444"
 _PANEL_HEIGHT = 640
 #: How far along a line its label is, as a share of the width of its panel.
 _LABEL = 0.09
+#: Slopes less than this many times apart are too close for a label each.
+_MEET = 1.3
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -102,6 +104,8 @@ def _figure(machines: Sequence[Machine], cases: Sequence[Case]) -> Any:
                 showlegend=False,
                 **place,
             )
+            if not name:
+                continue
             is_flat = y[0] == y[1]
             along = _LABEL * math.log10(high / low)
             # In logarithms, unlike points. The label of a slope breaks it near its left end.
@@ -111,7 +115,7 @@ def _figure(machines: Sequence[Machine], cases: Sequence[Case]) -> Any:
                 yanchor="bottom" if is_flat else "middle",
                 text=name,
                 showarrow=False,
-                bgcolor="white",
+                bgcolor=None if is_flat else "white",
                 borderpad=1,
                 font={"color": _ROOF, "size": 12},
                 **place,
@@ -133,7 +137,13 @@ def _figure(machines: Sequence[Machine], cases: Sequence[Case]) -> Any:
         height=_PANEL_HEIGHT * len(isas),
         font={"size": 13},
         margin={"l": 70, "r": 20, "t": 90, "b": 70},
-        legend={"title": {"text": "group shape"}, "orientation": "h", "yanchor": "bottom", "y": 1.05, "x": 0},
+        legend={
+            "title": {"text": "group shape"},
+            "orientation": "h",
+            "yanchor": "bottom",
+            "y": 1 + 0.06 / len(isas),
+            "x": 0,
+        },
         hoverlabel={"align": "left"},
     )
     return figure
@@ -170,20 +180,28 @@ def _described(case: Case, shape: str) -> str:
     return (
         f"<b>{case.layer}</b><br>{shape} at density {case.density:g}, {threads}<br>"
         f"{formatting.microseconds(case.us)}, {case.gflops:.1f} GFLOP/s, {case.intensity:.1f} FLOP/byte<br>"
-        f"{case.share:.0%} of the bound, which is {case.bound_by}<br>"
+        f"{100 * case.share:.0f} % of the bound by {case.bound_by}<br>"
         f"{moved} at least, which fit into {case.level}"
     )
 
 
 def _roofs(machine: Machine, low: float, high: float) -> list[tuple[str, list[float], list[float]]]:
-    """The label and the points of each line, in FLOP/B and GFLOP/s, from left to right."""
+    """The label and the points of each line, in FLOP/B and GFLOP/s; lines that are close share a label."""
     peak = machine.peak / 1e9
-    lines = []
-    for level in machine.levels:
+    lines: list[tuple[str, list[float], list[float]]] = []
+    names, last = "", 0.0
+    for level in reversed(machine.levels):
         rate = level.read / 1e9
         begin, end = low, min(peak / rate, high)
-        if begin < end:
-            lines.append((f"{level.name} {rate:.0f} GB/s", [begin, end], [begin * rate, end * rate]))
+        if begin >= end:
+            continue
+        if lines and rate < _MEET * last:
+            lines[-1] = ("", *lines[-1][1:])
+            names = f"{level.name}, {names}"
+        else:
+            names = level.name
+        lines.append((f"{names} {rate:.0f} GB/s", [begin, end], [begin * rate, end * rate]))
+        last = rate
     flat = max(low, min(peak * 1e9 / level.read for level in machine.levels))
     lines.append((f"peak {peak:.0f} GFLOP/s", [flat, high], [peak, peak]))
     return lines

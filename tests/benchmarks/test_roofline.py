@@ -87,6 +87,20 @@ def test_levels_are_those_of_the_machine(monkeypatch):
     assert (machine.levels[1].read, machine.levels[1].copy) == (10_000, 10_001)
 
 
+def test_lines_end_at_the_peak_and_close_ones_share_a_label():
+    close = replace(MACHINE, levels=(replace(MACHINE.levels[0], read=60e9), *MACHINE.levels[1:]))
+    assert roofline_plot._roofs(close, 0.1, 20.0) == [
+        ("memory 10 GB/s", [0.1, 10.0], [1.0, 100.0]),
+        ("", [0.1, 2.0], [5.0, 100.0]),
+        ("L1, L2 60 GB/s", [0.1, pytest.approx(5 / 3)], [6.0, pytest.approx(100.0)]),
+        ("peak 100 GFLOP/s", [pytest.approx(5 / 3), 20.0], [100.0, 100.0]),
+    ]
+    assert [name for name, *_ in roofline_plot._roofs(MACHINE, 3.0, 20.0)] == [
+        "memory 10 GB/s",
+        "peak 100 GFLOP/s",
+    ]
+
+
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(roofline, "LAYERS", (conv(16, 8, 3, 6), gemm(32, 24)))
