@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from scalpel_graph.group_csr import GroupShape
 
 Cell = str | Text
+
+_WIDEST = 1000
 
 
 @dataclass
@@ -28,11 +31,15 @@ class Results:
     rows: list[Sequence[Cell]] = field(default_factory=list)
 
     def print(self, console: Console, *, markdown: bool = False) -> None:
-        """Prints it, in colours or as Markdown."""
+        """Prints it, in colours or as Markdown; off a terminal as wide as it is."""
         if markdown:
             console.print(self.markdown(), soft_wrap=True)
-        else:
-            console.print(self.table())
+            return
+        table = self.table()
+        if not console.is_terminal:
+            whole = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+            console.width = max(console.width, whole)
+        console.print(table)
 
     def table(self) -> Table:
         """For a terminal."""
