@@ -83,7 +83,7 @@ def _main(arguments: Sequence[str]) -> int:
     _summary("bound by", cases, [case.bound_by for case in cases]).print(out, markdown=options.markdown)
     computing = [case for case in cases if case.bound_by == MULTIPLY_ADDS]
     densities = [f"{case.density:g}" for case in computing]
-    out.print(f"\nbound by {MULTIPLY_ADDS}")
+    out.print(f"\nbound by {MULTIPLY_ADDS}\n")
     _summary("density", computing, densities).print(out, markdown=options.markdown)
     out.print()
     out.print("written to " + " and ".join(str(path) for path in (options.json, options.plot) if path))
@@ -230,18 +230,18 @@ def _each(machine: Machine, cases: Sequence[Case]) -> Results:
 
 def _summary(heading: str, cases: Sequence[Case], facts: Sequence[str]) -> Results:
     """Geometric means of the shares, and of how many cases, by something that is said of each case."""
-    shapes = list(dict.fromkeys(case.group_shape for case in cases))
-    table = Results([heading, "kernels", "threads", *(shape_name(shape) for shape in shapes)])
-    shares: dict[tuple[str, str, int], dict[GroupShape, list[float]]] = {}
+    shares: dict[tuple[str, int, str], dict[GroupShape, list[float]]] = {}
     for case, fact in zip(cases, facts, strict=True):
-        row = shares.setdefault((fact, case.isa, case.threads), {})
+        row = shares.setdefault((case.isa, case.threads, fact), {})
         row.setdefault(case.group_shape, []).append(case.share)
-    for (fact, isa, threads), of_shape in sorted(shares.items()):
+    shapes = sorted({case.group_shape for case in cases})
+    table = Results(["kernels", "threads", heading, *(shape_name(shape) for shape in shapes)], names=3)
+    for (isa, threads, fact), of_shape in sorted(shares.items()):
         cells = (
             f"{percent(geometric_mean(found))} of {len(found)}" if (found := of_shape.get(shape)) else "–"
             for shape in shapes
         )
-        table.rows.append([fact, isa, str(threads), *cells])
+        table.rows.append([isa, str(threads), fact, *cells])
     return table
 
 
