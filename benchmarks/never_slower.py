@@ -52,6 +52,8 @@ THREADS = (1, 2)
 LIMIT = 1.03
 #: Two rounds are enough where each shows it to be this much faster.
 _FAR = 1.15
+#: What is not clear is measured for at least so many.
+_MANY_ROUNDS = 24
 _TURN_S = 0.01
 _WORST = 10
 
@@ -159,7 +161,7 @@ def _parser() -> console.Parser:
         "--seconds",
         type=option_types.seconds,
         default=8.0,
-        help="at most, for each measurement that is not clear (default: 8)",
+        help="for each measurement that does not become clear (default: 8)",
     )
     parser.add_argument(
         "--jobs",
@@ -291,7 +293,7 @@ def settle(one_round: Callable[[], list[list[float]]], seconds: float) -> tuple[
 
     Args:
         one_round: gives the seconds of each in one round (`take_round`).
-        seconds: give up after so many, and after `MIN_ROUNDS`.
+        seconds: give up after so many, and after `_MANY_ROUNDS`.
 
     Returns:
         The verdict, and what was measured.
@@ -307,7 +309,7 @@ def settle(one_round: Callable[[], list[list[float]]], seconds: float) -> tuple[
         if len(rounds) >= MIN_ROUNDS:
             if ratio.low >= 1 / LIMIT:
                 return OK, times
-            if time.perf_counter() - start >= seconds:
+            if len(rounds) >= _MANY_ROUNDS and time.perf_counter() - start >= seconds:
                 return OVER if ratio.high < 1 / LIMIT else DOUBT, times
 
 

@@ -39,8 +39,8 @@ def rounds_of(*slowdowns):
         ([0.5], OK, 2),
         ([0.99], OK, 6),
         ([1.02], OK, 6),
-        ([1.04], OVER, 6),
-        ([1.0, 1.1], DOUBT, 6),
+        ([1.04], OVER, 24),
+        ([1.0, 1.1], DOUBT, 24),
     ],
 )
 def test_verdict_and_rounds_it_takes(slowdowns, verdict, rounds):
@@ -50,7 +50,7 @@ def test_verdict_and_rounds_it_takes(slowdowns, verdict, rounds):
 
 def test_what_is_not_clear_is_measured_on():
     # Of seven rounds and more, the interval leaves out the one that is off.
-    found, times = settle(rounds_of(1.2, *[1.0] * 30), 60.0)
+    found, times = settle(rounds_of(1.2, *[1.0] * 30), 0.0)
     assert found == OK and times.rounds > 6
 
 
