@@ -76,9 +76,9 @@ def _main(arguments: Sequence[str]) -> int:
         console.write_file(options.plot, roofline_plot.page(model_name(), machines, cases))
     out = console.output_console()
     _rates(machines).print(out, markdown=options.markdown)
-    for machine in machines:
+    for machine in () if options.markdown else machines:
         out.print(f"\n{machine.isa}, {formatting.plural(machine.threads, 'thread')}\n")
-        _each(machine, cases).print(out, markdown=options.markdown)
+        _each(machine, cases).print(out)
     out.print()
     _summary("bound by", cases, [case.bound_by for case in cases]).print(out, markdown=options.markdown)
     computing = [case for case in cases if case.bound_by == MULTIPLY_ADDS]
