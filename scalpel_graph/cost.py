@@ -296,7 +296,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
 
 def has_depthwise_kernel(work: LayerWork) -> bool:
     """Whether a layer is a depthwise Conv that our kernels have a form for."""
-    if not work.is_depthwise or work.M != work.group or len(work.kernel) != 2:
+    if not work.is_depthwise or work.group != work.M or len(work.kernel) != 2:
         return False
     square = len({*work.kernel}) == len({*work.strides}) == 1 and {*work.dilations} == {1}
     return square and (work.kernel[0], work.strides[0]) in DEPTHWISE_KERNELS

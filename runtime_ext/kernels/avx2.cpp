@@ -8,6 +8,7 @@
 #include "kernels/generic_lrn.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
+#include "kernels/generic_stream.h"
 #include "kernels/generic_transpose.h"
 #include "kernels/simd_avx2.h"
 
@@ -56,7 +57,9 @@ constexpr KernelSet kSet = {Isa::kAvx2,
                             sizeof(kLrn) / sizeof(*kLrn),
                             transpose<Avx2>,
                             copy_plane<Avx2>,
-                            multiply_add<Avx2>};
+                            multiply_add<Avx2>,
+                            read_stream<Avx2>,
+                            copy_stream<Avx2>};
 
 }  // namespace
 

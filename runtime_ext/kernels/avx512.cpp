@@ -8,6 +8,7 @@
 #include "kernels/generic_lrn.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
+#include "kernels/generic_stream.h"
 #include "kernels/generic_transpose.h"
 #include "kernels/simd_avx512.h"
 
@@ -61,7 +62,9 @@ constexpr KernelSet kSet = {Isa::kAvx512,
                             sizeof(kLrn) / sizeof(*kLrn),
                             transpose<Avx512>,
                             copy_plane<Avx512>,
-                            multiply_add<Avx512>};
+                            multiply_add<Avx512>,
+                            read_stream<Avx512>,
+                            copy_stream<Avx512>};
 
 }  // namespace
 

@@ -16,8 +16,8 @@ from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
     DENSE_OPERATIONS,
-    OPERATIONS,
     DEPTHWISE_KERNEL,
+    OPERATIONS,
     SPARSE_OPERATIONS,
     CpuTarget,
     Kernel,

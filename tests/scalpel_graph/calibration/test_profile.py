@@ -82,9 +82,7 @@ def test_everything_is_measured_that_has_a_price():
             kinds = {cost.sparse_operation(job.layer.work) for job in here if job.group_shape == shape}
             own = {"sparse_few_rows", "sparse_gemv"}  # all else runs as if c were 1
             assert kinds == (set(SPARSE_OPERATIONS) if shape[1] == 1 else own)
-        assert any(
-            job.group_shape is not None and cost.has_depthwise_kernel(job.layer.work) for job in here
-        )
+        assert any(job.group_shape is not None and cost.has_depthwise_kernel(job.layer.work) for job in here)
     assert any(job.cold for job in jobs)
 
 
