@@ -95,6 +95,26 @@ def test_a_constant_channel_lives_on_in_the_biases_of_its_neighbours():
     assert given.shape == (6,) and len(set(given.tolist())) > 1
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_channels_are_dead_or_constant(seed):
+    rng = np.random.default_rng(seed)
+    channels = int(rng.integers(4, 20))
+    filters, bias = random(channels, 3, 3, 3, seed=seed), random(channels, seed=seed)
+    filters[rng.random(channels) < 0.4] = 0
+    bias[rng.random(channels) < 0.5] = 0
+    readers = random(5, channels, 1, 1, seed=seed)
+    readers[:, rng.random(channels) < 0.3] = 0
+    size, beta = int(rng.choice([1, 3, 5, 9])), float(rng.choice([0.5, 0.75, 1.0]))
+    proto = model(
+        f"""(float[2, 3, 7, 6] X) => (Y)
+            {{ a = Conv(X, W, B)  r = Relu(a)  n = LRN<size = {size}, alpha = 1.5, beta = {beta}>(r)
+               Y = Conv(n, V) }}""",
+        {"W": filters, "B": bias, "V": readers},
+    )
+    out, _ = fused(proto, *pipeline_for(load_target("gpu")))
+    assert ops.LRN in op_types(out)
+
+
 def test_the_pipeline_fuses_it_before_it_chooses_layers():
     proto = model(
         """(float[1, 8, 6, 6] X) => (Y)
