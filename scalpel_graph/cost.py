@@ -16,7 +16,7 @@ What a layer's choice does to its neighbours (layout changes) is `scalpel_graph.
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import exp, log, prod
 
@@ -56,6 +56,7 @@ class LayerWork:
             empty.
         pads: of a Conv, begins, then ends.
         network_bytes: weights of all layers of the network together; 0 if this layer is all there is.
+        value_bytes: of a weight in the sparse form: 4, or 2 (`scalpel_graph.value_types`).
     """
 
     op: str
@@ -70,6 +71,7 @@ class LayerWork:
     in_size: tuple[int, ...] = ()
     out_size: tuple[int, ...] = ()
     network_bytes: int = 0
+    value_bytes: int = _FLOAT_BYTES
 
     @property
     def is_conv(self) -> bool:
@@ -114,10 +116,12 @@ class Amount:
     Attributes:
         count: how many times.
         size: the size that its price depends on, for prices that are tables.
+        bytes: how many bytes each has, over those that the price was measured with.
     """
 
     count: float
     size: float = 1.0
+    bytes: float = 1.0
 
 
 def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
@@ -257,8 +261,9 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         lanes: floats in a vector.
     """
     r, c = group_shape
-    nbytes = stored_bytes(work, group_shape, density)
+    nbytes = read_bytes(work, group_shape, density)
     network = work.network_bytes * nbytes / work.weight_bytes
+    wide = stored_bytes(replace(work, value_bytes=_FLOAT_BYTES), group_shape, density)
     stored = _groups(work, group_shape, density) * r * c
     pixels = _pixels(work, lanes, r, stored // r)
     strided = any(stride != 1 for stride in work.strides)
@@ -272,13 +277,23 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
-        "weight": Amount(stored, max(nbytes, network) / _KIB),
+        "weight": Amount(stored, max(nbytes, network) / _KIB, nbytes / wide),
     }
 
 
 def stored_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
-    """Bytes of the layer's group-CSR form."""
-    return group_csr.encoded_bytes((work.M, work.K), group_shape, _groups(work, group_shape, density))
+    """Bytes of the layer's group-CSR form in the file."""
+    n_groups = _groups(work, group_shape, density)
+    return group_csr.encoded_bytes((work.M, work.K), group_shape, n_groups, work.value_bytes)
+
+
+def read_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
+    """Bytes of it that our kernels read in a run: values stored in 16 bits are widened in each run only
+    where there are few columns, and else once, when the model is loaded.
+    """
+    if work.is_conv or work.N > _FEW_ROWS:
+        work = replace(work, value_bytes=_FLOAT_BYTES)
+    return stored_bytes(work, group_shape, density)
 
 
 def price_us(prices: Prices, amounts: Mapping[str, Amount], threads: int) -> float:
@@ -315,11 +330,19 @@ def interpolate(table: Table, x: float) -> float:
 
 def _sum_us(prices: Mapping[str, Table], amounts: Mapping[str, Amount]) -> float:
     nanoseconds = sum(
-        amounts[name].count * interpolate(table, amounts[name].size)
-        for name, table in prices.items()
-        if name != "call"
+        amounts[name].count * _price(table, amounts[name]) for name, table in prices.items() if name != "call"
     )
     return prices["call"][0][1] + nanoseconds / 1e3
+
+
+def _price(table: Table, amount: Amount) -> float:
+    """Nanoseconds of one.
+
+    What it costs more than at its cheapest is what its bytes take on their way.
+    """
+    price = interpolate(table, amount.size)
+    least = min(point[1] for point in table)
+    return least + amount.bytes * (price - least)
 
 
 def _groups(work: LayerWork, group_shape: GroupShape, density: float) -> int:

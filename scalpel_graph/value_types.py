@@ -1,5 +1,6 @@
-"""What the values of a sparse layer can be stored as: float32, or 16 bits that are widened where they are used."""
+"""What the values of a sparse layer can be stored as: float32, or 16 bits that are widened when used."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -43,6 +44,20 @@ def dtype(value_type: ValueType) -> np.dtype[Any]:
 def unit_roundoff(value_type: ValueType) -> float:
     """The largest relative error of rounding a number to the type, far from its largest and smallest."""
     return float(ml_dtypes.finfo(dtype(value_type)).eps) / 2  # type: ignore[no-untyped-call]
+
+
+def allowance(value_type: ValueType, layers: int) -> float:
+    """How far the outputs of a network may move by rounding its weights, over the largest element of each.
+
+    Rounding to the type moves the output of one layer by at most a unit roundoff of the sum of its terms'
+    magnitudes, and, as the errors of the terms have either sign, in practice by less than that of its largest
+    element. The errors of several layers are independent, and add up as their squares.
+
+    Args:
+        value_type: of the values.
+        layers: how many layers store them so.
+    """
+    return unit_roundoff(value_type) * math.sqrt(layers)
 
 
 def storage(weights: Array, wanted: ValueType) -> Storage:

@@ -29,6 +29,7 @@ def a_report(**changes) -> Report:
         output="out.onnx",
         target="cpu",
         times="predicted",
+        weights="fp32",
         verified=Verification(
             ok=True, max_abs_diff=1e-6, max_rel_diff=2e-6, runs=3, custom_ops=True, fallback=True, reason=""
         ),
