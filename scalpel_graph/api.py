@@ -111,7 +111,6 @@ def optimize(
             outcome = _unchanged("no pass found anything to change")
         elif check:
             tell("checking that the answers stay the same")
-            rounded = sum(layer.values.type != "fp32" for layer in context.layers)
             outcome = verify(
                 source,
                 optimized,
@@ -122,7 +121,7 @@ def optimize(
                 check_inputs=given,
                 rtol=rtol,
                 atol=atol,
-                of_largest=allowance(weights, rounded),
+                of_largest=allowance(layer.values for layer in context.layers),
                 threads=context.threads,
                 library=custom_op_library(),
             )

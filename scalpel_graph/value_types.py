@@ -1,6 +1,7 @@
 """What the values of a sparse layer can be stored as: float32, or 16 bits that are widened when used."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,8 @@ _DTYPES: dict[ValueType, np.dtype[Any]] = {
     "fp16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
 }
+#: Of the error of an output's weights; it is 1 at most if none of them is below the smallest normal number.
+_MOST_ROUNDOFFS = 4
 #: Weights that are looked at together.
 _CHUNK = 1 << 20
 
@@ -46,25 +49,24 @@ def unit_roundoff(value_type: ValueType) -> float:
     return float(ml_dtypes.finfo(dtype(value_type)).eps) / 2  # type: ignore[no-untyped-call]
 
 
-def allowance(value_type: ValueType, layers: int) -> float:
+def allowance(storages: Iterable[Storage]) -> float:
     """How far the outputs of a network may move by rounding its weights, over the largest element of each.
 
-    Rounding to the type moves the output of one layer by at most a unit roundoff of the sum of its terms'
-    magnitudes, and, as the errors of the terms have either sign, in practice by less than that of its largest
-    element. The errors of several layers are independent, and add up as their squares.
+    An output of one layer moves by at most a unit roundoff of the sum of its terms' magnitudes; since the
+    errors of the terms have either sign, in practice by less than that of the largest output. The errors of
+    several layers are independent, and add up as their squares.
 
     Args:
-        value_type: of the values.
-        layers: how many layers store them so.
+        storages: of the layers of the network.
     """
-    return unit_roundoff(value_type) * math.sqrt(layers)
+    return math.sqrt(sum(max(unit_roundoff(s.type), s.error) ** 2 for s in storages if s.type != "fp32"))
 
 
 def storage(weights: Array, wanted: ValueType) -> Storage:
     """Decides what to store a layer's weights as.
 
     It is the type that is wanted, unless that has no number near some of them: beyond its largest, or so far
-    below its smallest normal one that the error of an output's weights exceeds the type's unit roundoff.
+    below its smallest normal one that the error of an output's weights is out of proportion.
 
     Args:
         weights: ``[M, K]`` float32, a row for each output.
@@ -84,7 +86,7 @@ def storage(weights: Array, wanted: ValueType) -> Storage:
         norms = np.linalg.norm(exact, axis=1)
         errors = np.linalg.norm(rounded - exact, axis=1) / np.where(norms > 0, norms, 1.0)
         worst = int(errors.argmax())
-        if errors[worst] > unit_roundoff(wanted):
+        if errors[worst] > _MOST_ROUNDOFFS * unit_roundoff(wanted):
             return Storage(reason=f"the weights of output {first + worst} are too small for {wanted}")
         largest = max(largest, float(errors[worst]))
     return Storage(wanted, largest)
