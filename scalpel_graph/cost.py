@@ -127,7 +127,7 @@ class Amount:
 def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
     """Every way to run a layer, dense first, then each group shape of the profile that fits it.
 
-    A shape that would store as many bytes as the dense weight or more does not fit.
+    A shape of which our kernels would read as many bytes as the dense weight has, or more, does not fit.
 
     Args:
         work: the layer.
@@ -143,7 +143,7 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
-        if stored_bytes(work, shape, density(shape)) >= work.weight_bytes:
+        if read_bytes(work, shape, density(shape)) >= work.weight_bytes:
             continue
         time = sparse_us(work, shape, density(runs_as(work, shape)), target, threads)
         ways.append(Candidate("group_csr", shape, density(shape), time))

@@ -116,3 +116,14 @@ def test_sequences_maps_and_optionals():
     assert reason(one, {}) == "is a map instead of a tensor"
     with pytest.raises(TypeError, match="type object"):
         compare(object(), one, rtol=RTOL, atol=ATOL)
+
+
+def test_a_share_of_the_largest_may_be_allowed_beside():
+    a = np.array([100.0, 1.0, 0.0])
+    for i, allowed in enumerate([0.1 + 0.01 + 2, 0.001 + 0.01 + 2, 0.01 + 2]):
+        b = a.copy()
+        b[i] += (allowed + ATOL) * 0.999
+        assert reason(a, b)
+        assert not compare(a, b, rtol=RTOL, atol=ATOL, of_largest=0.02).reason
+        b[i] += allowed * 0.01
+        assert "is allowed" in compare(a, b, rtol=RTOL, atol=ATOL, of_largest=0.02).reason
