@@ -133,9 +133,11 @@ def optimize(
         context.layers.clear()
         context.removed_nodes.clear()
     if check and not outcome.ok:
+        rounded = "" if weights == "fp32" else f", or leave out --weights {weights}"
         raise CheckError(
             f"{source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it,"
-            " allow more with --rtol or --atol, else find the pass at fault by leaving out some (--skip-pass)"
+            f" allow more with --rtol or --atol{rounded}, else find the pass at fault by leaving out some"
+            " (--skip-pass)"
         )
 
     before = stats.measure(source.proto, context.dimensions)

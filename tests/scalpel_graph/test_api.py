@@ -182,7 +182,7 @@ def test_weights_of_16_bits_halve_the_file_and_run_both_ways(weights):
 def test_rounding_is_allowed_for_and_nothing_else(monkeypatch):
     passes = api.pipelines.pipeline_for(api.load_target("cpu"))
     monkeypatch.setattr(api.pipelines, "pipeline_for", lambda target: [Halve(), *passes])
-    with pytest.raises(sg.CheckError, match="y"):
+    with pytest.raises(sg.CheckError, match=r"'y' is off by .* or leave out --weights bf16"):
         sg.optimize(mlp(sparsity=0.9), weights="bf16")
 
 
