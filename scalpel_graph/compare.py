@@ -8,7 +8,8 @@ and element types, and NaN and infinities must stand in the same places. For the
 
 An element is thus held to ``rtol`` of itself, plus a tenth of that of the tensor's largest: sums taken in
 another order leave an error that goes with the size of the terms, not with the size of what is left of them.
-``of_largest`` is for what rounding weights does to an output, whose terms all change.
+``of_largest`` is for what rounding weights does to an output, whose terms all change. Of n < 16 elements even
+the largest may be small by chance, next to the terms it is the sum of: there it counts 16 / n times.
 For types coarser than float32, ``rtol`` is at least four times the distance from 1 to the type's next number.
 """
 
@@ -23,6 +24,7 @@ from scalpel_graph.group_csr import Array
 
 _SHARE_OF_LARGEST = 0.1
 _ROUNDINGS = 4
+_ENOUGH_ELEMENTS = 16
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class _Tolerance:
 
     def allowed(self, magnitude: Array, largest: float) -> Array:
         """For elements of some magnitudes, in a tensor whose largest magnitude is ``largest``."""
-        share = self.rtol * _SHARE_OF_LARGEST + self.of_largest
+        by_chance = max(1.0, _ENOUGH_ELEMENTS / max(magnitude.size, 1))
+        share = self.rtol * _SHARE_OF_LARGEST + self.of_largest * by_chance
         return np.asarray(self.atol + self.rtol * magnitude + share * largest)
 
 
