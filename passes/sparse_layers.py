@@ -160,6 +160,8 @@ def _reason(
         ratio = dense / chosen.predicted_us
         kept = f"; values stay float32: {layer.storage.reason}" if layer.storage.reason else ""
         stored = f"{r}×{c} groups, {chosen.density:.0%} stored"
+        if layer.work.is_depthwise:
+            return f"depthwise, in our kernels: saves layout changes between sparse neighbours{kept}"
         if ratio >= 1:
             return f"{stored}, {verb} {ratio:.1f}× faster than dense{kept}"
         return f"{stored}: saves layout changes between sparse neighbours{kept}"

@@ -24,7 +24,7 @@ from scalpel_graph import group_csr
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.layout import is_blocked_conv
 from scalpel_graph.report import Candidate
-from scalpel_graph.target import CpuTarget, Prices, Table
+from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, Prices, Table
 
 _FLOAT_BYTES = 4
 _KIB = 1024
@@ -36,6 +36,10 @@ _FEW_ROWS = 6
 #: if each of its vectors is loaded this often (`runtime_ext/kernels/vector_conv.cpp`).
 _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
+#: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
+DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
+#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices.
+_MOST_CONV_BYTES = 1.07
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
 #: Floats in a page of memory.
@@ -127,7 +131,9 @@ class Amount:
 def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
     """Every way to run a layer, dense first, then each group shape of the profile that fits it.
 
-    A shape of which our kernels would read as many bytes as the dense weight has, or more, does not fit.
+    A shape of which our kernels would read as many bytes as the dense weight has or more does not fit; for a
+    Conv, a little more does: where ONNX Runtime has to unroll one, our kernels are faster even if there is
+    nothing to leave out. A depthwise Conv that our kernels have a form for has one group a channel.
 
     Args:
         work: the layer.
@@ -136,14 +142,22 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         threads: intra-op threads.
     """
     ways = [Candidate("dense", None, 1.0, dense_us(work, target, threads))]
+    density = cache(partial(group_csr.density, weights))
+    if has_depthwise_kernel(work):
+        # There is nothing to leave out, but its neighbours may be sparse, and in the plain layout.
+        if target.depthwise_kernel:
+            shape = (1, work.K)
+            time = sparse_us(work, shape, density(shape), target, threads)
+            ways.append(Candidate("group_csr", shape, density(shape), time))
+        return ways
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
-    density = cache(partial(group_csr.density, weights))
     for kernel in target.kernels:
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
-        if read_bytes(work, shape, density(shape)) >= work.weight_bytes:
+        most = work.weight_bytes * (_MOST_CONV_BYTES if work.is_conv else 1)
+        if read_bytes(work, shape, density(shape)) >= most:
             continue
         time = sparse_us(work, shape, density(runs_as(work, shape)), target, threads)
         ways.append(Candidate("group_csr", shape, density(shape), time))
@@ -179,11 +193,13 @@ def sparse_us(
 
     Args:
         work: the layer.
-        group_shape: one of the profile's.
+        group_shape: one of the profile's; of a depthwise Conv any.
         density: fraction of groups that are stored, of the group shape that the layer `runs_as`.
         target: the profile.
         threads: intra-op threads.
     """
+    if has_depthwise_kernel(work):
+        return price_us(target.depthwise_kernel, depthwise_kernel_amounts(work, target.lanes), threads)
     kernel = next(kernel for kernel in target.kernels if kernel.group_shape == group_shape)
     amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
@@ -203,16 +219,18 @@ def dense_operation(work: LayerWork, block: int) -> str:
     """
     if not work.is_conv:
         return "gemv" if work.N == 1 else "gemm"
-    if work.is_depthwise:
-        return "depthwise"
     weight_shape = (work.M, work.channels // work.group, *work.kernel)
     if not is_blocked_conv(weight_shape, work.group, block):
         return "plain_conv"
+    if work.is_depthwise:
+        return "depthwise"
     return "pointwise" if prod(work.kernel) == 1 else "conv"
 
 
 def sparse_operation(work: LayerWork) -> str:
     """Which of `target.OPERATIONS` the layer is in our kernels."""
+    if has_depthwise_kernel(work):
+        return DEPTHWISE_KERNEL
     if work.is_conv:
         return "sparse_conv"
     if work.N == 1:
@@ -278,6 +296,28 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
         "weight": Amount(stored, max(nbytes, network) / _KIB, nbytes / wide),
+    }
+
+
+def has_depthwise_kernel(work: LayerWork) -> bool:
+    """Whether a layer is a depthwise Conv that our kernels have a form for."""
+    if not work.is_depthwise or work.group != work.M or len(work.kernel) != 2:
+        return False
+    square = len({*work.kernel}) == len({*work.strides}) == 1 and {*work.dilations} == {1}
+    return square and (work.kernel[0], work.strides[0]) in DEPTHWISE_KERNELS
+
+
+def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
+    """What a depthwise Conv does in our kernels, as `target.DEPTHWISE_KERNEL` is counted."""
+    channels = work.batch * work.channels
+    *heights, width = work.out_size
+    macs = channels * work.K * prod(heights) * _round_up(width, lanes)
+    return {
+        "multiply_add": Amount(macs),
+        "strided": Amount(macs if work.strides[0] != 1 else 0),
+        "input": Amount(work.inputs, _FLOAT_BYTES * work.inputs / _KIB),
+        "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
+        "channel": Amount(channels),
     }
 
 

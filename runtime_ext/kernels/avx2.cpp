@@ -7,6 +7,7 @@
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
+#include "kernels/generic_stream.h"
 #include "kernels/generic_transpose.h"
 #include "kernels/simd_avx2.h"
 
@@ -44,7 +45,9 @@ constexpr KernelSet kSet = {Isa::kAvx2,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
                             transpose<Avx2>,
                             copy_plane<Avx2>,
-                            multiply_add<Avx2>};
+                            multiply_add<Avx2>,
+                            read_stream<Avx2>,
+                            copy_stream<Avx2>};
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
+#include "kernels/generic_stream.h"
 #include "kernels/generic_transpose.h"
 #include "kernels/simd_avx512.h"
 
@@ -46,7 +47,9 @@ constexpr KernelSet kSet = {Isa::kAvx512,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
                             transpose<Avx512>,
                             copy_plane<Avx512>,
-                            multiply_add<Avx512>};
+                            multiply_add<Avx512>,
+                            read_stream<Avx512>,
+                            copy_stream<Avx512>};
 
 }  // namespace
 

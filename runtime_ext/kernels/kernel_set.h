@@ -15,6 +15,9 @@ namespace scalpel {
 // SpMM fetches activations into the first cache this many steps before it multiplies them.
 constexpr int64_t kStepsAhead = 8;
 
+// read_stream and copy_stream go by so many vectors at once.
+constexpr int kStreamVectors = 8;
+
 // A range of row blocks times a panel of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
 // steps s of row m, for p < pixels. Layout of the weights: see row_blocks.h.
 struct SpmmCall {
@@ -91,14 +94,15 @@ struct PlaneCopy {
   int64_t out_h, out_w;
 };
 
-// One channel of a depthwise convolution, clamp(sum + bias + residual).
+// Channels of a depthwise convolution, clamp(sum + bias + residual). Every column of vectors passes over all of them.
 struct DepthwiseCall {
-  const float* from;  // [in_h, in_w]
+  int64_t channels;
+  const float* from;  // [channels, in_h, in_w]
   int64_t in_h, in_w;
   int64_t top, left;     // padding
-  const float* weights;  // [size, size]
-  float bias;
-  float* to;  // [out_h, out_w]
+  const float* weights;  // [channels, size, size]
+  const float* bias;     // [channels], or null
+  float* to;             // [channels, out_h, out_w]
   int64_t out_h, out_w;
   const float* residual;  // like `to`, or null
   float min, max;
@@ -124,6 +128,9 @@ struct KernelSet {
   void (*copy_plane)(const PlaneCopy& copy);
   // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.
   double (*multiply_add)(int64_t rounds, float* result);
+  // Read or copy memory, for measuring the machine's bandwidth; `count` is a multiple of kStreamVectors vectors.
+  float (*read_stream)(const float* from, int64_t count, int64_t passes);
+  void (*copy_stream)(const float* from, int64_t count, float* to, int64_t passes);
 };
 
 // The first kernel of the set that handles groups of r × c.

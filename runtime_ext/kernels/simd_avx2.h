@@ -33,6 +33,8 @@ struct Avx2 {
   // Fetching ahead costs a load for each line of activations, which few rows cannot spare.
   static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
+  static constexpr int kDepthwiseRows = 4;  // of a tile
+
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector set(float value) { return _mm256_set1_ps(value); }
   static Vector broadcast(const float* from) { return _mm256_broadcast_ss(from); }
@@ -58,6 +60,13 @@ struct Avx2 {
   static Vector odd(Vector low, Vector high) {
     const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xdd));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
+  }
+  // The elements of two vectors in a row from number `Begin` on.
+  template <int Begin>
+  static Vector slide(Vector low, Vector high) {
+    const __m256i turned = _mm256_and_si256(
+        _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(Begin)), _mm256_set1_epi32(7));
+    return _mm256_permutevar8x32_ps(_mm256_blend_ps(low, high, (1 << Begin) - 1), turned);
   }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }

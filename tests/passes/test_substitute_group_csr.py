@@ -181,6 +181,22 @@ def test_strided_auto_pad_of_unknown_size_stays():
     assert "depends on the size of the input" in reasons(records["substitute-group-csr"])["Y"]
 
 
+@pytest.mark.parametrize("pointwise", [0.05, 1.0])
+def test_depthwise_follows_its_neighbours(pointwise):
+    """Between sparse layers it is ours, between dense ones ONNX Runtime's."""
+    weights = {name: sparse(256, 256, 1, 1, group_shape=(4, 1), density=pointwise) for name in ("V", "W")}
+    proto = model(
+        "(float[1, 256, 28, 28] X) => (Y) {"
+        " a = Conv(X, V)  b = Conv<group = 256, pads = [1, 1, 1, 1]>(a, D, c)  Y = Conv(b, W) }",
+        {**weights, "D": random(256, 1, 3, 3), "c": random(256)},
+    )
+    context = PassContext(CPU)
+    out, _ = run(proto, SubstituteGroupCsr(), context=context)
+    types = ["GroupCsrConv"] * 3 if pointwise < 1 else ["Conv"] * 3
+    assert op_types(out) == types
+    assert context.layers[1].reason.startswith("depthwise" if pointwise < 1 else "kept dense")
+
+
 def test_row_blocks_never_straddle_groups():
     proto = model("(float[1, 12, 6, 6] X) => (Y) { Y = Conv<group = 2>(X, W) }", {"W": sparse(12, 6, 1, 1)})
     context = PassContext(EAGER)

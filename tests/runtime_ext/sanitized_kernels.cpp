@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "dispatch/kernel_sets.h"
 #include "kernels/interface.h"
 
 namespace {
@@ -209,10 +210,26 @@ void try_absurd_sizes() {
   }
 }
 
+void try_streams() {
+  for (Isa isa : available_isas()) {
+    const KernelSet* set = kernel_set(isa);
+    if (set == nullptr) continue;
+    const int64_t count = uniform(1, 5) * kStreamVectors * set->lanes, passes = uniform(1, 3);
+    const std::vector<float> from = normal(count);
+    std::vector<float> to(static_cast<size_t>(count));
+    set->copy_stream(from.data(), count, to.data(), passes);
+    require(to == from, "a copy of everything");
+    double sum = 0;
+    for (const float value : from) sum += static_cast<double>(passes) * static_cast<double>(value);
+    require(std::abs(static_cast<double>(set->read_stream(from.data(), count, passes)) - sum) < 1e-2, "the sum of all");
+  }
+}
+
 }  // namespace
 
 int main() {
   try_absurd_sizes();
+  try_streams();
   constexpr int64_t kShapes[][2] = {{1, 1}, {1, 8}, {1, 16}, {2, 1}, {4, 1}, {8, 1}, {16, 1}, {3, 2}, {4, 4}};
   for (int round = 0; round < 60; ++round) {
     for (const auto& shape : kShapes) {

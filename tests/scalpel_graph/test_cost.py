@@ -53,10 +53,56 @@ def test_row_blocks_must_divide_the_rows_of_a_group():
     assert (2, 1) in shapes and (4, 1) not in shapes
 
 
-def test_depthwise_and_tiny_convolutions_stay_dense():
-    for work in (conv(M=32, C=32, group=32), conv(M=32, C=3, k=1)):
-        weights = sparse(work.M, work.K, density=0.1)
-        assert [way.decision for way in cost.candidates(work, weights, CPU, 1)] == ["dense"]
+def test_tiny_convolutions_stay_dense():
+    work = conv(M=32, C=3, k=1)
+    weights = sparse(work.M, work.K, density=0.1)
+    assert [way.decision for way in cost.candidates(work, weights, CPU, 1)] == ["dense"]
+
+
+def test_a_convolution_may_run_in_our_kernels_without_zeros_but_grows_little():
+    shapes = {way.group_shape for way in cost.candidates(conv(), random(64, 576), CPU, 1)}
+    assert shapes == {None, (16, 1), (8, 1), (1, 16), (1, 8)}
+
+
+def test_depthwise_convolutions_have_one_group_a_channel():
+    work = conv(M=32, C=32, group=32)
+    weights = random(32, 9)
+    ways = cost.candidates(work, weights, CPU, 1)
+    assert [(way.decision, way.group_shape, way.density) for way in ways] == [
+        ("dense", None, 1.0),
+        ("group_csr", (1, 9), 1.0),
+    ]
+    weights[:8] = 0
+    assert cost.candidates(work, weights, CPU, 1)[1].density == 0.75
+    without = replace(CPU, depthwise_kernel={})
+    assert [way.decision for way in cost.candidates(work, weights, without, 1)] == ["dense"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"M": 64},  # two outputs a channel
+        {"kernel": (3, 1), "K": 3},
+        {"kernel": (7, 7), "K": 49},
+        {"strides": (1, 2)},
+        {"strides": (3, 3)},
+        {"dilations": (2, 2)},
+        {"kernel": (3,), "K": 3, "strides": (1,), "dilations": (1,), "in_size": (28,), "out_size": (28,)},
+    ],
+)
+def test_depthwise_convolutions_without_a_kernel_stay_dense(changes):
+    work = replace(conv(M=32, C=32, group=32), **changes)
+    assert not cost.has_depthwise_kernel(work)
+    assert [way.decision for way in cost.candidates(work, random(work.M, work.K), CPU, 1)] == ["dense"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_larger_depthwise_convolution_never_takes_less(threads):
+    times = [
+        cost.sparse_us(conv(M=n, C=n, size=size, group=n), (1, 9), 1.0, CPU, threads)
+        for n, size in ((16, 14), (32, 14), (32, 28), (64, 28), (64, 56), (256, 56))
+    ]
+    assert times == sorted(times)
 
 
 def test_choice_takes_the_fastest_beyond_the_margin():
