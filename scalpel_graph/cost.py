@@ -42,6 +42,10 @@ DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
 _MOST_CONV_BYTES = 1.07
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
+#: Vectors of a tile of one row, and of several (`runtime_ext/kernels/avx2.cpp`, `avx512.cpp`), by lanes.
+_TILE_VECTORS = {8: (7, 4), 16: (14, 6)}
+#: Bytes of activations in the first cache.
+_FIRST_CACHE = 48 * _KIB
 #: Floats in a page of memory.
 _PAGE = 1024
 
@@ -290,6 +294,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
     return {
         "multiply_add": Amount(macs, work.N),
         "few_multiply_adds": Amount(macs, macs),
+        "missed": Amount(macs * _missed(work, lanes, r, stored)),
         "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
         "input": Amount(work.inputs, _FLOAT_BYTES * max(pixels.copied, work.inputs) / _KIB),
         "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
@@ -406,6 +411,20 @@ def _edge_columns(work: LayerWork) -> int:
     before = work.pads[len(work.kernel) - 1]
     outside = (x * stride - before for x in range(work.out_size[-1]))
     return sum(start < 0 or start + reach >= width for start in outside)
+
+
+def _missed(work: LayerWork, lanes: int, rows: int, stored: int) -> float:
+    """The share of a row block's loads of activations that the first cache does not have.
+
+    Row blocks follow each other over a tile of pixels. One that reads more than the cache holds finds nothing
+    there of what the one before it read; of less, it finds as much as the cache holds of all there is.
+    """
+    single, several = _TILE_VECTORS[min(max(lanes, 8), 16)]
+    tile = _FLOAT_BYTES * min(lanes * (single if rows == 1 else several), work.N)
+    everything, read = work.K * tile, stored / work.M * tile
+    if read >= _FIRST_CACHE:
+        return 1.0
+    return 1.0 - min(1.0, _FIRST_CACHE / everything)
 
 
 @dataclass(frozen=True)
