@@ -16,7 +16,7 @@ What a layer's choice does to its neighbours (layout changes) is `scalpel_graph.
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import exp, log, prod
 
@@ -42,6 +42,10 @@ DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
 _MOST_CONV_BYTES = 1.07
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
+#: Vectors of a tile of one row, and of several (`runtime_ext/kernels/avx2.cpp`, `avx512.cpp`), by lanes.
+_TILE_VECTORS = {8: (7, 4), 16: (14, 6)}
+#: Bytes of activations in the first cache.
+_FIRST_CACHE = 48 * _KIB
 #: Floats in a page of memory.
 _PAGE = 1024
 
@@ -60,6 +64,7 @@ class LayerWork:
             empty.
         pads: of a Conv, begins, then ends.
         network_bytes: weights of all layers of the network together; 0 if this layer is all there is.
+        value_bytes: of a weight in the sparse form: 4, or 2 (`scalpel_graph.value_types`).
     """
 
     op: str
@@ -74,6 +79,7 @@ class LayerWork:
     in_size: tuple[int, ...] = ()
     out_size: tuple[int, ...] = ()
     network_bytes: int = 0
+    value_bytes: int = _FLOAT_BYTES
 
     @property
     def is_conv(self) -> bool:
@@ -118,18 +124,20 @@ class Amount:
     Attributes:
         count: how many times.
         size: the size that its price depends on, for prices that are tables.
+        bytes: how many bytes each has, over those that the price was measured with.
     """
 
     count: float
     size: float = 1.0
+    bytes: float = 1.0
 
 
 def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
     """Every way to run a layer, dense first, then each group shape of the profile that fits it.
 
-    A shape that would store as many bytes as the dense weight or more does not fit; for a Conv, a little more
-    does: where ONNX Runtime has to unroll one, our kernels are faster even if there is nothing to leave out.
-    A depthwise Conv that our kernels have a form for has one group a channel.
+    A shape of which our kernels would read as many bytes as the dense weight has or more does not fit; for a
+    Conv, a little more does: where ONNX Runtime has to unroll one, our kernels are faster even if there is
+    nothing to leave out. A depthwise Conv that our kernels have a form for has one group a channel.
 
     Args:
         work: the layer.
@@ -153,7 +161,7 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
         most = work.weight_bytes * (_MOST_CONV_BYTES if work.is_conv else 1)
-        if stored_bytes(work, shape, density(shape)) >= most:
+        if read_bytes(work, shape, density(shape)) >= most:
             continue
         time = sparse_us(work, shape, density(runs_as(work, shape)), target, threads)
         ways.append(Candidate("group_csr", shape, density(shape), time))
@@ -275,8 +283,9 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         lanes: floats in a vector.
     """
     r, c = group_shape
-    nbytes = stored_bytes(work, group_shape, density)
+    nbytes = read_bytes(work, group_shape, density)
     network = work.network_bytes * nbytes / work.weight_bytes
+    wide = stored_bytes(replace(work, value_bytes=_FLOAT_BYTES), group_shape, density)
     stored = _groups(work, group_shape, density) * r * c
     pixels = _pixels(work, lanes, r, stored // r)
     strided = any(stride != 1 for stride in work.strides)
@@ -285,12 +294,13 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
     return {
         "multiply_add": Amount(macs, work.N),
         "few_multiply_adds": Amount(macs, macs),
+        "missed": Amount(macs * _missed(work, lanes, r, stored)),
         "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
         "input": Amount(work.inputs, _FLOAT_BYTES * max(pixels.copied, work.inputs) / _KIB),
         "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
-        "weight": Amount(stored, max(nbytes, network) / _KIB),
+        "weight": Amount(stored, max(nbytes, network) / _KIB, nbytes / wide),
     }
 
 
@@ -317,8 +327,18 @@ def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
 
 
 def stored_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
-    """Bytes of the layer's group-CSR form."""
-    return group_csr.encoded_bytes((work.M, work.K), group_shape, _groups(work, group_shape, density))
+    """Bytes of the layer's group-CSR form in the file."""
+    n_groups = _groups(work, group_shape, density)
+    return group_csr.encoded_bytes((work.M, work.K), group_shape, n_groups, work.value_bytes)
+
+
+def read_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
+    """Bytes of it that our kernels read in a run: values stored in 16 bits are widened in each run only
+    where there are few columns, and else once, when the model is loaded.
+    """
+    if work.is_conv or work.N > _FEW_ROWS:
+        work = replace(work, value_bytes=_FLOAT_BYTES)
+    return stored_bytes(work, group_shape, density)
 
 
 def price_us(prices: Prices, amounts: Mapping[str, Amount], threads: int) -> float:
@@ -355,11 +375,19 @@ def interpolate(table: Table, x: float) -> float:
 
 def _sum_us(prices: Mapping[str, Table], amounts: Mapping[str, Amount]) -> float:
     nanoseconds = sum(
-        amounts[name].count * interpolate(table, amounts[name].size)
-        for name, table in prices.items()
-        if name != "call"
+        amounts[name].count * _price(table, amounts[name]) for name, table in prices.items() if name != "call"
     )
     return prices["call"][0][1] + nanoseconds / 1e3
+
+
+def _price(table: Table, amount: Amount) -> float:
+    """Nanoseconds of one.
+
+    What it costs more than at its cheapest is what its bytes take on their way.
+    """
+    price = interpolate(table, amount.size)
+    least = min(point[1] for point in table)
+    return least + amount.bytes * (price - least)
 
 
 def _groups(work: LayerWork, group_shape: GroupShape, density: float) -> int:
@@ -383,6 +411,20 @@ def _edge_columns(work: LayerWork) -> int:
     before = work.pads[len(work.kernel) - 1]
     outside = (x * stride - before for x in range(work.out_size[-1]))
     return sum(start < 0 or start + reach >= width for start in outside)
+
+
+def _missed(work: LayerWork, lanes: int, rows: int, stored: int) -> float:
+    """The share of a row block's loads of activations that the first cache does not have.
+
+    Row blocks follow each other over a tile of pixels. One that reads more than the cache holds finds nothing
+    there of what the one before it read; of less, it finds as much as the cache holds of all there is.
+    """
+    single, several = _TILE_VECTORS[min(max(lanes, 8), 16)]
+    tile = _FLOAT_BYTES * min(lanes * (single if rows == 1 else several), work.N)
+    everything, read = work.K * tile, stored / work.M * tile
+    if read >= _FIRST_CACHE:
+        return 1.0
+    return 1.0 - min(1.0, _FIRST_CACHE / everything)
 
 
 @dataclass(frozen=True)

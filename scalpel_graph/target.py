@@ -44,9 +44,12 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "gemv": ("output", "weight"),
     "reorder": ("input",),
     "sparse_conv": (
-        "multiply_add", "few_multiply_adds", "large_input", "input", "output", "padded", "strided", "weight",
+        "multiply_add", "few_multiply_adds", "missed", "large_input", "input", "output", "padded", "strided",
+        "weight",
     ),
-    "sparse_gemm": ("multiply_add", "few_multiply_adds", "large_input", "input", "output", "weight"),
+    "sparse_gemm": (
+        "multiply_add", "few_multiply_adds", "missed", "large_input", "input", "output", "weight",
+    ),
     "sparse_few_rows": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
     "sparse_gemv": ("input", "output", "weight"),
     "depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),

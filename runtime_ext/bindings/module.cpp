@@ -25,11 +25,28 @@ using Floats = py::array_t<float, py::array::c_style>;
 using Int32s = py::array_t<int32_t, py::array::c_style>;
 using Uint16s = py::array_t<uint16_t, py::array::c_style>;
 
+// Of an array of this dtype; bfloat16 is ml_dtypes', which numpy knows by name alone.
+bool find_value_type(const py::dtype& dtype, ValueType* type) {
+  const auto name = dtype.attr("name").cast<std::string>();
+  if (name == "float32") {
+    *type = ValueType::kFloat32;
+  } else if (name == "float16") {
+    *type = ValueType::kFloat16;
+  } else if (name == "bfloat16") {
+    *type = ValueType::kBfloat16;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 // The arrays must outlive the view. A wrong dtype is an error, never a silent copy.
 GroupCsrView view(const py::array& values, const py::array& row_offsets, const py::array& column_indices, int64_t M,
                   int64_t K) {
-  if (!py::isinstance<Floats>(values) || values.ndim() != 3) {
-    throw py::value_error("values must be a contiguous float32 array [n_groups, r, c]");
+  GroupCsrView matrix;
+  const bool is_contiguous = (values.flags() & py::array::c_style) != 0;
+  if (!find_value_type(values.dtype(), &matrix.value_type) || !is_contiguous || values.ndim() != 3) {
+    throw py::value_error("values must be a contiguous float32, float16 or bfloat16 array [n_groups, r, c]");
   }
   if (!py::isinstance<Int32s>(row_offsets) || row_offsets.ndim() != 1) {
     throw py::value_error("row_offsets must be a contiguous int32 vector");
@@ -39,13 +56,12 @@ GroupCsrView view(const py::array& values, const py::array& row_offsets, const p
       column_indices.shape(0) != values.shape(0)) {
     throw py::value_error("column_indices must be a contiguous uint16 or int32 vector [n_groups]");
   }
-  GroupCsrView matrix;
   matrix.M = M;
   matrix.K = K;
   matrix.r = values.shape(1);
   matrix.c = values.shape(2);
   matrix.n_groups = values.shape(0);
-  matrix.values = static_cast<const float*>(values.data());
+  matrix.values = values.data();
   matrix.row_offsets = static_cast<const int32_t*>(row_offsets.data());
   matrix.n_row_offsets = row_offsets.shape(0);
   if (narrow) {

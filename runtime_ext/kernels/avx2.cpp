@@ -1,4 +1,4 @@
-// The AVX2 + FMA kernels. Compiled with those instructions enabled: nothing here may be called, and no inline
+// The AVX2 + FMA + F16C kernels. Compiled with those instructions enabled: nothing here may be called, and no inline
 // function of another header instantiated, without checking that the machine has them.
 #include "kernels/avx2.h"
 
@@ -23,13 +23,10 @@ constexpr SpmmKernel kSpmm[] = {
 };
 
 constexpr GemvKernel kGemv[] = {
-    {"gemv_1x8_avx2", GemvLayout::kRowVectors, 8, 8, 6, gemv_row_vectors<Avx2, 8, uint16_t>,
-     gemv_row_vectors<Avx2, 8, uint32_t>},
-    {"gemv_8x1_avx2", GemvLayout::kColumnVectors, 8, 8, 3, gemv_column_vectors<Avx2, 8, uint16_t>,
-     gemv_column_vectors<Avx2, 8, uint32_t>},
-    {"gemv_4x1_avx2", GemvLayout::kColumnVectors, 4, 8, 2, gemv_column_vectors<Avx2Half, 8, uint16_t>,
-     gemv_column_vectors<Avx2Half, 8, uint32_t>},
-    {"gemv_1x1_avx2", GemvLayout::kElements, 1, 8, 2, gemv_elements<Avx2, uint16_t>, gemv_elements<Avx2, uint32_t>},
+    gemv_row<Avx2, GemvLayout::kRowVectors, 8>("gemv_1x8_avx2", 6),
+    gemv_row<Avx2, GemvLayout::kColumnVectors, 8>("gemv_8x1_avx2", 3),
+    gemv_row<Avx2Half, GemvLayout::kColumnVectors, 8>("gemv_4x1_avx2", 2),
+    gemv_row<Avx2, GemvLayout::kElements, 8>("gemv_1x1_avx2", 2),
 };
 
 constexpr DepthwiseKernel kDepthwise[] = {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/interface.h"
+#include "kernels/value_types.h"
 
 namespace scalpel {
 
@@ -50,7 +51,7 @@ enum class GemvLayout {
 };
 
 struct GemvCall {
-  const float* values;
+  const void* values;   // float, Float16 or Bfloat16
   const void* indices;  // uint16 or uint32
   const int64_t* slice_begin;
   const uint32_t* lengths;
@@ -71,8 +72,7 @@ struct GemvKernel {
   int width;      // floats of an item
   int streams;    // of a slice: what the kernel interleaves
   int most_rows;  // of X for which one GEMV each beats SpMM
-  void (*run_u16)(const GemvCall& call);
-  void (*run_u32)(const GemvCall& call);
+  void (*run[3][2])(const GemvCall& call);  // by ValueType, and by uint16 or uint32 indices
 };
 
 // to[j * ld_to + i] = clamp(from[i * ld_from + j] + residual[j * ld_to + i]) for i < rows, j < columns.

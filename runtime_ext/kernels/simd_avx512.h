@@ -35,6 +35,17 @@ struct Avx512 {
   static Vector set(float value) { return _mm512_set1_ps(value); }
   static Vector broadcast(const float* from) { return _mm512_set1_ps(*from); }
   static Vector load(const float* from) { return _mm512_loadu_ps(from); }
+  static Vector load(const Float16* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static Vector load(const Bfloat16* from) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  }
+  template <typename Value>
+  static float widen(Value value) {
+    return Avx2::widen(value);
+  }
   static void store(float* to, Vector v) { _mm512_storeu_ps(to, v); }
   // Elements 0, 2, 4, ... of two vectors in a row.
   static Vector even(Vector low, Vector high) {
