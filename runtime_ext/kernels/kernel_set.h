@@ -82,6 +82,11 @@ struct TransposeCall {
   float min, max;
 };
 
+// Rows whose distance is a multiple of so many floats share few sets of the first cache, whose ways hold 4 KiB. To
+// such rows a transpose writes up to kMostRowsByRow of `from` in one go for each, which is faster the more there are.
+constexpr int64_t kConflictingFloats = 512;
+constexpr int64_t kMostRowsByRow = 128;
+
 // to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w].
 struct PlaneCopy {
   const float* from;
