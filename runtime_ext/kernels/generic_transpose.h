@@ -106,7 +106,8 @@ void transpose_by_rows(const TransposeCall& call) {
 
 template <typename Simd>
 void transpose(const TransposeCall& call) {
-  if (call.ld_to % kConflictingFloats == 0 && call.rows <= kMostRowsByRow) {
+  constexpr int kWays = 8;  // of the first cache, or more
+  if (Simd::kLanes > kWays && call.ld_to % kConflictingFloats == 0 && call.rows <= kMostRowsByRow) {
     transpose_by_rows<Simd>(call);
   } else {
     transpose_blocks<Simd>(call);

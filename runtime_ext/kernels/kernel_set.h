@@ -87,13 +87,15 @@ struct TransposeCall {
 constexpr int64_t kConflictingFloats = 512;
 constexpr int64_t kMostRowsByRow = 128;
 
-// to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w].
+// to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w]. There is room
+// for whole vectors.
 struct PlaneCopy {
   const float* from;
   int64_t in_h, in_w;
   int64_t top, left, stride_h, stride_w;
   float* to;
   int64_t out_h, out_w;
+  const uint16_t* inside;  // of a plane that is the input moved: bits of the lanes of each vector that lie inside; or null
 };
 
 // One channel of a depthwise convolution, clamp(sum + bias + residual).

@@ -74,6 +74,11 @@ struct Avx2 {
 
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return _mm256_andnot_si256(first_lanes(begin), first_lanes(end)); }
+  // Those whose bits are set.
+  static Mask lanes_of(uint16_t bits) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), bit), bit);
+  }
   // Zero in the other lanes, which are not read.
   static Vector load_masked(const float* from, Mask mask) { return _mm256_maskload_ps(from, mask); }
   static Vector load_first(const float* from, int count) { return load_masked(from, first_lanes(count)); }

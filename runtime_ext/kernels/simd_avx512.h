@@ -58,6 +58,8 @@ struct Avx512 {
 
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return static_cast<Mask>((1u << end) - (1u << begin)); }
+  // Those whose bits are set.
+  static Mask lanes_of(uint16_t bits) { return bits; }
   // Zero in the other lanes, which are not read.
   static Vector load_masked(const float* from, Mask mask) { return _mm512_maskz_loadu_ps(mask, from); }
   static Vector load_first(const float* from, int count) { return load_masked(from, lanes(0, count)); }
