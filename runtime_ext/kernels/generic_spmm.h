@@ -210,7 +210,7 @@ void spmm(const SpmmCall& call) {
   // Tiles of two sizes, as even as possible; the last one, a small one, has the rest.
   const int64_t tiles = (vectors + MaxVectors - 1) / MaxVectors;
   const int64_t small = vectors / tiles, n_large = vectors % tiles;
-  const int tail = static_cast<int>(call.pixels - (vectors - 1) * kLanes);
+  const int tail = static_cast<int>(pixel_rest ? kLanes : call.pixels - (vectors - 1) * kLanes);
   const auto large_tile = block_function<Simd, BlockRows, MaxVectors, Rest::kNothing>(small + 1);
   const auto small_tile = block_function<Simd, BlockRows, MaxVectors, Rest::kNothing>(small);
   auto last_tile = small_tile;
