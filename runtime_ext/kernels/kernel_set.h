@@ -85,13 +85,20 @@ struct TransposeCall {
   float min, max;
 };
 
-// to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w].
+// Rows whose distance is a multiple of so many floats share few sets of the first cache, whose ways hold 4 KiB. To
+// such rows a transpose writes up to kMostRowsByRow of `from` in one go for each, which is faster the more there are.
+constexpr int64_t kConflictingFloats = 512;
+constexpr int64_t kMostRowsByRow = 128;
+
+// to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w]. There is room
+// for whole vectors.
 struct PlaneCopy {
   const float* from;
   int64_t in_h, in_w;
   int64_t top, left, stride_h, stride_w;
   float* to;
   int64_t out_h, out_w;
+  const uint16_t* inside;  // of a plane that is the input moved: bits of the lanes of each vector that lie inside; or null
 };
 
 // Channels of a depthwise convolution, clamp(sum + bias + residual). Every column of vectors passes over all of them.
