@@ -1,0 +1,269 @@
+"""Whole nodes (neurons, channels): which a network has, which matter least, and how to write them out.
+
+A node goes by zeros in the weights that make it, in its bias, and in every weight that reads it. Then nothing
+reads it, and `scalpel_graph.channels` removes it exactly, whatever lies between. Which weights those are is
+found by that same analysis: channels that are added, or otherwise hang together, are one node here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto
+
+from scalpel_graph.channels.analysis import Analysis, analyse
+from scalpel_graph.channels.conv import ConvRule
+from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
+from scalpel_graph.channels.registry import MIN_OPSET
+from scalpel_graph.channels.rule import Rule
+from scalpel_graph.channels.slots import IntArray
+from scalpel_graph.graph import ModelGraph
+from scalpel_graph.group_csr import Array
+from scalpel_graph.pruning.importance import Importance, count_of, least_important
+from scalpel_graph.pruning.layers import WeightLayer
+from scalpel_graph.pruning.structure import Mask
+from scalpel_graph.pruning.weights import Weights
+
+_Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of a network that can go, by number.
+
+    Attributes:
+        count: how many there are.
+        made: by layer, the number of the node that each output is: ``[M]``, -1 for one that has to stay.
+        read: by layer, the number of the node that each input channel is: ``[groups, C / groups]``, likewise.
+        kind: ``[count]``: nodes of one kind are made and read by the same layers, in the same groups of
+            these, and compete with each other.
+        why: by layer, why none of its outputs can go.
+    """
+
+    count: int
+    made: Mapping[str, IntArray]
+    read: Mapping[str, IntArray]
+    kind: IntArray
+    why: Mapping[str, str] = field(default_factory=dict)
+
+    def dead(self, layer: WeightLayer, gone: Mask) -> Mask:
+        """Which weights of a layer are zero without some nodes.
+
+        Args:
+            layer: the layer.
+            gone: ``[count]``: which nodes go.
+
+        Returns:
+            ``[M, K]``.
+        """
+        return self.dead_columns(layer, gone) | self.dead_rows(layer, gone)[:, None]
+
+    def dead_columns(self, layer: WeightLayer, gone: Mask) -> Mask:
+        """``[M, K]``: which weights of a layer read nodes that go."""
+        M, K = layer.shape
+        dead = np.zeros((layer.group, M // layer.group, K), dtype=np.bool_)
+        if layer.name in self.read:
+            columns = _chosen(gone, self.read[layer.name])
+            dead |= columns.repeat(K // columns.shape[1], axis=1)[:, None, :]
+        return dead.reshape(M, K)
+
+    def dead_rows(self, layer: WeightLayer, gone: Mask) -> Mask:
+        """``[M]``: which outputs of a layer go."""
+        if layer.name not in self.made:
+            return np.zeros(layer.shape[0], dtype=np.bool_)
+        return _chosen(gone, self.made[layer.name])
+
+
+def find_nodes(model: ModelProto, layers: Sequence[WeightLayer]) -> Nodes:
+    """Finds the nodes that no more than some layers make and read.
+
+    Args:
+        model: the model; it is not changed.
+        layers: of which weights may become zero: no two share them.
+    """
+    graph = ModelGraph(model)
+    if graph.opset < MIN_OPSET:
+        reason = f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}"
+        return Nodes(0, {}, {}, np.zeros(0, np.int64), {layer.name: reason for layer in layers})
+    origins = {id(node): index for index, node in enumerate(graph.nodes)}
+    graph.infer()
+    analysis = analyse(graph)
+    by_node = {layer.node: layer for layer in layers}
+    found = {
+        by_node[origins[id(rule.node)]].name: (by_node[origins[id(rule.node)]], rule)
+        for rule in analysis.rules
+        if origins.get(id(rule.node)) in by_node and _can_be_zeroed(rule)
+    }
+    fixed, reasons = _fixed_classes(analysis, {id(rule) for _, rule in found.values()})
+    makers = {name: analysis.class_of[_outputs(rule)] for name, (_, rule) in found.items()}
+    numbers = np.full(len(fixed), -1, dtype=np.int64)
+    made_by_any = np.concatenate([np.zeros(0, np.int64), *makers.values()])
+    free = np.unique(made_by_any[~fixed[made_by_any]])
+    inputs = {
+        name: analysis.class_of[slots]
+        for name, (_, rule) in found.items()
+        if (slots := _inputs(rule)) is not None
+    }
+    # What nobody reads is no choice of ours: it can go as it is.
+    read_by_any = np.concatenate([np.zeros(0, np.int64), *(c.reshape(-1) for c in inputs.values())])
+    free = free[np.isin(free, read_by_any)]
+    numbers[free] = np.arange(len(free))
+    made = {name: numbers[slots] for name, slots in makers.items()}
+    read = {name: numbers[slots] for name, slots in inputs.items()}
+    why = {}
+    for layer in layers:
+        if layer.name not in found:
+            why[layer.name] = "how its outputs are used is not understood"
+        elif (made[layer.name] < 0).all():
+            stuck = makers[layer.name][fixed[makers[layer.name]]]
+            why[layer.name] = reasons.get(int(stuck[0]), "") if len(stuck) else "no layer reads its outputs"
+    return Nodes(len(free), made, read, _kinds(len(free), made, read, found), why)
+
+
+def choose_nodes(nodes: Nodes, scores: _Scores, fraction: Mapping[str, float]) -> Mask:
+    """Chooses the least important nodes of each kind; one of each stays.
+
+    Args:
+        nodes: all.
+        scores: ``[count]``: how important each is.
+        fraction: by layer, the part of its nodes that goes. Of what several layers make together, as little
+            goes as any of them says, and nothing where one is missing.
+
+    Returns:
+        ``[count]``: which go.
+    """
+    asked = np.full(nodes.count, np.inf)
+    for name, numbers in nodes.made.items():
+        own = np.unique(numbers[numbers >= 0])
+        asked[own] = np.minimum(asked[own], fraction.get(name, 0.0))
+    gone = np.zeros(nodes.count, dtype=np.bool_)
+    for kind in range(int(nodes.kind.max(initial=-1)) + 1):
+        own = np.flatnonzero(nodes.kind == kind)
+        part = float(asked[own].min())
+        count = min(count_of(len(own), part), len(own) - 1) if part < 1 else 0
+        gone[own] = least_important(scores[own], count)
+    return gone
+
+
+def magnitudes(
+    nodes: Nodes, layers: Sequence[WeightLayer], weights: Weights, importance: Importance = "rms"
+) -> _Scores:
+    """The importance of each node by its weights alone: what makes it times what reads it.
+
+    The product does not change if the weights in front are scaled by a number and those behind by its
+    inverse, as Relu and BatchNormalization allow.
+
+    Args:
+        nodes: all.
+        layers: those that make and read them.
+        weights: of the model.
+        importance: root mean square, mean or maximum of magnitudes.
+    """
+    made, read = _Gathered(nodes.count, importance), _Gathered(nodes.count, importance)
+    for layer in layers:
+        matrix = np.abs(weights.matrix(layer).astype(np.float64))
+        if layer.name in nodes.made and not layer.depthwise:
+            made.add(nodes.made[layer.name], matrix * np.abs(weights.batchnorm_gain(layer))[:, None])
+        if layer.name in nodes.read:
+            numbers = nodes.read[layer.name]
+            G, C = numbers.shape
+            blocks = matrix.reshape(G, -1, C, matrix.shape[1] // C).transpose(0, 2, 1, 3)
+            read.add(numbers.reshape(-1), blocks.reshape(G * C, -1))
+    return made.result() * read.result()
+
+
+class _Gathered:
+    """A mean or maximum over what belongs to each node."""
+
+    def __init__(self, count: int, importance: Importance) -> None:
+        self._importance = importance
+        self._total, self._elements = np.zeros(count), np.zeros(count)
+
+    def add(self, numbers: IntArray, values: Array) -> None:
+        """Adds ``values [n, ...]`` of the nodes ``numbers [n]``, where these are not -1."""
+        numbers, values = numbers[numbers >= 0], values[numbers >= 0]
+        if self._importance == "max":
+            np.maximum.at(self._total, numbers, values.max(axis=1, initial=0))
+            return
+        np.add.at(self._total, numbers, (values**2 if self._importance == "rms" else values).sum(axis=1))
+        np.add.at(self._elements, numbers, values.shape[1])
+
+    def result(self) -> _Scores:
+        if self._importance == "max":
+            return self._total
+        mean = self._total / np.maximum(self._elements, 1)
+        return np.sqrt(mean) if self._importance == "rms" else mean
+
+
+def _can_be_zeroed(rule: Rule) -> bool:
+    if isinstance(rule, MatMulRule):
+        return rule.side == 1
+    return type(rule) is ConvRule or isinstance(rule, GemmRule)
+
+
+def _outputs(rule: Rule) -> IntArray:
+    assert isinstance(rule, ConvRule | GemmRule | MatMulRule)
+    return rule.y.slots
+
+
+def _inputs(rule: Rule) -> IntArray | None:
+    """``[groups, C / groups]``; None for a depthwise Conv, whose inputs and outputs are the same nodes."""
+    if isinstance(rule, ConvRule):
+        is_depthwise = rule.group > 1 and rule.inputs.shape[1] == 1
+        return None if is_depthwise else rule.inputs
+    assert isinstance(rule, GemmRule | MatMulRule)
+    return rule.x.slots[None]
+
+
+def _fixed_classes(analysis: Analysis, layers: set[int]) -> tuple[Mask, dict[int, str]]:
+    """``[slots]``: the classes that have to stay; and by class, why."""
+    fixed = np.zeros(analysis.slots.count, dtype=np.bool_)
+    reasons: dict[int, str] = {}
+
+    def fix(slots: IntArray, reason: str) -> None:
+        classes = np.unique(analysis.class_of[slots])
+        fixed[classes] = True
+        for number in classes:
+            reasons.setdefault(int(number), reason)
+
+    for pin in analysis.pins:
+        fix(pin.slots, f"{pin.node}: {pin.reason}")
+    for rule in analysis.rules:
+        if id(rule) in layers:
+            continue
+        for read in rule.reads:
+            for slots in (read.inputs, read.factors):
+                if slots is not None:
+                    fix(slots, f"{rule.node.op} {rule.node.name!r} reads them, not a layer with weights")
+    return fixed, reasons
+
+
+def _kinds(
+    count: int,
+    made: Mapping[str, IntArray],
+    read: Mapping[str, IntArray],
+    found: Mapping[str, tuple[WeightLayer, Rule]],
+) -> IntArray:
+    kind = np.zeros(count, dtype=np.int64)
+
+    def split(numbers: IntArray, groups: int) -> None:
+        """Nodes are of different kinds if one is among ``numbers`` and one not, or in other groups."""
+        nonlocal kind
+        place = np.zeros(count, dtype=np.int64)
+        rows = numbers.reshape(groups, -1)
+        for group in range(groups):
+            place[rows[group][rows[group] >= 0]] = group + 1
+        kind = np.unique(np.stack([kind, place]), axis=1, return_inverse=True)[1].reshape(-1)
+
+    for name, numbers in made.items():
+        layer = found[name][0]
+        split(numbers, 1 if layer.depthwise else layer.group)
+    for name, numbers in read.items():
+        split(numbers, found[name][0].group)
+    return kind
+
+
+def _chosen(gone: Mask, numbers: IntArray) -> Mask:
+    """Which of some places hold a node that goes."""
+    return np.asarray((numbers >= 0) & np.append(gone, False)[numbers])
