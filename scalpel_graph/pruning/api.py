@@ -16,6 +16,7 @@ from scalpel_graph.api import layer_works, loaded, shape_options
 from scalpel_graph.errors import InputError, Unverifiable
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.pruning.agreement import agreement
+from scalpel_graph.pruning.budget import Budget
 from scalpel_graph.pruning.network import Network, Request
 from scalpel_graph.pruning.progress import Progress
 from scalpel_graph.pruning.prune import prune_model
@@ -96,24 +97,24 @@ def prune(
     tell = progress or Progress()
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
+    _check_amounts(sparsity, nodes, speedup, size)
     source = loaded(model)
     kind, name, profile = _prune_target(target)
     read = _recipe(recipe)
-    options = {"sparsity": sparsity, "nodes": nodes, "method": method, "importance": importance}
+    options: dict[str, Any] = {"sparsity": sparsity, "nodes": nodes, "method": method, "importance": importance}
     options |= {"group_shape": group_shape}
     given = {name: value for name, value in options.items() if value is not None}
     settings = Settings().changed(read.settings, f"{read.source}: ").changed(given)
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
     dimensions = inputs.symbol_sizes(source.proto, shapes)
     fitted, judged, where = _samples(source.proto, calibration, held_back, labels, dimensions)
-    speed = None
-    if isinstance(profile, CpuTarget):
-        tell.say("asking the cost model")
-        speed = Speed(profile, layer_works(source.proto, dimensions), threads)
-    request = Request(kind, settings, read, exclude, fitted, threads, speed)
+    tell.say("asking the cost model")
+    works = layer_works(source.proto, dimensions)
+    speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
+    request = Request(kind, settings, read, exclude, fitted, threads, speed, works)
     if fitted is None and any(chosen.method == "obs" for chosen in (settings, *_of_layers(read, settings))):
         raise InputError("method 'obs' goes by what weights do on inputs: give --calibration X.npz")
-    planner = Network.plans
+    planner = Network.plans if speedup is None and size is None else Budget(speedup, size, tell).plans
     pruned = prune_model(source.proto, request, tell, planner)
     found = None
     if judged is not None:
@@ -139,6 +140,28 @@ def prune(
         seconds=time.perf_counter() - started,
     )
     return PruneResult(pruned.model, report)
+
+
+def _check_amounts(
+    sparsity: float | None, nodes: float | None, speedup: float | None, size: float | None
+) -> None:
+    """Raises `InputError` for amounts that contradict each other or are out of range."""
+    given = [
+        name
+        for name, value in (
+            ("--sparsity", sparsity),
+            ("--nodes", nodes),
+            ("--speedup", speedup),
+            ("--size", size),
+        )
+        if value is not None
+    ]
+    if (speedup is not None or size is not None) and len(given) > 1:
+        raise InputError(f"{' and '.join(given)} contradict each other; give one of them")
+    if speedup is not None and not 1 <= speedup < float("inf"):
+        raise InputError(f"--speedup must be a number of at least 1, such as 2.0, got {speedup:g}")
+    if size is not None and not 0 < size <= 1:
+        raise InputError(f"--size must be more than 0 and at most 1, such as 0.2, got {size:g}")
 
 
 def _prune_target(target: str | Target) -> tuple[Kind, str, Target | None]:
@@ -171,7 +194,7 @@ def _samples(
     judged = None if held_back is None else _read_samples(held_back, model, "held-back inputs")
     where = "given"
     if labels is not None:
-        answers = labels if isinstance(labels, np.ndarray) else load_labels(labels)
+        answers = labels if isinstance(labels, np.ndarray) else load_labels(Path(labels))
         source = "labels" if isinstance(labels, np.ndarray) else str(labels)
         if judged is not None:
             judged = judged.with_labels(answers, source)
@@ -192,4 +215,4 @@ def _read_samples(
 ) -> Samples:
     if isinstance(given, Mapping):
         return check_samples(given, model, Path(what))
-    return load_samples(given, model)
+    return load_samples(Path(given), model)

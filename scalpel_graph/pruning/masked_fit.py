@@ -12,7 +12,7 @@ from scalpel_graph.pruning.structure import Mask
 
 #: Iterations at most, and the residual, against the first, at which a row is done.
 ITERATIONS = 100
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-4
 
 
 def masked_fit(cost: Quadratic, start: Array, drop: Mask, iterations: int = ITERATIONS) -> Array:
@@ -25,7 +25,7 @@ def masked_fit(cost: Quadratic, start: Array, drop: Mask, iterations: int = ITER
         iterations: at most.
     """
     keep = (~drop).astype(cost.A.dtype)
-    weights = start * keep
+    weights: Array = start * keep
     residual = (cost.B - weights @ cost.A) * keep
     direction = residual.copy()
     size = (residual * residual).sum(axis=-1, keepdims=True)

@@ -26,13 +26,13 @@ class Moments:
     """
 
     def __init__(self, groups: int, outputs: int, inputs: int, *, centred: bool) -> None:
-        self.dtype = np.float64 if inputs <= _DOUBLE_INPUTS else np.float32
+        self.dtype: type[np.floating] = np.float64 if inputs <= _DOUBLE_INPUTS else np.float32
         self.rows = 0
         self.centred = centred
-        self._xx = np.zeros((groups, inputs, inputs), self.dtype)
-        self._yx = np.zeros((groups, outputs, inputs), self.dtype)
-        self._x = np.zeros((groups, 1, inputs))
-        self._y = np.zeros((groups, 1, outputs))
+        self._xx: Array = np.zeros((groups, inputs, inputs), self.dtype)
+        self._yx: Array = np.zeros((groups, outputs, inputs), self.dtype)
+        self._x: Array = np.zeros((groups, 1, inputs))
+        self._y: Array = np.zeros((groups, 1, outputs))
         self._yy = 0.0
         # Sums are taken of differences from numbers near the means, where that is possible without loss.
         self._near_x, self._near_y = np.zeros_like(self._x), np.zeros_like(self._y)
@@ -69,7 +69,8 @@ class Moments:
         del self._xx, self._yx
         if self.centred:
             n = max(self.rows, 1)
-            x, y = (self._x / n).astype(self.dtype), (self._y / n).astype(self.dtype)
+            x: Array = (self._x / n).astype(self.dtype)
+            y: Array = (self._y / n).astype(self.dtype)
             H -= n * (x.transpose(0, 2, 1) @ x)
             C -= n * (y.transpose(0, 2, 1) @ x)
             energy -= float(n * (self._y / n).ravel() @ (self._y / n).ravel())

@@ -2,12 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from onnx import ModelProto
 
+from scalpel_graph.cost import LayerWork
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.pruning.importance import count_of, least_important
 from scalpel_graph.pruning.layers import UnsuitableLayer, WeightLayer, weight_layers
@@ -34,6 +36,7 @@ class Request:
         calibration: inputs to fit on; None to go by magnitude.
         threads: of ONNX Runtime.
         speed: the cost model; None for targets without.
+        works: by name, what layers have to compute; those whose sizes are not known are missing.
     """
 
     kind: Kind
@@ -43,6 +46,7 @@ class Request:
     calibration: Samples | None = None
     threads: int = 1
     speed: Speed | None = None
+    works: Mapping[str, LayerWork] = field(default_factory=dict)
 
 
 class Network:
@@ -107,11 +111,28 @@ class Network:
         layers = [(layer, self.settings[name]) for name, layer in self.layers.items()]
         return {chosen.layer.name: chosen for chosen in plan(layers, facts)}
 
+    def is_fixed(self, name: str) -> bool:
+        """Whether the recipe gives this layer in particular a sparsity."""
+        return any(
+            "sparsity" in values and matches(name, [pattern])
+            for pattern, values in self.request.recipe.layers.items()
+        )
+
+    def with_settings(self, *, nodes: float) -> "Network":
+        """The same network, of which another part of nodes is to go, except where the recipe gives one."""
+        other = copy(self)
+        other.nodes = self.nodes  # found once
+        other.node_magnitudes = self.node_magnitudes
+        request = replace(self.request, settings=replace(self.request.settings, nodes=nodes))
+        other.request = request
+        other.settings = {name: request.recipe.settings_of(name, request.settings) for name in self.layers}
+        return other
+
     def sharers(self) -> list[list[WeightLayer]]:
         """The layers, those together that read one tensor in one way, in the order of the first."""
         together: defaultdict[tuple[str, bool], list[WeightLayer]] = defaultdict(list)
         for layer in self.found:
-            if isinstance(layer, WeightLayer) and (layer.name in self.layers or layer in self.own):
+            if isinstance(layer, WeightLayer):
                 together[layer.weight, layer.transposed].append(layer)
         return list(together.values())
 

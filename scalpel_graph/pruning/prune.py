@@ -70,7 +70,8 @@ def prune_model(
             if mask.any():
                 dead[layer.name] = mask
                 _zero(weights, layer, mask, network.nodes.dead_rows(layer, gone))
-    by_magnitude, fitted = [], []
+    by_magnitude: list[Job] = []
+    fitted: list[Job] = []
     for sharers in network.sharers():
         layer = sharers[0]
         chosen = plans.get(layer.name, Plan(layer))

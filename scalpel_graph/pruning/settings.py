@@ -45,7 +45,7 @@ class Settings:
         Raises:
             InputError: an unknown name or an unusable value.
         """
-        checked = {}
+        checked: dict[str, Any] = {}
         for name, value in values.items():
             if name not in _CHECKS:
                 hint = did_you_mean(name, _CHECKS) or f"choose from {', '.join(_CHECKS)}"

@@ -139,7 +139,8 @@ class Weights:
         return np.asarray(scale / np.sqrt(variance + epsilon))
 
     def _node(self, layer: WeightLayer) -> NodeProto:
-        return self.model.graph.node[layer.node]
+        node: NodeProto = self.model.graph.node[layer.node]
+        return node
 
     def _bias_place(self, layer: WeightLayer) -> tuple[NodeProto, int, float] | None:
         """The node and input that hold a layer's bias, and what the input is multiplied by."""
