@@ -101,7 +101,12 @@ def prune(
     source = loaded(model)
     kind, name, profile = _prune_target(target)
     read = _recipe(recipe)
-    options: dict[str, Any] = {"sparsity": sparsity, "nodes": nodes, "method": method, "importance": importance}
+    options: dict[str, Any] = {
+        "sparsity": sparsity,
+        "nodes": nodes,
+        "method": method,
+        "importance": importance,
+    }
     options |= {"group_shape": group_shape}
     given = {name: value for name, value in options.items() if value is not None}
     settings = Settings().changed(read.settings, f"{read.source}: ").changed(given)

@@ -11,7 +11,7 @@ from scalpel_graph.pruning.quadratic import Quadratic
 from scalpel_graph.pruning.structure import Mask
 
 #: Iterations at most, and the residual, against the first, at which a row is done.
-ITERATIONS = 100
+ITERATIONS = 50
 _TOLERANCE = 1e-4
 
 
