@@ -95,11 +95,21 @@ def find_nodes(model: ModelProto, layers: Sequence[WeightLayer]) -> Nodes:
         for rule in analysis.rules
         if origins.get(id(rule.node)) in by_node and _can_be_zeroed(rule)
     }
-    fixed, reasons = _fixed_classes(analysis, {id(rule) for _, rule in found.values()})
     makers = {name: analysis.class_of[_outputs(rule)] for name, (_, rule) in found.items()}
-    numbers = np.full(len(fixed), -1, dtype=np.int64)
+    fixed = _Fixed(analysis)
+    fixed.by_pins()
+    ours = {rule.node.name or rule.node.outputs[0].name for _, rule in found.values()}
+    read_by_others = _read_by_others(analysis, ours)
+    if (read_by_others & ~fixed.classes).any():
+        without = Weights(model)
+        for name, (layer, _) in found.items():
+            rows = (read_by_others & ~fixed.classes)[makers[name]]
+            if rows.any():
+                take_out(without, layer, np.broadcast_to(rows[:, None], layer.shape), rows)
+        fixed.by_what_is_not_zero(without.model, ours)
+    numbers = np.full(len(fixed.classes), -1, dtype=np.int64)
     made_by_any = np.concatenate([np.zeros(0, np.int64), *makers.values()])
-    free = np.unique(made_by_any[~fixed[made_by_any]])
+    free = np.unique(made_by_any[~fixed.classes[made_by_any]])
     inputs = {
         name: analysis.class_of[slots]
         for name, (_, rule) in found.items()
@@ -116,8 +126,8 @@ def find_nodes(model: ModelProto, layers: Sequence[WeightLayer]) -> Nodes:
         if layer.name not in found:
             why[layer.name] = "how its outputs are used is not understood"
         elif (made[layer.name] < 0).all():
-            stuck = makers[layer.name][fixed[makers[layer.name]]]
-            why[layer.name] = reasons.get(int(stuck[0]), "") if len(stuck) else "no layer reads its outputs"
+            stuck = makers[layer.name][fixed.classes[makers[layer.name]]]
+            why[layer.name] = fixed.reasons[int(stuck[0])] if len(stuck) else "no layer reads its outputs"
     return Nodes(len(free), made, read, _kinds(len(free), made, read, found), why)
 
 
@@ -196,6 +206,24 @@ class _Gathered:
         return np.sqrt(mean) if self._importance == "rms" else mean
 
 
+def take_out(weights: Weights, layer: WeightLayer, dead: Mask, rows: Mask) -> None:
+    """Writes nodes out of a layer: their weights, their bias, and their BatchNormalization become zero.
+
+    Args:
+        weights: of the model.
+        layer: the layer.
+        dead: ``[M, K]``: weights that make or read nodes that go.
+        rows: ``[M]``: outputs that go.
+    """
+    matrix = weights.matrix(layer)
+    weights.write([layer], np.where(dead, matrix.dtype.type(0), matrix))
+    if rows.any():
+        bias = weights.bias(layer)
+        if bias is not None and bias[rows].any():
+            weights.set_bias(layer, np.where(rows, 0, bias))
+        weights.zero_batchnorm(layer, rows)
+
+
 def _can_be_zeroed(rule: Rule) -> bool:
     if isinstance(rule, MatMulRule):
         return rule.side == 1
@@ -216,27 +244,62 @@ def _inputs(rule: Rule) -> IntArray | None:
     return rule.x.slots[None]
 
 
-def _fixed_classes(analysis: Analysis, layers: set[int]) -> tuple[Mask, dict[int, str]]:
-    """``[slots]``: the classes that have to stay; and by class, why."""
-    fixed = np.zeros(analysis.slots.count, dtype=np.bool_)
-    reasons: dict[int, str] = {}
+class _Fixed:
+    """The classes of slots that have to stay.
 
-    def fix(slots: IntArray, reason: str) -> None:
-        classes = np.unique(analysis.class_of[slots])
-        fixed[classes] = True
+    Attributes:
+        classes: ``[slots]``: whether a class has to stay.
+        reasons: by class, why.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        self.classes: Mask = np.zeros(analysis.slots.count, dtype=np.bool_)
+        self.reasons: dict[int, str] = {}
+
+    def by_pins(self) -> None:
+        """What the analysis cannot do without."""
+        for pin in self._analysis.pins:
+            self._fix(pin.slots, f"{pin.node}: {pin.reason}")
+
+    def by_what_is_not_zero(self, model: ModelProto, layers: set[str]) -> None:
+        """What other nodes than our layers read, and cannot do without though it is as zero as can be.
+
+        Args:
+            model: the model, in which what is read by others is made of zeros.
+            layers: names of the nodes of our layers.
+        """
+        graph = ModelGraph(model)
+        graph.infer()
+        analysis = analyse(graph)  # its slots have the same numbers
+        for rule in analysis.rules:
+            if _name(rule) not in layers:
+                for read in rule.reads:
+                    self._fix(
+                        read.inputs[~read.takes(analysis.constants)],
+                        f"{rule.node.op} {_name(rule)!r} depends on them even where they are zero",
+                    )
+
+    def _fix(self, slots: IntArray, reason: str) -> None:
+        classes = np.unique(self._analysis.class_of[slots])
+        self.classes[classes] = True
         for number in classes:
-            reasons.setdefault(int(number), reason)
+            self.reasons.setdefault(int(number), reason)
 
-    for pin in analysis.pins:
-        fix(pin.slots, f"{pin.node}: {pin.reason}")
+
+def _read_by_others(analysis: Analysis, layers: set[str]) -> Mask:
+    """``[slots]``: the classes that something else than our layers reads."""
+    found: Mask = np.zeros(analysis.slots.count, dtype=np.bool_)
     for rule in analysis.rules:
-        if id(rule) in layers:
-            continue
-        for read in rule.reads:
+        for read in rule.reads if _name(rule) not in layers else ():
             for slots in (read.inputs, read.factors):
                 if slots is not None:
-                    fix(slots, f"{rule.node.op} {rule.node.name!r} reads them, not a layer with weights")
-    return fixed, reasons
+                    found[analysis.class_of[slots]] = True
+    return found
+
+
+def _name(rule: Rule) -> str:
+    return str(rule.node.name or rule.node.outputs[0].name)
 
 
 def _kinds(

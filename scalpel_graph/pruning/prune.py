@@ -11,7 +11,7 @@ from scalpel_graph.pruning.fit import Without
 from scalpel_graph.pruning.layers import UnsuitableLayer, WeightLayer
 from scalpel_graph.pruning.network import Network, Request
 from scalpel_graph.pruning.node_scores import second_order
-from scalpel_graph.pruning.nodes import choose_nodes
+from scalpel_graph.pruning.nodes import choose_nodes, take_out
 from scalpel_graph.pruning.progress import Progress
 from scalpel_graph.pruning.reconstruct import Job, reconstruct
 from scalpel_graph.pruning.report import LayerReport
@@ -69,7 +69,7 @@ def prune_model(
             mask = network.nodes.dead(layer, gone)
             if mask.any():
                 dead[layer.name] = mask
-                _zero(weights, layer, mask, network.nodes.dead_rows(layer, gone))
+                take_out(weights, layer, mask, network.nodes.dead_rows(layer, gone))
     by_magnitude: list[Job] = []
     fitted: list[Job] = []
     for sharers in network.sharers():
@@ -124,17 +124,6 @@ def _choose_nodes(network: Network, plans: Mapping[str, Plan], progress: Progres
             done=done,
         )
     return choose_nodes(nodes, scores, fractions)
-
-
-def _zero(weights: Weights, layer: WeightLayer, dead: Mask, rows: Mask) -> None:
-    """Takes nodes out of a layer: their weights, their bias, and their BatchNormalization."""
-    matrix = weights.matrix(layer)
-    weights.write([layer], np.where(dead, matrix.dtype.type(0), matrix))
-    if rows.any():
-        bias = weights.bias(layer)
-        if bias is not None and bias[rows].any():
-            weights.set_bias(layer, np.where(rows, 0, bias))
-        weights.zero_batchnorm(layer, rows)
 
 
 def _prune_by_magnitude(network: Network, weights: Weights, job: Job) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Small networks to prune, with seeded weights."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def perceptron(
 ) -> onnx.ModelProto:
     """``x`` → fc1, Relu, fc2, Relu, … → ``y``, Gemm with biases."""
     nodes, weights, name = [], {}, "x"
-    for i, (K, M) in enumerate(zip(sizes, sizes[1:], strict=False), 1):
+    for i, (K, M) in enumerate(itertools.pairwise(sizes), 1):
         weights[f"w{i}"] = normal(M, K, seed=seed + i) / np.float32(K**0.5)
         weights[f"b{i}"] = normal(M, seed=seed + 50 + i) * np.float32(0.3)
         last = i == len(sizes) - 1

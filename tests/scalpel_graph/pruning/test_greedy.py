@@ -1,4 +1,4 @@
-"""The optimal brain surgeon against brute force: each candidate removed in turn, least squares solved anew."""
+"""The optimal brain surgeon against brute force: each candidate removed, least squares solved anew."""
 
 import numpy as np
 import pytest
