@@ -87,7 +87,7 @@ def find_nodes(model: ModelProto, layers: Sequence[WeightLayer]) -> Nodes:
         reason = f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}"
         return Nodes(0, {}, {}, np.zeros(0, np.int64), {layer.name: reason for layer in layers})
     origins = {id(node): index for index, node in enumerate(graph.nodes)}
-    graph.infer()
+    graph.infer(strict=False)
     analysis = analyse(graph)
     by_node = {layer.node: layer for layer in layers}
     found = {
@@ -270,7 +270,7 @@ class _Fixed:
             layers: names of the nodes of our layers.
         """
         graph = ModelGraph(model)
-        graph.infer()
+        graph.infer(strict=False)
         analysis = analyse(graph)  # its slots have the same numbers
         for rule in analysis.rules:
             if _name(rule) not in layers:
