@@ -128,6 +128,8 @@ def prune(
     warnings = []
     if fitted is None:
         warnings.append("importance is by magnitude: inputs (--calibration X.npz) lose much less accuracy")
+    if speedup is not None and speed is None:
+        warnings.append(f"target {name} has no cost model: multiply-adds stand for time")
     report = PruneReport(
         version=__version__,
         input=None if source.path is None else str(source.path),

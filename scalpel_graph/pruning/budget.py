@@ -92,13 +92,15 @@ class Budget:
             if not ways:
                 fixed += dense
                 continue
+            if not network.is_fixed(layer.name):
+                ways.insert(0, (Plan(layer, reason="stays dense: others lose less for the same gain"), dense))
             layers.append(layer)
-            plans.append([Plan(layer, reason="stays dense: it loses least elsewhere"), *(w for w, _ in ways)])
-            options.append([(dense, 0.0), *((taken, -1.0) for _, taken in ways)])
+            plans.append([way for way, _ in ways])
+            options.append([taken for _, taken in ways])
         budget = total * (1 / self.speedup if self.speedup is not None else self.size or 1.0)
         errors = curve.errors(layers, plans)
         choices = [
-            [Choice(taken, error) for (taken, _), error in zip(costs, lost, strict=True)]
+            [Choice(taken, error) for taken, error in zip(costs, lost, strict=True)]
             for costs, lost in zip(options, errors, strict=True)
         ]
         least = fixed + sum(min(choice.cost for choice in layer) for layer in choices)
@@ -136,7 +138,9 @@ class Budget:
         def predicted(layer: WeightLayer, shape: GroupShape | None, density: float) -> float | None:
             if shape is None:
                 return speed.dense_us(layer.name)
-            return speed.sparse_us(layer.name, shape, density)
+            # A layer that is not clearly faster sparse stays dense, whatever its zeros.
+            pays = network.is_fixed(layer.name) or speed.pays(layer.name, shape, density)
+            return speed.sparse_us(layer.name, shape, density) if pays else None
 
         return predicted
 
