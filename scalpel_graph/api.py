@@ -21,6 +21,8 @@ from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.passes import pipelines, sparse_layers
 from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.fold_constants import FoldConstants
+from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.passes.matching import is_standard
 from scalpel_graph.report import BeforeAfter, PassRun, Report, SkippedNode
@@ -156,12 +158,28 @@ def list_passes() -> list[tuple[str, str]]:
     return [(step.name, step.summary) for step in pipelines.list_passes()]
 
 
-def layer_works(model: ModelProto, dimensions: dict[str, int]) -> dict[str, LayerWork]:
-    """By name, what the layers of a model have to compute; those that are not understood are missing."""
-    try:
-        graph = ModelGraph(model)
-    except GraphError:
-        return {}
+def understood(model: ModelProto) -> ModelGraph:
+    """A graph of a model, in which what is constant is folded and types are known as far as they can be.
+
+    Nodes that are layers have the labels that they have in the model.
+
+    Raises:
+        GraphError: the model cannot be represented.
+    """
+    graph = ModelGraph(model)
+    manager = PassManager([FoldConstants(), FoldShapes()])
+    manager.run(graph, PassContext(target=load_target("gpu")))  # these passes are the same for every target
+    graph.infer(strict=False)
+    return graph
+
+
+def layer_works(graph: ModelGraph, dimensions: Mapping[str, int]) -> dict[str, LayerWork]:
+    """By label, what the layers of a graph have to compute; those that are not understood are missing.
+
+    Args:
+        graph: the graph.
+        dimensions: sizes of symbolic dimensions; a symbol that is not there counts as 1.
+    """
     shapes = graph.assumed_shapes(dimensions)
     described = []
     for node in graph.nodes:

@@ -12,8 +12,8 @@ import numpy as np
 from onnx import ModelProto
 
 from scalpel_graph import inputs, io
-from scalpel_graph.api import layer_works, loaded, shape_options
-from scalpel_graph.errors import InputError, Unverifiable
+from scalpel_graph.api import layer_works, loaded, shape_options, understood
+from scalpel_graph.errors import GraphError, InputError, Unverifiable
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.pruning.agreement import agreement
 from scalpel_graph.pruning.budget import Budget
@@ -114,9 +114,12 @@ def prune(
     dimensions = inputs.symbol_sizes(source.proto, shapes)
     fitted, judged, where = _samples(source.proto, calibration, held_back, labels, dimensions)
     tell.say("asking the cost model")
-    works = layer_works(source.proto, dimensions)
+    try:
+        works = layer_works(understood(source.proto), dimensions)
+    except GraphError as error:
+        raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
     speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
-    request = Request(kind, settings, read, exclude, fitted, threads, speed, works)
+    request = Request(kind, settings, read, exclude, fitted, threads, speed, works, understood)
     if fitted is None and any(chosen.method == "obs" for chosen in (settings, *_of_layers(read, settings))):
         raise InputError("method 'obs' goes by what weights do on inputs: give --calibration X.npz")
     planner = Network.plans if speedup is None and size is None else Budget(speedup, size, tell).plans

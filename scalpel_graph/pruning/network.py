@@ -10,10 +10,11 @@ import numpy as np
 from onnx import ModelProto
 
 from scalpel_graph.cost import LayerWork
+from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.pruning.importance import count_of, least_important
 from scalpel_graph.pruning.layers import UnsuitableLayer, WeightLayer, weight_layers
-from scalpel_graph.pruning.nodes import Nodes, find_nodes, magnitudes
+from scalpel_graph.pruning.nodes import Nodes, Understand, find_nodes, magnitudes
 from scalpel_graph.pruning.recipe import Recipe
 from scalpel_graph.pruning.samples import Samples
 from scalpel_graph.pruning.selection import check_pattern, matches
@@ -37,6 +38,7 @@ class Request:
         threads: of ONNX Runtime.
         speed: the cost model; None for targets without.
         works: by name, what layers have to compute; those whose sizes are not known are missing.
+        understood: makes a graph of a model in which shapes are known as far as they can be.
     """
 
     kind: Kind
@@ -47,6 +49,7 @@ class Request:
     threads: int = 1
     speed: Speed | None = None
     works: Mapping[str, LayerWork] = field(default_factory=dict)
+    understood: Understand = ModelGraph
 
 
 class Network:
@@ -92,7 +95,7 @@ class Network:
     @cached_property
     def nodes(self) -> Nodes:
         """The nodes that can go."""
-        return find_nodes(self.model, self.own)
+        return find_nodes(self.model, self.own, self.request.understood)
 
     @cached_property
     def node_magnitudes(self) -> np.typing.NDArray[np.float64]:

@@ -5,7 +5,7 @@ reads it, and `scalpel_graph.channels` removes it exactly, whatever lies between
 found by that same analysis: channels that are added, or otherwise hang together, are one node here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.rule import Rule
 from scalpel_graph.channels.slots import IntArray
-from scalpel_graph.graph import ModelGraph
+from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
 from scalpel_graph.pruning.importance import Importance, count_of, least_important
 from scalpel_graph.pruning.layers import WeightLayer
@@ -26,6 +26,9 @@ from scalpel_graph.pruning.structure import Mask
 from scalpel_graph.pruning.weights import Weights
 
 _Scores = npt.NDArray[np.float64]
+
+#: Makes a graph of a model in which shapes are known as far as they can be.
+Understand = Callable[[ModelProto], ModelGraph]
 
 
 @dataclass(frozen=True)
@@ -75,30 +78,29 @@ class Nodes:
         return _chosen(gone, self.made[layer.name])
 
 
-def find_nodes(model: ModelProto, layers: Sequence[WeightLayer]) -> Nodes:
+def find_nodes(model: ModelProto, layers: Sequence[WeightLayer], understood: Understand) -> Nodes:
     """Finds the nodes that no more than some layers make and read.
 
     Args:
         model: the model; it is not changed.
         layers: of which weights may become zero: no two share them.
+        understood: makes a graph of a model, in which what is constant is folded.
     """
-    graph = ModelGraph(model)
+    graph = understood(model)
     if graph.opset < MIN_OPSET:
         reason = f"the model is of opset {graph.opset}; removing channels needs {MIN_OPSET}"
         return Nodes(0, {}, {}, np.zeros(0, np.int64), {layer.name: reason for layer in layers})
-    origins = {id(node): index for index, node in enumerate(graph.nodes)}
-    graph.infer(strict=False)
     analysis = analyse(graph)
-    by_node = {layer.node: layer for layer in layers}
+    by_name = {layer.name: layer for layer in layers}
     found = {
-        by_node[origins[id(rule.node)]].name: (by_node[origins[id(rule.node)]], rule)
+        node_label(rule.node): (by_name[node_label(rule.node)], rule)
         for rule in analysis.rules
-        if origins.get(id(rule.node)) in by_node and _can_be_zeroed(rule)
+        if node_label(rule.node) in by_name and _can_be_zeroed(rule)
     }
     makers = {name: analysis.class_of[_outputs(rule)] for name, (_, rule) in found.items()}
     fixed = _Fixed(analysis)
     fixed.by_pins()
-    ours = {rule.node.name or rule.node.outputs[0].name for _, rule in found.values()}
+    ours = set(found)
     read_by_others = _read_by_others(analysis, ours)
     if (read_by_others & ~fixed.classes).any():
         without = Weights(model)
@@ -106,7 +108,7 @@ def find_nodes(model: ModelProto, layers: Sequence[WeightLayer]) -> Nodes:
             rows = (read_by_others & ~fixed.classes)[makers[name]]
             if rows.any():
                 take_out(without, layer, np.broadcast_to(rows[:, None], layer.shape), rows)
-        fixed.by_what_is_not_zero(without.model, ours)
+        fixed.by_what_is_not_zero(analyse(understood(without.model)), ours)
     numbers = np.full(len(fixed.classes), -1, dtype=np.int64)
     made_by_any = np.concatenate([np.zeros(0, np.int64), *makers.values()])
     free = np.unique(made_by_any[~fixed.classes[made_by_any]])
@@ -262,22 +264,20 @@ class _Fixed:
         for pin in self._analysis.pins:
             self._fix(pin.slots, f"{pin.node}: {pin.reason}")
 
-    def by_what_is_not_zero(self, model: ModelProto, layers: set[str]) -> None:
+    def by_what_is_not_zero(self, zeroed: Analysis, layers: set[str]) -> None:
         """What other nodes than our layers read, and cannot do without though it is as zero as can be.
 
         Args:
-            model: the model, in which what is read by others is made of zeros.
-            layers: names of the nodes of our layers.
+            zeroed: of the same graph, in which what is read by others is made of zeros.
+            layers: names of our layers.
         """
-        graph = ModelGraph(model)
-        graph.infer(strict=False)
-        analysis = analyse(graph)  # its slots have the same numbers
-        for rule in analysis.rules:
-            if _name(rule) not in layers:
+        assert zeroed.slots.count == self._analysis.slots.count  # the same nodes have the same numbers
+        for rule in zeroed.rules:
+            if node_label(rule.node) not in layers:
                 for read in rule.reads:
                     self._fix(
-                        read.inputs[~read.takes(analysis.constants)],
-                        f"{rule.node.op} {_name(rule)!r} depends on them even where they are zero",
+                        read.inputs[~read.takes(zeroed.constants)],
+                        f"{rule.node.op} {node_label(rule.node)!r} depends on them even where they are zero",
                     )
 
     def _fix(self, slots: IntArray, reason: str) -> None:
@@ -291,15 +291,11 @@ def _read_by_others(analysis: Analysis, layers: set[str]) -> Mask:
     """``[slots]``: the classes that something else than our layers reads."""
     found: Mask = np.zeros(analysis.slots.count, dtype=np.bool_)
     for rule in analysis.rules:
-        for read in rule.reads if _name(rule) not in layers else ():
+        for read in rule.reads if node_label(rule.node) not in layers else ():
             for slots in (read.inputs, read.factors):
                 if slots is not None:
                     found[analysis.class_of[slots]] = True
     return found
-
-
-def _name(rule: Rule) -> str:
-    return str(rule.node.name or rule.node.outputs[0].name)
 
 
 def _kinds(

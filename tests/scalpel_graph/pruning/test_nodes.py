@@ -7,6 +7,7 @@ from onnx import helper
 import scalpel_graph as sg
 from models import NETWORKS
 from models.bert import bert
+from scalpel_graph.api import understood
 from scalpel_graph.pruning.node_scores import column_losses
 from scalpel_graph.pruning.nodes import choose_nodes, find_nodes, magnitudes
 from scalpel_graph.pruning.quadratic import Quadratic
@@ -25,7 +26,7 @@ from tests.scalpel_graph.pruning.small_models import (
 
 
 def nodes_of(model):
-    return find_nodes(model, layers_of(model))
+    return find_nodes(model, layers_of(model), understood)
 
 
 class TestFound:
