@@ -21,6 +21,7 @@ from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.passes import pipelines, sparse_layers
 from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.expand_lrn import ExpandLrn
 from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.manager import PassManager
@@ -158,16 +159,20 @@ def list_passes() -> list[tuple[str, str]]:
     return [(step.name, step.summary) for step in pipelines.list_passes()]
 
 
-def understood(model: ModelProto) -> ModelGraph:
+def understood(model: ModelProto, *, expand_lrn: bool = False) -> ModelGraph:
     """A graph of a model, in which what is constant is folded and types are known as far as they can be.
 
     Nodes that are layers have the labels that they have in the model.
+
+    Args:
+        model: the model.
+        expand_lrn: have LRN made of other operators, as the pipeline for CPUs does.
 
     Raises:
         GraphError: the model cannot be represented.
     """
     graph = ModelGraph(model)
-    manager = PassManager([FoldConstants(), FoldShapes()])
+    manager = PassManager([*([ExpandLrn()] if expand_lrn else []), FoldConstants(), FoldShapes()])
     manager.run(graph, PassContext(target=load_target("gpu")))  # these passes are the same for every target
     graph.infer(strict=False)
     return graph

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,13 @@ def prune(
     dimensions = inputs.symbol_sizes(source.proto, shapes)
     fitted, judged, where = _samples(source.proto, calibration, held_back, labels, dimensions)
     tell.say("asking the cost model")
+    graph_of = partial(understood, expand_lrn=kind != "gpu")
     try:
-        works = layer_works(understood(source.proto), dimensions)
+        works = layer_works(graph_of(source.proto), dimensions)
     except GraphError as error:
         raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
     speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
-    request = Request(kind, settings, read, exclude, fitted, threads, speed, works, understood)
+    request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of)
     if fitted is None and any(chosen.method == "obs" for chosen in (settings, *_of_layers(read, settings))):
         raise InputError("method 'obs' goes by what weights do on inputs: give --calibration X.npz")
     planner = Network.plans if speedup is None and size is None else Budget(speedup, size, tell).plans

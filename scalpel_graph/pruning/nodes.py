@@ -15,6 +15,7 @@ from onnx import ModelProto
 from scalpel_graph.channels.analysis import Analysis, analyse
 from scalpel_graph.channels.conv import ConvRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
+from scalpel_graph.channels.liveness import decide
 from scalpel_graph.channels.registry import MIN_OPSET
 from scalpel_graph.channels.rule import Rule
 from scalpel_graph.channels.slots import IntArray
@@ -155,6 +156,42 @@ def choose_nodes(nodes: Nodes, scores: _Scores, fraction: Mapping[str, float]) -
         part = float(asked[own].min())
         count = min(count_of(len(own), part), len(own) - 1) if part < 1 else 0
         gone[own] = least_important(scores[own], count)
+    return gone
+
+
+def that_can_be_cut_out(
+    nodes: Nodes, gone: Mask, model: ModelProto, layers: Sequence[WeightLayer], understood: Understand
+) -> Mask:
+    """Of nodes that are to go, those that `scalpel_graph.channels` can then do without.
+
+    What is left of a grouped Conv has to be equally wide in each group, say; a node that only becomes zero is
+    better left as it is.
+
+    Args:
+        nodes: all.
+        gone: ``[count]``: which are to go.
+        model: the model.
+        layers: those that make and read them.
+        understood: see `find_nodes`.
+    """
+    gone = gone.copy()
+    while gone.any():
+        zeroed = Weights(model)
+        for layer in layers:
+            dead = nodes.dead(layer, gone)
+            if dead.any():
+                take_out(zeroed, layer, dead, nodes.dead_rows(layer, gone))
+        analysis = analyse(understood(zeroed.model))
+        live = decide(analysis).live
+        stuck = np.zeros(nodes.count, dtype=np.bool_)
+        for rule in analysis.rules:
+            numbers = nodes.made.get(node_label(rule.node))
+            if numbers is not None:
+                stuck[numbers[(numbers >= 0) & live[_outputs(rule)]]] = True
+        stuck &= gone
+        if not stuck.any():
+            break
+        gone &= ~stuck
     return gone
 
 

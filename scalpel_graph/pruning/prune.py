@@ -11,7 +11,7 @@ from scalpel_graph.pruning.fit import Without
 from scalpel_graph.pruning.layers import UnsuitableLayer, WeightLayer
 from scalpel_graph.pruning.network import Network, Request
 from scalpel_graph.pruning.node_scores import second_order
-from scalpel_graph.pruning.nodes import choose_nodes, take_out
+from scalpel_graph.pruning.nodes import choose_nodes, take_out, that_can_be_cut_out
 from scalpel_graph.pruning.progress import Progress
 from scalpel_graph.pruning.reconstruct import Job, reconstruct
 from scalpel_graph.pruning.report import LayerReport
@@ -105,7 +105,7 @@ def _choose_nodes(network: Network, plans: Mapping[str, Plan], progress: Progres
     methods = {network.settings[name].method for name, part in fractions.items() if 0 < part < 1}
     gone = choose_nodes(nodes, network.node_magnitudes, fractions)
     if request.calibration is None or not methods - set(_BY_MAGNITUDE) or not gone.any():
-        return gone
+        return _cut_out(network, gone)
     kinds = np.unique(nodes.kind[gone])
     competing = np.flatnonzero(np.isin(nodes.kind, kinds))
     readers = [
@@ -123,7 +123,12 @@ def _choose_nodes(network: Network, plans: Mapping[str, Plan], progress: Progres
             threads=request.threads,
             done=done,
         )
-    return choose_nodes(nodes, scores, fractions)
+    return _cut_out(network, choose_nodes(nodes, scores, fractions))
+
+
+def _cut_out(network: Network, gone: Mask) -> Mask:
+    model, understood = network.model, network.request.understood
+    return that_can_be_cut_out(network.nodes, gone, model, network.own, understood)
 
 
 def _prune_by_magnitude(network: Network, weights: Weights, job: Job) -> dict[str, float]:
@@ -195,7 +200,7 @@ def _layer_report(
     elif error is not None and structure is None:
         technique, reason = "node", "loses the inputs that others' nodes were"
     elif chosen.nodes:
-        reason = "no nodes went: layers that share them keep theirs, or there are too few"
+        reason = "no nodes went: layers that share them keep theirs, or they could not be cut out"
     if speed is not None and technique == "node":
         after_us = speed.narrower_us(layer.name, height / M, width / K)
     if isinstance(structure, Groups):

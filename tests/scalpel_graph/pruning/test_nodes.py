@@ -177,6 +177,26 @@ def test_every_node_that_went_is_removed_exactly(name, calibrated):
     )
 
 
+def cut_out(result, target):
+    """By layer: outputs that pruning left, and those that an optimized network needs."""
+    removed = {node.name: node.possible for node in sg.optimize(result.model, target).report.removed_nodes}
+    return {
+        layer.name: (layer.nodes.after, removed.get(layer.name, layer.nodes.before))
+        for layer in result.report.layers
+        if layer.nodes.after < layer.nodes.before
+    }
+
+
+@pytest.mark.parametrize("target", ["gpu", "avx2"])
+def test_only_nodes_that_can_be_cut_out_go(target):
+    """On a GPU an LRN stays one, and some dead channels keep others out of each other's windows."""
+    result = sg.prune(NETWORKS["convnet"].build(), target, method="node", nodes=0.3)
+    left = cut_out(result, target)
+    assert all(after == needed for after, needed in left.values())
+    if target == "avx2":
+        assert left == {"conv1": (23, 23), "conv2": (23, 23), "conv3": (45, 45)}
+
+
 def test_a_removed_node_is_zero_where_it_is_made_and_where_it_is_read():
     result = sg.prune(convolutional(), "gpu", nodes=0.5)
     found = matrices(result.model)
