@@ -127,10 +127,15 @@ def prune(
     planner = Network.plans if speedup is None and size is None else Budget(speedup, size, tell).plans
     pruned = prune_model(source.proto, request, tell, planner)
     found = None
+    warnings = []
     if judged is not None:
         tell.say("comparing the answers")
-        found = agreement(source.proto, pruned.model, judged, inputs=where, threads=threads)
-    warnings = []
+        try:
+            found = agreement(source.proto, pruned.model, judged, inputs=where, threads=threads)
+        except InputError as error:
+            if where != "random":
+                raise
+            warnings.append(f"the answers were not compared: {error}")
     if fitted is None:
         warnings.append("importance is by magnitude: inputs (--calibration X.npz) lose much less accuracy")
     if speedup is not None and speed is None:

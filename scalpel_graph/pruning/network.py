@@ -86,10 +86,14 @@ class Network:
                 self.left[layer.name] = "excluded"
             else:
                 self.layers[layer.name] = layer
-        self.settings = {name: request.recipe.settings_of(name, request.settings) for name in self.layers}
         suitable = [layer for layer in self.found if isinstance(layer, WeightLayer)]
         uses = Counter(layer.weight for layer in suitable)
-        self.own = [layer for layer in suitable if uses[layer.weight] == 1]
+        named = Counter(names)
+        self.own = [layer for layer in suitable if uses[layer.weight] == 1 and named[layer.name] == 1]
+        for name in [name for name in self.layers if named[name] > 1]:
+            self.left[name] = "another node has the same name: name them apart"
+            del self.layers[name]
+        self.settings = {name: request.recipe.settings_of(name, request.settings) for name in self.layers}
         self.weights = Weights(model)
 
     @cached_property
@@ -132,10 +136,14 @@ class Network:
         return other
 
     def sharers(self) -> list[list[WeightLayer]]:
-        """The layers, those together that read one tensor in one way, in the order of the first."""
+        """The layers whose weights may change, those together that read one tensor in one way.
+
+        In the order of the first. Excluded layers are among them that may lose inputs.
+        """
         together: defaultdict[tuple[str, bool], list[WeightLayer]] = defaultdict(list)
+        own = {layer.name for layer in self.own}
         for layer in self.found:
-            if isinstance(layer, WeightLayer):
+            if isinstance(layer, WeightLayer) and (layer.name in self.layers or layer.name in own):
                 together[layer.weight, layer.transposed].append(layer)
         return list(together.values())
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import scalpel_graph as sg
 from models import NETWORKS
@@ -85,6 +86,38 @@ def test_optimize_makes_the_zeros_pay_and_answers_the_same():
     optimized = sg.optimize(result.model, "avx2")
     assert optimized.report.verified.ok
     assert optimized.report.size_bytes.after < 0.25 * optimized.report.size_bytes.before
+
+
+def test_nodes_of_one_name_are_left_alone():
+    model = perceptron()
+    model.graph.node[2].name = "fc1"
+    layers = sg.prune(model, "mcu", sparsity=0.5).report.layers
+    assert [layer.reason for layer in layers[:2]] == ["another node has the same name: name them apart"] * 2
+    assert layers[2].technique == "group"
+
+
+def test_a_model_that_runs_on_no_random_inputs():
+    model = perceptron()
+    shape = helper.make_node("Reshape", ["x", "shape"], ["seven"])
+    model.graph.node.insert(0, shape)
+    model.graph.node[1].input[0] = "seven"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([7, 12]), "shape"))
+    report = sg.prune(model, "mcu", sparsity=0.5).report
+    assert report.agreement is None
+    assert any("were not compared" in warning for warning in report.warnings)
+    with pytest.raises(InputError, match="cannot run the model on the given inputs"):
+        sg.prune(model, "mcu", sparsity=0.5, held_back={"x": normal(3, 12)})
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_an_excluded_layer_keeps_weights_that_it_shares(calibrated):
+    model = perceptron((12, 12, 12, 4))
+    model.graph.node[2].input[1] = "w1"
+    calibration = {"x": normal(30, 12)} if calibrated else None
+    result = sg.prune(model, "mcu", sparsity=0.5, exclude=["fc2"], calibration=calibration)
+    found = matrices(result.model)
+    assert (found["fc1"] == 0).mean() == 0.5
+    np.testing.assert_array_equal(found["fc2"], matrices(model)["fc2"])
 
 
 class TestRecipe:
