@@ -67,6 +67,7 @@ def _main(arguments: Sequence[str]) -> int:
             labels=options.labels,
             speedup=options.speedup,
             size=options.size,
+            measure=options.measure,
             threads=options.threads,
             input_shapes=inputs.parse_input_shapes(options.input_shape, source.proto),
             progress=progress,
@@ -123,6 +124,12 @@ def _parser() -> cli.Parser:
     )
     amount.add_argument(
         "--size", metavar="F", type=float, help="instead: choose it for this part of the bytes, such as 0.2"
+    )
+
+    amount.add_argument(
+        "--measure",
+        action="store_true",
+        help="with --speedup: correct the prediction by timing the whole network on this machine",
     )
 
     how = parser.add_argument_group("how")

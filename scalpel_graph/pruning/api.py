@@ -14,13 +14,17 @@ from onnx import ModelProto
 
 from scalpel_graph import inputs, io
 from scalpel_graph.api import layer_works, loaded, shape_options, understood
+from scalpel_graph.cost import LayerWork
 from scalpel_graph.errors import GraphError, InputError, Unverifiable
 from scalpel_graph.group_csr import Array, GroupShape
+from scalpel_graph.inputs import make_inputs
 from scalpel_graph.pruning.agreement import agreement
 from scalpel_graph.pruning.budget import Budget
+from scalpel_graph.pruning.measured import measured_speed_up
 from scalpel_graph.pruning.network import Network, Request
+from scalpel_graph.pruning.nodes import Understand
 from scalpel_graph.pruning.progress import Progress
-from scalpel_graph.pruning.prune import prune_model
+from scalpel_graph.pruning.prune import Planner, prune_model
 from scalpel_graph.pruning.recipe import Recipe, load_recipe, parse_recipe
 from scalpel_graph.pruning.report import PruneReport
 from scalpel_graph.pruning.samples import Samples, check_samples, load_labels, load_samples, random_samples
@@ -65,6 +69,7 @@ def prune(
     labels: str | os.PathLike[str] | Array | None = None,
     speedup: float | None = None,
     size: float | None = None,
+    measure: bool = False,
     threads: int = 1,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
@@ -87,6 +92,8 @@ def prune(
         labels: the right answers for ``held_back``, or for ``calibration`` where that is not given.
         speedup: choose the sparsity of each layer for a predicted speed-up.
         size: choose it for weights of this part of their bytes.
+        measure: correct the predicted speed-up by timing the network on this machine, all of it: its other
+            operators count too.
         threads: intra-op threads, of the target and for ONNX Runtime here.
         input_shapes: sizes to assume for inputs with symbolic dimensions, by input name.
         progress: is told what is being done.
@@ -114,17 +121,22 @@ def prune(
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
     dimensions = inputs.symbol_sizes(source.proto, shapes)
     fitted, judged, where = _samples(source.proto, calibration, held_back, labels, dimensions)
+    timed = None
+    if measure:
+        if speedup is None or not isinstance(profile, CpuTarget):
+            raise InputError("--measure corrects a --speedup for a CPU, this one; leave it out")
+        example = make_inputs(source.proto, seed=0, shapes=shapes)
+        timed = partial(measured_speed_up, source.proto, example, profile, threads)
     tell.say("asking the cost model")
     graph_of = partial(understood, expand_lrn=kind != "gpu")
-    try:
-        works = layer_works(graph_of(source.proto), dimensions)
-    except GraphError as error:
-        raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
+    works = _works(source, graph_of, dimensions)
     speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
     request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of)
     if fitted is None and any(chosen.method == "obs" for chosen in (settings, *_of_layers(read, settings))):
         raise InputError("method 'obs' goes by what weights do on inputs: give --calibration X.npz")
-    planner = Network.plans if speedup is None and size is None else Budget(speedup, size, tell).plans
+    planner: Planner = Network.plans
+    if speedup is not None or size is not None:
+        planner = Budget(speedup, size, tell, timed).plans
     pruned = prune_model(source.proto, request, tell, planner)
     found = None
     warnings = []
@@ -157,6 +169,15 @@ def prune(
         seconds=time.perf_counter() - started,
     )
     return PruneResult(pruned.model, report)
+
+
+def _works(
+    source: io.LoadedModel, graph_of: Understand, dimensions: Mapping[str, int]
+) -> dict[str, LayerWork]:
+    try:
+        return layer_works(graph_of(source.proto), dimensions)
+    except GraphError as error:
+        raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
 
 
 def _check_amounts(

@@ -7,8 +7,10 @@ chooses. Nodes, which tie layers together, go evenly instead: in one part everyw
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from onnx import ModelProto
 
 from scalpel_graph import group_csr
 from scalpel_graph.errors import InputError
@@ -20,6 +22,7 @@ from scalpel_graph.pruning.layers import WeightLayer
 from scalpel_graph.pruning.network import Network
 from scalpel_graph.pruning.nodes import choose_nodes
 from scalpel_graph.pruning.progress import Progress
+from scalpel_graph.pruning.prune import prune_model
 from scalpel_graph.pruning.reconstruct import by_group, moments_of_original
 from scalpel_graph.pruning.settings import Settings
 from scalpel_graph.pruning.structure import Groups
@@ -37,25 +40,35 @@ _DENSITIES = tuple(
 _USUAL_DENSITY = 0.2
 _SHAPES = 3
 _FLOAT_BYTES = 4
+#: Times that a prediction is corrected by a measurement, and how near is near enough.
+_CORRECTIONS = 4
+_CLOSE = 0.02
 #: Parts of the nodes that may go; more leaves no network.
 _MOST_NODES = 0.98
 
 Cost = Callable[[WeightLayer, GroupShape | None, float], float | None]
 
 
-@dataclass(frozen=True)
 class Budget:
     """What is to be reached.
 
-    Attributes:
+    Args:
         speedup: of all layers together, as predicted; None if bytes count.
         size: part of the bytes of all layers; None if time counts.
         progress: is told what is being done.
+        measure: times a pruned model, once optimized, against the original: the prediction is corrected until
+            that speed-up is what is asked for. None goes by the prediction.
     """
 
-    speedup: float | None
-    size: float | None
-    progress: Progress
+    def __init__(
+        self,
+        speedup: float | None,
+        size: float | None,
+        progress: Progress,
+        measure: Callable[[ModelProto], float] | None = None,
+    ) -> None:
+        self._speedup, self._size, self._progress, self._measure = speedup, size, progress, measure
+        self._wanted = 1 / speedup if speedup is not None else size or 1.0
 
     def plans(self, network: Network) -> dict[str, Plan]:
         """A technique and a sparsity for each layer.
@@ -66,23 +79,40 @@ class Budget:
         layers = [(layer, network.settings[name]) for name, layer in network.layers.items()]
         ways = {_way(network, settings) for _, settings in layers if settings.method != "none"}
         if ways == {"nodes"}:
-            return self._nodes(network)
+            return self._corrected(network, lambda part: self._nodes(network, part))
         if ways == {"groups"} or not ways:
-            return self._groups(network)
+            options = self._options(network)
+            return self._corrected(network, lambda part: self._chosen(options, part))
         raise InputError(
             f"{self._name} chooses among groups or among nodes, not for methods of both kinds; give"
             " --sparsity and --nodes instead"
         )
 
+    def _corrected(self, network: Network, plans_for: Callable[[float], dict[str, Plan]]) -> dict[str, Plan]:
+        """The plans for the part of time or bytes that is wanted, corrected by measurements."""
+        part = self._wanted
+        plans = plans_for(part)
+        if self._measure is None or self._speedup is None:
+            return plans
+        by_magnitude = replace(network.request, calibration=None)
+        for number in range(1, _CORRECTIONS + 1):
+            self._progress.say(f"timing, {number} of at most {_CORRECTIONS}")
+            pruned = prune_model(network.model, by_magnitude, Progress(), partial(_as_planned, plans))
+            error = self._measure(pruned.model) / self._speedup
+            if abs(error - 1) <= _CLOSE:
+                break
+            part = min(part * error, 1.0)
+            plans = plans_for(part)
+        return plans
+
     @property
     def _name(self) -> str:
-        return "--speedup" if self.speedup is not None else "--size"
+        return "--speedup" if self._speedup is not None else "--size"
 
-    def _groups(self, network: Network) -> dict[str, Plan]:
+    def _options(self, network: Network) -> "_Options":
         cost = self._cost_of(network)
-        curve = _Curves(network, self.progress)
         total = fixed = 0.0
-        layers, options, plans = [], [], []
+        layers, costs, plans = [], [], []
         for layer in _distinct(network):
             dense = cost(layer, None, 1.0)
             if dense is None:
@@ -96,34 +126,34 @@ class Budget:
                 ways.insert(0, (Plan(layer, reason="stays dense: others lose less for the same gain"), dense))
             layers.append(layer)
             plans.append([way for way, _ in ways])
-            options.append([taken for _, taken in ways])
-        budget = total * (1 / self.speedup if self.speedup is not None else self.size or 1.0)
-        errors = curve.errors(layers, plans)
+            costs.append([taken for _, taken in ways])
+        errors = _Curves(network, self._progress).errors(layers, plans)
         choices = [
-            [Choice(taken, error) for taken, error in zip(costs, lost, strict=True)]
-            for costs, lost in zip(options, errors, strict=True)
+            [Choice(taken, error) for taken, error in zip(*both, strict=True)]
+            for both in zip(costs, errors, strict=True)
         ]
-        least = fixed + sum(min(choice.cost for choice in layer) for layer in choices)
-        chosen = choose(choices, budget - fixed) if budget > fixed else None
+        return _Options(plans, choices, total, fixed)
+
+    def _chosen(self, options: "_Options", part: float) -> dict[str, Plan]:
+        budget = part * options.total - options.fixed
+        chosen = choose(options.choices, budget) if budget > 0 else None
         if chosen is None:
-            raise InputError(self._out_of_reach(total, least))
+            raise InputError(self._out_of_reach(options.total, options.least))
+        picked = [ways[number] for ways, number in zip(options.plans, chosen, strict=True)]
         return {
-            ways[number].layer.name: replace(
-                ways[number], reason=ways[number].reason or "chosen by error and cost"
-            )
-            for ways, number in zip(plans, chosen, strict=True)
+            way.layer.name: replace(way, reason=way.reason or "chosen by error and cost") for way in picked
         }
 
     def _out_of_reach(self, total: float, least: float) -> str:
-        if self.speedup is not None:
+        if self._speedup is not None:
             return (
-                f"--speedup {self.speedup:g} is out of reach: with nearly all weights gone these layers are"
+                f"--speedup {self._speedup:g} is out of reach: with nearly all weights gone these layers are"
                 f" predicted to be {total / max(least, 1e-9):.2f} times faster"
             )
-        return f"--size {self.size:g} is out of reach: the least is {least / max(total, 1e-9):.3f}"
+        return f"--size {self._size:g} is out of reach: the least is {least / max(total, 1e-9):.3f}"
 
     def _cost_of(self, network: Network) -> Cost:
-        if self.size is not None:
+        if self._size is not None:
             return _stored_bytes
         speed = network.request.speed
         if speed is None:
@@ -161,14 +191,13 @@ class Budget:
                     found.append((Plan(layer, Groups(shape), 1 - density), taken))
         return found
 
-    def _nodes(self, network: Network) -> dict[str, Plan]:
+    def _nodes(self, network: Network, wanted: float) -> dict[str, Plan]:
         """Nodes go in the same part everywhere: the least part that reaches what is asked for."""
         low, high = 0.0, _MOST_NODES
-        wanted = 1 / self.speedup if self.speedup is not None else self.size or 1.0
         least = self._part_left(network, high)
         if least > wanted:
             raise InputError(
-                f"{self._name} {self.speedup or self.size:g} is out of reach: with nearly all nodes gone"
+                f"{self._name} {self._speedup or self._size:g} is out of reach: with nearly all nodes gone"
                 f" {least:.1%} are left"
             )
         for _ in range(20):
@@ -192,7 +221,7 @@ class Budget:
             if layer.name in nodes.read:
                 numbers = nodes.read[layer.name]
                 inputs = 1 - float(((numbers >= 0) & np.append(gone, False)[numbers]).mean())
-            if self.size is not None:
+            if self._size is not None:
                 dense, narrow = float(M * K), M * K * outputs * inputs
             elif speed is not None:
                 dense = speed.dense_us(layer.name) or 0.0
@@ -204,6 +233,28 @@ class Budget:
             before += dense
             after += narrow
         return after / max(before, 1e-30)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What there is to choose from.
+
+    Attributes:
+        plans: of each layer.
+        choices: of each layer, what each of its plans takes and loses.
+        total: what all layers take as they are.
+        fixed: what layers take that stay as they are.
+    """
+
+    plans: Sequence[Sequence[Plan]]
+    choices: Sequence[Sequence[Choice]]
+    total: float
+    fixed: float
+
+    @property
+    def least(self) -> float:
+        """What all layers take at least."""
+        return self.fixed + sum(min(choice.cost for choice in layer) for layer in self.choices)
 
 
 class _Curves:
@@ -242,6 +293,11 @@ class _Curves:
                 )
                 done(layer.name)
         return found
+
+
+def _as_planned(plans: dict[str, Plan], network: Network) -> dict[str, Plan]:
+    """A planner that has its plans already."""
+    return plans
 
 
 def _by_shape(

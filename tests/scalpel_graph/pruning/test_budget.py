@@ -8,7 +8,9 @@ from models import NETWORKS
 from scalpel_graph.errors import InputError
 from scalpel_graph.pruning import curves
 from scalpel_graph.pruning.fit import prune_by_cost
+from scalpel_graph.pruning.measured import measured_speed_up
 from scalpel_graph.pruning.structure import Groups
+from scalpel_graph.target import load_target
 from tests.scalpel_graph.pruning.quadratics import correlated, of_data
 from tests.scalpel_graph.pruning.small_models import convolutional, normal, perceptron
 
@@ -61,6 +63,38 @@ def test_what_a_recipe_fixes_stays():
     layers = {layer.name: layer for layer in sg.prune(LENET, "avx2", size=0.52, recipe=recipe).report.layers}
     assert layers["conv1"].technique == "none"
     assert layers["fc1"].sparsity == 0.5
+
+
+class TestCorrection:
+    """A machine on which the whole network gets faster than its layers are predicted to, or less so."""
+
+    @pytest.mark.parametrize("factor", [0.8, 1.3])
+    def test_until_the_measured_speed_up_is_what_was_asked(self, factor, monkeypatch):
+        seen = []
+
+        def measured(original, inputs, target, threads, pruned):
+            assert inputs["input"].shape == (1, 1, 28, 28)
+            before, after = sg.optimize(pruned, target, check=False).report.predicted_us
+            seen.append(factor * before / after)
+            return seen[-1]
+
+        monkeypatch.setattr("scalpel_graph.pruning.api.measured_speed_up", measured)
+        report = sg.prune(LENET, "avx2", speedup=2.0, measure=True).report
+        assert seen[0] == pytest.approx(2 * factor, rel=0.05)
+        assert abs(seen[-1] - 2) < 0.1
+        before, after = report.predicted_us
+        assert factor * before / after == pytest.approx(2, rel=0.05)
+
+    def test_is_really_timed(self, monkeypatch):
+        monkeypatch.setattr("scalpel_graph.pruning.measured._SECONDS", 0.01)
+        pruned = sg.prune(LENET, "cpu", size=0.3).model
+        image = {"input": normal(1, 1, 28, 28)}
+        assert 0 < measured_speed_up(LENET, image, load_target("cpu"), 1, pruned) < 100
+
+    @pytest.mark.parametrize("options", [{"size": 0.5}, {"sparsity": 0.5}, {"speedup": 2.0, "target": "gpu"}])
+    def test_is_for_a_speed_up_on_a_cpu(self, options):
+        with pytest.raises(InputError, match="--measure corrects a --speedup for a CPU"):
+            sg.prune(LENET, measure=True, **options)
 
 
 def test_out_of_reach():
