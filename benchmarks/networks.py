@@ -13,7 +13,6 @@ one process. What it prints and writes:
 
 import argparse
 import json
-import math
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,16 +25,16 @@ from typing import Any
 import onnx
 import onnxruntime
 from onnx import numpy_helper
-from rich.table import Table
 from rich.text import Text
 
 import scalpel_graph
+from benchmarks import options as option_types
+from benchmarks.tables import Results, add_markdown_option, percent, shape_name
 from models import NETWORKS
 from scalpel_graph import formatting, group_csr, ops
 from scalpel_graph.cli import console
-from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
-from scalpel_graph.pruning import WeightLayer, parse_group_shape, prune_magnitude, weight_layers
+from scalpel_graph.pruning import WeightLayer, prune_magnitude, weight_layers
 from scalpel_graph.report import LayerDecision
 from scalpel_graph.session import session
 from scalpel_graph.timing import Ratio, time_interleaved
@@ -109,7 +108,12 @@ def _main(arguments: Sequence[str]) -> int:
         for result in _measure_all(options, step):
             results.append(result)
             console.write_file(options.json, json.dumps(_as_json(results), indent=2) + "\n")
-    out.print(_table(results))
+    if options.markdown:
+        for threads in dict.fromkeys(result.threads for result in results):
+            out.print(f"### {formatting.plural(threads, 'thread')}\n")
+            _speed_ups([result for result in results if result.threads == threads]).print(out, markdown=True)
+    else:
+        _table(results).print(out)
     timed = [(result.speed_up.median, _name(result)) for result in results if result.speed_up is not None]
     worst = max(results, key=lambda result: abs(result.size_error))
     out.print()
@@ -122,15 +126,22 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _parser() -> console.Parser:
     parser = console.Parser(prog=_PROG, description="Whole networks before and after optimization.")
-    parser.add_argument("--network", action="append", type=_network, help="repeatable; default: all")
     parser.add_argument(
-        "--sparsity", action="append", type=_sparsity, help="repeatable; default: 0.5 to 0.95"
+        "--network", action="append", type=option_types.network, help="repeatable; default: all"
     )
     parser.add_argument(
-        "--group-shape", action="append", type=_group_shape, help="repeatable; default: 1x8 8x1 4x1 1x1"
+        "--sparsity", action="append", type=option_types.fraction, help="repeatable; default: 0.5 to 0.95"
+    )
+    parser.add_argument(
+        "--group-shape",
+        action="append",
+        type=option_types.group_shape,
+        help="repeatable; default: 1x8 8x1 4x1 1x1",
     )
     parser.add_argument("--threads", action="append", type=console.positive, help="repeatable; default: 1 2")
-    parser.add_argument("--seconds", type=_seconds, default=3.0, help="time for each comparison (default: 3)")
+    parser.add_argument(
+        "--seconds", type=option_types.seconds, default=3.0, help="time for each comparison (default: 3)"
+    )
     parser.add_argument("--fallback", action="store_true", help="also time it without our library")
     parser.add_argument("--quick", action="store_true", help="fewer sparsities and shapes, one second each")
     parser.add_argument(
@@ -140,40 +151,8 @@ def _parser() -> console.Parser:
         default=Path("build/benchmarks/networks.json"),
         help="%(default)s",
     )
+    add_markdown_option(parser)
     return parser
-
-
-def _network(text: str) -> str:
-    if text not in NETWORKS:
-        raise argparse.ArgumentTypeError(f"no network is called {text!r}: choose from {', '.join(NETWORKS)}")
-    return text
-
-
-def _sparsity(text: str) -> float:
-    try:
-        sparsity = float(text)
-    except ValueError:
-        sparsity = -1.0
-    if not 0 <= sparsity <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1")
-    return sparsity
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
-    return seconds
-
-
-def _group_shape(text: str) -> GroupShape:
-    try:
-        return parse_group_shape(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _measure_all(options: argparse.Namespace, step: Any) -> Iterator[Result]:
@@ -189,7 +168,7 @@ def _measure_all(options: argparse.Namespace, step: Any) -> Iterator[Result]:
             pruned = prune_magnitude(model, sparsity, group_shape, layers=layers).model
             for threads in options.threads or THREADS:
                 on = formatting.plural(threads, "thread")
-                step(f"{name}, {sparsity:.0%} of {_shape(group_shape)} groups zero, {on}")
+                step(f"{name}, {sparsity:.0%} of {shape_name(group_shape)} groups zero, {on}")
                 yield _measure(
                     name,
                     pruned,
@@ -286,34 +265,50 @@ def _as_json(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _table(results: Sequence[Result]) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("network", no_wrap=True)
-    for heading in (
-        "sparsity",
-        "groups",
-        "threads",
-        "sparse",
-        "file",
-        "of predicted",
-        "dense",
-        "optimized",
-        "speed-up",
-        "95 % interval",
-        "as plain ONNX",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _table(results: Sequence[Result]) -> Results:
+    table = Results(
+        [
+            "network",
+            "sparsity",
+            "groups",
+            "threads",
+            "sparse",
+            "file",
+            "of predicted",
+            "dense",
+            "optimized",
+            "speed-up",
+            "95 % interval",
+            "as plain ONNX",
+        ]
+    )
     for result in results:
-        table.add_row(
-            result.network,
-            f"{result.sparsity:.0%}",
-            _shape(result.group_shape),
-            str(result.threads),
-            f"{result.sparse_layers}/{result.layers}",
-            formatting.size(result.optimized_bytes),
-            Text(f"{1 + result.size_error:.1%}", "red" if abs(result.size_error) > 0.03 else ""),
-            *_times(result),
+        table.rows.append(
+            [
+                result.network,
+                f"{result.sparsity:.0%}",
+                shape_name(result.group_shape),
+                str(result.threads),
+                f"{result.sparse_layers}/{result.layers}",
+                formatting.size(result.optimized_bytes),
+                Text(f"{1 + result.size_error:.1%}", "red" if abs(result.size_error) > 0.03 else ""),
+                *_times(result),
+            ]
         )
+    return table
+
+
+def _speed_ups(results: Sequence[Result]) -> Results:
+    """Times faster, a column for each group shape: what the documentation shows of one number of threads."""
+    shapes = list(dict.fromkeys(shape_name(result.group_shape) for result in results))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for result in results:
+        cells = rows.setdefault((result.network, percent(result.sparsity)), {})
+        ratio = result.speed_up
+        cells[shape_name(result.group_shape)] = "same file" if ratio is None else f"{ratio.median:.2f}"
+    table = Results(["network", "sparsity", *shapes])
+    for names, cells in rows.items():
+        table.rows.append([*names, *(cells.get(shape, "") for shape in shapes)])
     return table
 
 
@@ -333,11 +328,7 @@ def _times(result: Result) -> list[str | Text]:
 
 def _name(result: Result) -> str:
     threads = formatting.plural(result.threads, "thread")
-    return f"{result.network} at {result.sparsity:.0%} in {_shape(result.group_shape)}, {threads}"
-
-
-def _shape(group_shape: GroupShape) -> str:
-    return "×".join(map(str, group_shape))
+    return f"{result.network} at {result.sparsity:.0%} in {shape_name(result.group_shape)}, {threads}"
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from rich.table import Table
 
 import scalpel_graph
+from benchmarks.tables import Results, add_markdown_option
 from models import NETWORKS
 from scalpel_graph import formatting
 from scalpel_graph.cli import console
@@ -53,6 +53,14 @@ _PROG = "python -m benchmarks.peers"
 _WORKER = Path(__file__).with_name("engine_process.py")
 
 DENSE, OURS, INT8 = "dense", "scalpel", "int8"
+#: Of the engines, for people.
+_NAMES = {
+    DENSE: "ONNX Runtime",
+    OURS: "Scalpel Graph",
+    INT8: "ONNX Runtime int8",
+    "openvino": "OpenVINO",
+    "deepsparse": "DeepSparse",
+}
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ def _main(arguments: Sequence[str]) -> int:
             step(f"{case.name}, {formatting.plural(threads, 'thread')}")
             results.append(measure(case, threads, peers, options.seconds, out.print))
             console.write_file(options.json, json.dumps(_as_json(results), indent=2) + "\n")
-    out.print(_table(results, [DENSE, OURS, INT8, *peers]))
+    _table(results, [DENSE, OURS, INT8, *peers]).print(out, markdown=options.markdown)
     out.print(f"written to {options.json}")
     return 0
 
@@ -208,6 +216,7 @@ def _parser() -> console.Parser:
     parser.add_argument(
         "--json", metavar="FILE", type=Path, default=Path("build/benchmarks/peers.json"), help="%(default)s"
     )
+    add_markdown_option(parser)
     return parser
 
 
@@ -337,19 +346,17 @@ def _as_json(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _table(results: Sequence[Result], engines: Sequence[str]) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("case", no_wrap=True)
-    table.add_column("threads", justify="right")
-    for engine in engines:
-        table.add_column(f"{engine} ms" if engine == DENSE else engine, justify="right", no_wrap=True)
+def _table(results: Sequence[Result], engines: Sequence[str]) -> Results:
+    table = Results(["network", "threads", *(_NAMES[engine] for engine in engines)])
     for result in results:
-        ratios = [result.speed_up.get(engine) for engine in engines if engine != DENSE]
-        cells = [f"{result.ms[DENSE]:.2f}"]
-        cells += [
-            f"{ratio.median:.2f}× ({ratio.low:.2f}–{ratio.high:.2f})" if ratio else "–" for ratio in ratios
-        ]
-        table.add_row(result.case, str(result.threads), *cells)
+        cells = [f"{result.ms[DENSE]:.2f} ms"]
+        for engine in engines:
+            ratio = result.speed_up.get(engine)
+            if engine == OURS and ratio:
+                cells.append(f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})")
+            elif engine != DENSE:
+                cells.append(f"{ratio.median:.2f}" if ratio else "–")
+        table.rows.append([result.case, str(result.threads), *cells])
     return table
 
 

@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from rich.table import Table
 
+from benchmarks.layers import layer_name
+from benchmarks.tables import Results, add_markdown_option, percent, shape_name
 from models import NETWORKS
-from scalpel_graph import cost
+from scalpel_graph import cost, formatting
 from scalpel_graph.autotune import Question, measure_on_host
 from scalpel_graph.calibration.layers import LAYERS, LayerShape
 from scalpel_graph.cli import console
@@ -87,10 +88,10 @@ class Case:
 
 
 POLICIES: dict[str, Callable[[Case], int]] = {
-    "cost model": lambda case: case.chosen,
+    "the cost model": lambda case: case.chosen,
     "always dense": lambda case: 0,
     "always sparse": lambda case: case.pruned_way,
-    "sparse from 2/3 zeros": lambda case: case.pruned_way if case.sparsity >= _TWO_THIRDS else 0,
+    "sparse from two thirds of zeros": lambda case: case.pruned_way if case.sparsity >= _TWO_THIRDS else 0,
 }
 
 
@@ -122,7 +123,7 @@ def _main(arguments: Sequence[str]) -> int:
     console.write_file(options.json, content)
     out = console.output_console()
     out.print(f"{len(cases)} cases: {len(layers)} layers, profile {target.name}\n")
-    out.print(_table(cases))
+    _table(cases).print(out, markdown=options.markdown)
     for case in sorted(cases, key=lambda case: -case.regret(case.chosen))[:5]:
         out.print(_described(case), soft_wrap=True)
     out.print(f"\nwritten to {options.json}")
@@ -147,6 +148,7 @@ def _parser() -> console.Parser:
         default=Path("build/benchmarks/regret.json"),
         help="%(default)s",
     )
+    add_markdown_option(parser)
     return parser
 
 
@@ -193,7 +195,7 @@ def measure(
                 Question(weights, layer.attributes, layer.x_shape, group_shapes, cold, count)
             )
             yield Case(
-                _name(layer),
+                layer_name(layer),
                 sparsity,
                 pruned,
                 count,
@@ -224,46 +226,37 @@ def _as_json(cases: Sequence[Case], target: CpuTarget) -> dict[str, Any]:
     }
 
 
-def _table(cases: Sequence[Case]) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("choice")
-    for threads in sorted({case.threads for case in cases}):
-        for figure in ("geomean", "p95", "max"):
-            table.add_column(f"{figure}, {threads} thr.", justify="right")
+def _table(cases: Sequence[Case]) -> Results:
+    counts = sorted({case.threads for case in cases})
+    figures = ("geometric mean", "95th percentile", "worst")
+    headings = [
+        f"{formatting.plural(count, 'thread')}: {figure}" if figure is figures[0] else figure
+        for count in counts
+        for figure in figures
+    ]
+    table = Results(["choice", *headings])
     for name, choose in POLICIES.items():
         cells: list[str] = []
-        for threads in sorted({case.threads for case in cases}):
-            regrets = [case.regret(choose(case)) for case in cases if case.threads == threads]
-            cells += [f"{figure:.1%}" for figure in summary(regrets).values()]
-        table.add_row(name, *cells)
+        for count in counts:
+            regrets = [case.regret(choose(case)) for case in cases if case.threads == count]
+            cells += [percent(figure, 1 if figure < 0.1 else 0) for figure in summary(regrets).values()]
+        table.rows.append([name, *cells])
     return table
 
 
 def _described(case: Case) -> str:
     best = min(case.ways, key=lambda way: way.us)
     chosen = case.ways[case.chosen]
+    pruned, chose, found = (
+        "dense" if shape is None else shape_name(shape)
+        for shape in (case.group_shape, chosen.group_shape, best.group_shape)
+    )
     return (
-        f"{case.layer}, {case.sparsity:.0%} of {_shape(case.group_shape)} zero, {case.threads} thr.: "
-        f"chose {_shape(chosen.group_shape)} ({chosen.us:.0f} µs, predicted {chosen.predicted_us:.0f}), "
-        f"best {_shape(best.group_shape)} ({best.us:.0f} µs, predicted {best.predicted_us:.0f}): "
+        f"{case.layer}, {case.sparsity:.0%} of {pruned} zero, {case.threads} thr.: "
+        f"chose {chose} ({chosen.us:.0f} µs, predicted {chosen.predicted_us:.0f}), "
+        f"best {found} ({best.us:.0f} µs, predicted {best.predicted_us:.0f}): "
         f"{case.regret(case.chosen):+.0%}"
     )
-
-
-def _name(layer: LayerShape) -> str:
-    work = layer.work
-    if not work.is_conv:
-        return f"gemm {work.M}×{work.K} N={work.N}"
-    stride = f"/{work.strides[0]}" if work.strides[0] > 1 else ""
-    group = f" g={work.group}" if work.group > 1 else ""
-    return (
-        f"conv {'×'.join(map(str, work.kernel))}{stride} {work.channels}→{work.M}{group} "
-        f"{'×'.join(map(str, work.in_size))}"
-    )
-
-
-def _shape(group_shape: GroupShape | None) -> str:
-    return "dense" if group_shape is None else "×".join(map(str, group_shape))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from scalpel_graph.autotune import Autotuner
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.report import LayerDecision, RemovedNodes
 from scalpel_graph.target import Target
+from scalpel_graph.value_types import ValueType
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class PassContext:
         target: the hardware to rewrite for.
         threads: intra-op threads the model will run on.
         tuner: measures the candidates of layers; None where the cost model's predictions are to count.
+        weights: what the values of sparse layers are to be stored as.
         dimensions: sizes to assume for symbolic dimensions (1 where a symbol is missing).
         layers: one entry for each layer that a choice was made about.
         removed_nodes: the layers that lost channels or inputs, or could have.
@@ -55,6 +57,7 @@ class PassContext:
     target: Target
     threads: int = 1
     tuner: Autotuner | None = None
+    weights: ValueType = "fp32"
     dimensions: dict[str, int] = field(default_factory=dict)
     layers: list[LayerDecision] = field(default_factory=list)
     removed_nodes: list[RemovedNodes] = field(default_factory=list)

@@ -108,7 +108,7 @@ def _layers(graph: ModelGraph, analysis: Analysis, context: PassContext) -> list
         except Refusal:
             continue
         rules.append(rule)
-    return list(zip(rules, sparse_layers.in_one_network(layers), strict=True))
+    return list(zip(rules, sparse_layers.in_one_network(layers, context.weights), strict=True))
 
 
 def _time(

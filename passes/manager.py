@@ -134,6 +134,8 @@ class Reproducer(Instrument):
     def _command(self, step: Pass, folder: Path, model: onnx.ModelProto) -> str:
         words = ["scalpel-opt", str(folder / "before.onnx"), str(folder / "after.onnx")]
         words += ["--target", self._context.target.option, "--threads", str(self._context.threads)]
+        if self._context.weights != "fp32":
+            words += ["--weights", self._context.weights]
         weights = {tensor.name for tensor in model.graph.initializer}
         for value in model.graph.input:
             shape = self._assumed_shape(value)

@@ -28,6 +28,7 @@ from scalpel_graph.passes.matching import (
 )
 from scalpel_graph.report import Candidate, LayerDecision
 from scalpel_graph.target import CpuTarget
+from scalpel_graph.value_types import Storage, ValueType, dtype, storage
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Layer:
         bias: ``[M]``; None for none.
         residual: a tensor of the output's shape that is added; None for none.
         attributes: what the sparse operator needs beside the activation.
+        storage: what the sparse operator's values are stored as.
     """
 
     node: gs.Node
@@ -51,6 +53,7 @@ class Layer:
     bias: Array | None
     residual: gs.Tensor | None
     attributes: Mapping[str, Any]
+    storage: Storage = field(default_factory=Storage)
 
 
 @dataclass
@@ -89,7 +92,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     layers: list[tuple[Layer, list[Candidate]]] = []
     conv_times: dict[int, layout.ConvTimes] = {}
     ways_of: dict[tuple[Any, ...], list[Candidate]] = {}
-    for layer in in_one_network(described):
+    for layer in in_one_network(described, context.weights):
         known = (layer.key, layer.work)
         if known not in ways_of:
             ways_of[known] = _candidates(layer, context, target)
@@ -115,7 +118,10 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
         reason = _reason(layer, ways, alone, chosen, target=target, verb=verb)
         density = float(np.count_nonzero(layer.weights)) / layer.weights.size
         label = node_label(layer.node)
-        decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason))
+        values = layer.storage if chosen.decision == "group_csr" else Storage()
+        decisions.layers.append(
+            LayerDecision(label, layer.node.op, chosen, density, list(ways), reason, values)
+        )
         if chosen.decision == "dense":
             decisions.skipped.append(Skip(label, reason))
         else:
@@ -134,6 +140,7 @@ def _candidates(layer: Layer, context: PassContext, target: CpuTarget) -> list[C
         attributes=layer.attributes,
         threads=context.threads,
         name=node_label(layer.node),
+        value_type=layer.storage.type,
     )
 
 
@@ -151,9 +158,13 @@ def _reason(
     if chosen.decision == "group_csr":
         r, c = chosen.group_shape or (1, 1)
         ratio = dense / chosen.predicted_us
+        kept = f"; values stay float32: {layer.storage.reason}" if layer.storage.reason else ""
+        stored = f"{r}×{c} groups, {chosen.density:.0%} stored"
+        if layer.work.is_depthwise:
+            return f"depthwise, in our kernels: saves layout changes between sparse neighbours{kept}"
         if ratio >= 1:
-            return f"{r}×{c} groups, {chosen.density:.0%} stored, {verb} {ratio:.1f}× faster than dense"
-        return f"{r}×{c} groups, {chosen.density:.0%} stored: saves layout changes between sparse neighbours"
+            return f"{stored}, {verb} {ratio:.1f}× faster than dense{kept}"
+        return f"{stored}: saves layout changes between sparse neighbours{kept}"
     nonzero = np.count_nonzero(layer.weights) / layer.weights.size
     if best is None:
         if not target.kernels:
@@ -171,10 +182,24 @@ def _reason(
     return f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not {verb} to be clearly faster"
 
 
-def in_one_network(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers, each with the size of all their weights together: what caches have to hold."""
+def in_one_network(layers: Sequence[Layer], weights: ValueType) -> list[Layer]:
+    """The layers, with what depends on more than each alone.
+
+    Args:
+        layers: of one network. All their weights together are what caches have to hold.
+        weights: what values are to be stored as.
+    """
     network_bytes = sum({layer.key: layer.work.weight_bytes for layer in layers}.values())
-    return [replace(layer, work=replace(layer.work, network_bytes=network_bytes)) for layer in layers]
+    storages: dict[tuple[Any, ...], Storage] = {}
+    together = []
+    for layer in layers:
+        if layer.key not in storages:
+            storages[layer.key] = storage(layer.weights, weights)
+        stored = storages[layer.key]
+        value_bytes = dtype(stored.type).itemsize
+        work = replace(layer.work, network_bytes=network_bytes, value_bytes=value_bytes)
+        together.append(replace(layer, work=work, storage=stored))
+    return together
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:

@@ -2,7 +2,8 @@
 
 ``Conv(x, W, b)``, ``Gemm(x, W, b)`` and ``MatMul(x, W)`` become ``GroupCsrConv`` or ``GroupCsrGemm`` of
 ``x`` and the group-CSR form of ``W`` (`scalpel_graph.ops`): the products with stored zeros are the only ones
-left out. ``alpha`` and ``beta`` of Gemm are multiplied into weight and bias.
+left out. ``alpha`` and ``beta`` of Gemm are multiplied into weight and bias. What is stored can be rounded to
+16 bits (`scalpel_graph.value_types`).
 
 Whether and in which group shape is the cost model's choice (`scalpel_graph.cost`, `scalpel_graph.layout`); it
 is recorded for every layer with constant float32 weights.
@@ -20,6 +21,7 @@ from scalpel_graph.passes import sparse_layers, sparse_node
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.sparse_layers import Layer
 from scalpel_graph.report import Candidate, LayerDecision
+from scalpel_graph.value_types import Storage, dtype
 
 
 class SubstituteGroupCsr(Pass):
@@ -54,7 +56,7 @@ class SubstituteGroupCsr(Pass):
 def _kept_dense(decision: LayerDecision, reason: str) -> LayerDecision:
     if decision.chosen.decision == "dense":
         return decision
-    return replace(decision, chosen=decision.candidates[0], reason=f"kept dense: {reason}")
+    return replace(decision, chosen=decision.candidates[0], reason=f"kept dense: {reason}", values=Storage())
 
 
 def _substitute(
@@ -69,7 +71,8 @@ def _substitute(
     assert shape is not None
     arrays = shared.get((layer.key, shape))
     if arrays is None:
-        matrix = group_csr.encode(np.ascontiguousarray(layer.weights), shape)
+        weights = np.asarray(layer.weights, dtype=dtype(layer.storage.type), order="C")
+        matrix = group_csr.encode(weights, shape)
         name = node.inputs[1].name
         arrays = {
             "values": graph.add_constant(f"{name}_values", matrix.values),

@@ -28,6 +28,7 @@ from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.passes.matching import is_standard
 from scalpel_graph.report import BeforeAfter, PassRun, Report, SkippedNode
 from scalpel_graph.target import Target, load_target
+from scalpel_graph.value_types import VALUE_TYPES, ValueType, allowance
 from scalpel_graph.verify import ATOL, RTOL, RUNS, Verification, verify
 from scalpel_graph.version import __version__
 
@@ -59,6 +60,7 @@ def optimize(
     seed: int = 0,
     skip_passes: Sequence[str] = (),
     autotune: bool = False,
+    weights: ValueType = "fp32",
     progress: Callable[[str], None] | None = None,
 ) -> OptimizeResult:
     """Makes the zeros of a pruned model pay on one kind of hardware, checking that its answers stay.
@@ -76,6 +78,8 @@ def optimize(
         seed: of the random inputs.
         skip_passes: names of passes to leave out.
         autotune: time the candidates of each layer on this machine instead of predicting them.
+        weights: what the values of sparse layers are stored as, ``fp32``, ``fp16`` or ``bf16``. Everything is
+            computed in float32; the check allows for their rounding.
         progress: is told what is being done, in a few words, each time that changes.
 
     Raises:
@@ -84,6 +88,10 @@ def optimize(
     """
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
+    if weights not in VALUE_TYPES:
+        raise InputError(
+            f"weights must be {', '.join(VALUE_TYPES[:-1])} or {VALUE_TYPES[-1]}, got {weights!r}"
+        )
     tell = progress or (lambda step: None)
     source = loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
@@ -93,6 +101,7 @@ def optimize(
         target=profile,
         threads=threads,
         tuner=Autotuner(measure_on_host, cache_path(), tell) if autotune else None,
+        weights=weights,
         dimensions=inputs.symbol_sizes(source.proto, shapes),
     )
 
@@ -118,6 +127,7 @@ def optimize(
                 check_inputs=given,
                 rtol=rtol,
                 atol=atol,
+                of_largest=allowance(layer.values for layer in context.layers),
                 threads=context.threads,
                 library=custom_op_library(),
             )
@@ -129,9 +139,11 @@ def optimize(
         context.layers.clear()
         context.removed_nodes.clear()
     if check and not outcome.ok:
+        rounded = "" if weights == "fp32" else f", or leave out --weights {weights}"
         raise CheckError(
             f"{source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it,"
-            " allow more with --rtol or --atol, else find the pass at fault by leaving out some (--skip-pass)"
+            f" allow more with --rtol or --atol{rounded}, else find the pass at fault by leaving out some"
+            " (--skip-pass)"
         )
 
     before = stats.measure(source.proto, context.dimensions)
@@ -143,6 +155,7 @@ def optimize(
         output=None,
         target=profile.name,
         times="measured" if autotune else "predicted",
+        weights=weights,
         verified=outcome,
         size_bytes=BeforeAfter(source.size_bytes, size),
         parameters=BeforeAfter(before.parameters, after.parameters),

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 from scalpel_graph.caches import Sweeper, last_cache_bytes
-from scalpel_graph.cost import LayerWork, stored_bytes
+from scalpel_graph.cost import LayerWork, read_bytes
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.host import model_name
@@ -27,6 +27,7 @@ from scalpel_graph.kernel_table import chosen_isa
 from scalpel_graph.node_timing import NodeTimer
 from scalpel_graph.one_layer import INPUT, one_layer
 from scalpel_graph.report import Candidate
+from scalpel_graph.value_types import ValueType
 from scalpel_graph.version import __version__
 
 #: A candidate that is predicted to take this many times the best is not timed.
@@ -50,6 +51,7 @@ class Question:
         ways: each way to run it: a group shape, or None for dense.
         cold: of each way, whether its weights come from memory: what it is part of does not fit the caches.
         threads: intra-op threads.
+        value_type: what the values of sparse ways are stored as.
     """
 
     weights: Array
@@ -58,6 +60,7 @@ class Question:
     ways: Sequence[GroupShape | None]
     cold: Sequence[bool]
     threads: int
+    value_type: ValueType = "fp32"
 
 
 #: Answers with the microseconds of each way.
@@ -92,6 +95,7 @@ class Autotuner:
         attributes: Mapping[str, Any],
         threads: int,
         name: str,
+        value_type: ValueType = "fp32",
     ) -> list[Candidate]:
         """The candidates worth timing, dense first, with measured times instead of predicted ones.
 
@@ -102,6 +106,7 @@ class Autotuner:
             attributes: of its sparse operator.
             threads: intra-op threads.
             name: of the layer, for `tell`.
+            value_type: what the values of sparse ways are stored as.
         """
         best = min(way.predicted_us for way in ways)
         ways = [way for way in ways if way.decision == "dense" or way.predicted_us <= _HOPELESS * best]
@@ -110,7 +115,7 @@ class Autotuner:
         known = self._load()
         cold = [_is_cold(work, way) for way in ways]
         keys = [
-            _key(work, attributes, way, threads, cold=is_cold)
+            _key(work, attributes, way, threads, cold=is_cold, value_type=value_type)
             for way, is_cold in zip(ways, cold, strict=True)
         ]
         if all(key in known for key in keys):
@@ -119,7 +124,7 @@ class Autotuner:
             self.tell(f"timing {name}")
             x_shape = (work.batch, work.channels, *work.in_size) if work.is_conv else (work.N, work.K)
             shapes = [way.group_shape for way in ways]
-            times = self.measure(Question(weights, attributes, x_shape, shapes, cold, threads))
+            times = self.measure(Question(weights, attributes, x_shape, shapes, cold, threads, value_type))
             known.update(zip(keys, times, strict=True))
             self.measured += 1
         return [replace(way, predicted_us=known[key]) for way, key in zip(ways, keys, strict=True)]
@@ -167,7 +172,8 @@ def measure_on_host(question: Question) -> list[float]:
     """
     x = np.random.default_rng(0).standard_normal(question.x_shape).astype(np.float32)
     models = [
-        one_layer(question.weights, question.attributes, question.x_shape, way) for way in question.ways
+        one_layer(question.weights, question.attributes, question.x_shape, way, question.value_type)
+        for way in question.ways
     ]
     sweeper = Sweeper()
     turns: list[list[float]] = []
@@ -188,17 +194,27 @@ def measure_on_host(question: Question) -> list[float]:
 def _is_cold(work: LayerWork, way: Candidate) -> bool:
     nbytes = work.network_bytes
     if way.group_shape is not None:
-        nbytes = nbytes * stored_bytes(work, way.group_shape, way.density) // work.weight_bytes
+        nbytes = nbytes * read_bytes(work, way.group_shape, way.density) // work.weight_bytes
     return nbytes > last_cache_bytes()
 
 
-def _key(work: LayerWork, attributes: Mapping[str, Any], way: Candidate, threads: int, *, cold: bool) -> str:
+def _key(
+    work: LayerWork,
+    attributes: Mapping[str, Any],
+    way: Candidate,
+    threads: int,
+    *,
+    cold: bool,
+    value_type: ValueType,
+) -> str:
     """Equal for candidates that take the same time; density to two digits."""
     parts = [work.op, work.batch if work.is_conv else work.N, work.in_size]
     parts += [
         f"{name}={list(value) if isinstance(value, Sequence) else value}"
         for name, value in attributes.items()
     ]
+    if way.group_shape is not None and value_type != "fp32":
+        parts.append(value_type)
     parts += [way.group_shape, f"{way.density:.2g}", f"threads={threads}", "cold" if cold else "warm"]
     return " ".join(map(str, parts))
 

@@ -16,7 +16,7 @@ What a layer's choice does to its neighbours (layout changes) is `scalpel_graph.
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import exp, log, prod
 
@@ -24,7 +24,7 @@ from scalpel_graph import group_csr
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.layout import is_blocked_conv
 from scalpel_graph.report import Candidate
-from scalpel_graph.target import CpuTarget, Prices, Table
+from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, Prices, Table
 
 _FLOAT_BYTES = 4
 _KIB = 1024
@@ -36,8 +36,16 @@ _FEW_ROWS = 6
 #: if each of its vectors is loaded this often (`runtime_ext/kernels/vector_conv.cpp`).
 _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
+#: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
+DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
+#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices.
+_MOST_CONV_BYTES = 1.07
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
+#: Vectors of a tile of one row, and of several (`runtime_ext/kernels/avx2.cpp`, `avx512.cpp`), by lanes.
+_TILE_VECTORS = {8: (7, 4), 16: (14, 6)}
+#: Bytes of activations in the first cache.
+_FIRST_CACHE = 48 * _KIB
 #: Floats in a page of memory.
 _PAGE = 1024
 
@@ -56,6 +64,7 @@ class LayerWork:
             empty.
         pads: of a Conv, begins, then ends.
         network_bytes: weights of all layers of the network together; 0 if this layer is all there is.
+        value_bytes: of a weight in the sparse form: 4, or 2 (`scalpel_graph.value_types`).
     """
 
     op: str
@@ -70,6 +79,7 @@ class LayerWork:
     in_size: tuple[int, ...] = ()
     out_size: tuple[int, ...] = ()
     network_bytes: int = 0
+    value_bytes: int = _FLOAT_BYTES
 
     @property
     def is_conv(self) -> bool:
@@ -114,16 +124,20 @@ class Amount:
     Attributes:
         count: how many times.
         size: the size that its price depends on, for prices that are tables.
+        bytes: how many bytes each has, over those that the price was measured with.
     """
 
     count: float
     size: float = 1.0
+    bytes: float = 1.0
 
 
 def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int) -> list[Candidate]:
     """Every way to run a layer, dense first, then each group shape of the profile that fits it.
 
-    A shape that would store as many bytes as the dense weight or more does not fit.
+    A shape of which our kernels would read as many bytes as the dense weight has or more does not fit; for a
+    Conv, a little more does: where ONNX Runtime has to unroll one, our kernels are faster even if there is
+    nothing to leave out. A depthwise Conv that our kernels have a form for has one group a channel.
 
     Args:
         work: the layer.
@@ -132,14 +146,22 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         threads: intra-op threads.
     """
     ways = [Candidate("dense", None, 1.0, dense_us(work, target, threads))]
+    density = cache(partial(group_csr.density, weights))
+    if has_depthwise_kernel(work):
+        # There is nothing to leave out, but its neighbours may be sparse, and in the plain layout.
+        if target.depthwise_kernel:
+            shape = (1, work.K)
+            time = sparse_us(work, shape, density(shape), target, threads)
+            ways.append(Candidate("group_csr", shape, density(shape), time))
+        return ways
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
-    density = cache(partial(group_csr.density, weights))
     for kernel in target.kernels:
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
-        if stored_bytes(work, shape, density(shape)) >= work.weight_bytes:
+        most = work.weight_bytes * (_MOST_CONV_BYTES if work.is_conv else 1)
+        if read_bytes(work, shape, density(shape)) >= most:
             continue
         time = sparse_us(work, shape, density(runs_as(work, shape)), target, threads)
         ways.append(Candidate("group_csr", shape, density(shape), time))
@@ -175,11 +197,13 @@ def sparse_us(
 
     Args:
         work: the layer.
-        group_shape: one of the profile's.
+        group_shape: one of the profile's; of a depthwise Conv any.
         density: fraction of groups that are stored, of the group shape that the layer `runs_as`.
         target: the profile.
         threads: intra-op threads.
     """
+    if has_depthwise_kernel(work):
+        return price_us(target.depthwise_kernel, depthwise_kernel_amounts(work, target.lanes), threads)
     kernel = next(kernel for kernel in target.kernels if kernel.group_shape == group_shape)
     amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
@@ -199,16 +223,18 @@ def dense_operation(work: LayerWork, block: int) -> str:
     """
     if not work.is_conv:
         return "gemv" if work.N == 1 else "gemm"
-    if work.is_depthwise:
-        return "depthwise"
     weight_shape = (work.M, work.channels // work.group, *work.kernel)
     if not is_blocked_conv(weight_shape, work.group, block):
         return "plain_conv"
+    if work.is_depthwise:
+        return "depthwise"
     return "pointwise" if prod(work.kernel) == 1 else "conv"
 
 
 def sparse_operation(work: LayerWork) -> str:
     """Which of `target.OPERATIONS` the layer is in our kernels."""
+    if has_depthwise_kernel(work):
+        return DEPTHWISE_KERNEL
     if work.is_conv:
         return "sparse_conv"
     if work.N == 1:
@@ -257,8 +283,9 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         lanes: floats in a vector.
     """
     r, c = group_shape
-    nbytes = stored_bytes(work, group_shape, density)
+    nbytes = read_bytes(work, group_shape, density)
     network = work.network_bytes * nbytes / work.weight_bytes
+    wide = stored_bytes(replace(work, value_bytes=_FLOAT_BYTES), group_shape, density)
     stored = _groups(work, group_shape, density) * r * c
     pixels = _pixels(work, lanes, r, stored // r)
     strided = any(stride != 1 for stride in work.strides)
@@ -267,18 +294,51 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
     return {
         "multiply_add": Amount(macs, work.N),
         "few_multiply_adds": Amount(macs, macs),
+        "missed": Amount(macs * _missed(work, lanes, r, stored)),
         "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
         "input": Amount(work.inputs, _FLOAT_BYTES * max(pixels.copied, work.inputs) / _KIB),
         "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
-        "weight": Amount(stored, max(nbytes, network) / _KIB),
+        "weight": Amount(stored, max(nbytes, network) / _KIB, nbytes / wide),
+    }
+
+
+def has_depthwise_kernel(work: LayerWork) -> bool:
+    """Whether a layer is a depthwise Conv that our kernels have a form for."""
+    if not work.is_depthwise or work.group != work.M or len(work.kernel) != 2:
+        return False
+    square = len({*work.kernel}) == len({*work.strides}) == 1 and {*work.dilations} == {1}
+    return square and (work.kernel[0], work.strides[0]) in DEPTHWISE_KERNELS
+
+
+def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
+    """What a depthwise Conv does in our kernels, as `target.DEPTHWISE_KERNEL` is counted."""
+    channels = work.batch * work.channels
+    *heights, width = work.out_size
+    macs = channels * work.K * prod(heights) * _round_up(width, lanes)
+    return {
+        "multiply_add": Amount(macs),
+        "strided": Amount(macs if work.strides[0] != 1 else 0),
+        "input": Amount(work.inputs, _FLOAT_BYTES * work.inputs / _KIB),
+        "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
+        "channel": Amount(channels),
     }
 
 
 def stored_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
-    """Bytes of the layer's group-CSR form."""
-    return group_csr.encoded_bytes((work.M, work.K), group_shape, _groups(work, group_shape, density))
+    """Bytes of the layer's group-CSR form in the file."""
+    n_groups = _groups(work, group_shape, density)
+    return group_csr.encoded_bytes((work.M, work.K), group_shape, n_groups, work.value_bytes)
+
+
+def read_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
+    """Bytes of it that our kernels read in a run: values stored in 16 bits are widened in each run only
+    where there are few columns, and else once, when the model is loaded.
+    """
+    if work.is_conv or work.N > _FEW_ROWS:
+        work = replace(work, value_bytes=_FLOAT_BYTES)
+    return stored_bytes(work, group_shape, density)
 
 
 def price_us(prices: Prices, amounts: Mapping[str, Amount], threads: int) -> float:
@@ -315,11 +375,19 @@ def interpolate(table: Table, x: float) -> float:
 
 def _sum_us(prices: Mapping[str, Table], amounts: Mapping[str, Amount]) -> float:
     nanoseconds = sum(
-        amounts[name].count * interpolate(table, amounts[name].size)
-        for name, table in prices.items()
-        if name != "call"
+        amounts[name].count * _price(table, amounts[name]) for name, table in prices.items() if name != "call"
     )
     return prices["call"][0][1] + nanoseconds / 1e3
+
+
+def _price(table: Table, amount: Amount) -> float:
+    """Nanoseconds of one.
+
+    What it costs more than at its cheapest is what its bytes take on their way.
+    """
+    price = interpolate(table, amount.size)
+    least = min(point[1] for point in table)
+    return least + amount.bytes * (price - least)
 
 
 def _groups(work: LayerWork, group_shape: GroupShape, density: float) -> int:
@@ -343,6 +411,20 @@ def _edge_columns(work: LayerWork) -> int:
     before = work.pads[len(work.kernel) - 1]
     outside = (x * stride - before for x in range(work.out_size[-1]))
     return sum(start < 0 or start + reach >= width for start in outside)
+
+
+def _missed(work: LayerWork, lanes: int, rows: int, stored: int) -> float:
+    """The share of a row block's loads of activations that the first cache does not have.
+
+    Row blocks follow each other over a tile of pixels. One that reads more than the cache holds finds nothing
+    there of what the one before it read; of less, it finds as much as the cache holds of all there is.
+    """
+    single, several = _TILE_VECTORS[min(max(lanes, 8), 16)]
+    tile = _FLOAT_BYTES * min(lanes * (single if rows == 1 else several), work.N)
+    everything, read = work.K * tile, stored / work.M * tile
+    if read >= _FIRST_CACHE:
+        return 1.0
+    return 1.0 - min(1.0, _FIRST_CACHE / everything)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from scalpel_graph.pruning.report import LayerReport
-from scalpel_graph.report import Candidate, LayerDecision
+from scalpel_graph.report import Candidate, LayerDecision, Report
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -80,6 +80,28 @@ def left_dense(layers: Iterable[LayerDecision]) -> list[tuple[str, list[str]]]:
         for group in groups.values()
     ]
     return sorted(by_reason, key=lambda item: -len(item[1]))
+
+
+def stored_values(report: Report) -> list[str]:
+    """What became of the wish to store weights in 16 bits; nothing if there was none."""
+    if report.weights == "fp32":
+        return []
+    sparse = [layer for layer in report.layers if layer.chosen.decision == "group_csr"]
+    if not sparse:
+        return [f"Weights as {report.weights}: no effect, since no layer is sparse"]
+    lines = []
+    if report.rounded:
+        error = max(layer.values.error for layer in report.rounded)
+        lines.append(
+            f"Weights as {report.weights} in {len(report.rounded)} of {plural(len(sparse), 'sparse layer')}:"
+            f" those of an output are off by at most {error:.1e} of their norm"
+        )
+    lines += [
+        f"Weights as float32 in {layer.name}: {layer.values.reason}"
+        for layer in sparse
+        if layer.values.reason
+    ]
+    return lines
 
 
 def plural(number: int, noun: str) -> str:

@@ -48,9 +48,9 @@ def is_blocked_conv(weight_shape: tuple[int, ...], group: int, block: int) -> bo
     outputs, inputs = weight_shape[:2]
     if group == 1:
         return inputs < block or inputs % 4 == 0
-    if outputs % block or outputs % group:
-        return False
-    return (inputs == 1 and outputs == group) or (inputs % block == 0 and (outputs // group) % block == 0)
+    if inputs == 1 and outputs == group:
+        return outputs % 4 == 0
+    return outputs % group == 0 and inputs % block == 0 and (outputs // group) % block == 0
 
 
 def reads_plain(weight_shape: tuple[int, ...], group: int, block: int) -> bool:

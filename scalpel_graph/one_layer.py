@@ -10,13 +10,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scalpel_graph import group_csr, ops
 from scalpel_graph.group_csr import Array, GroupShape
+from scalpel_graph.value_types import ValueType, dtype
 
 _OPSET = 17
 INPUT = "X"
 
 
 def one_layer(
-    weights: Array, attributes: Mapping[str, Any], x_shape: Sequence[int], group_shape: GroupShape | None
+    weights: Array,
+    attributes: Mapping[str, Any],
+    x_shape: Sequence[int],
+    group_shape: GroupShape | None,
+    value_type: ValueType = "fp32",
 ) -> onnx.ModelProto:
     """A model whose one node is the layer, with a bias.
 
@@ -26,6 +31,7 @@ def one_layer(
             `scalpel_graph.ops`.
         x_shape: of the input `INPUT`.
         group_shape: of the sparse operator; None for ONNX's own Conv or Gemm.
+        value_type: what the sparse operator's values are stored as.
     """
     is_conv = "strides" in attributes
     bias = numpy_helper.from_array(np.zeros(weights.shape[0], np.float32), "bias")
@@ -40,7 +46,7 @@ def one_layer(
     else:
         matrix = group_csr.encode(np.ascontiguousarray(weights), group_shape)
         tensors = [
-            numpy_helper.from_array(matrix.values, "values"),
+            numpy_helper.from_array(matrix.values.astype(dtype(value_type)), "values"),
             numpy_helper.from_array(matrix.row_offsets, "row_offsets"),
             numpy_helper.from_array(matrix.column_indices, "column_indices"),
             bias,

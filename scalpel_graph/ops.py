@@ -4,7 +4,7 @@
 
 ==  ================  ===========================================================================
 0   X                 Gemm: ``[..., K]`` float32. Conv: ``[N, C, W]`` or ``[N, C, H, W]`` float32
-1   values            ``[n_groups, r, c]`` float32, an initializer
+1   values            ``[n_groups, r, c]`` float32, float16 or bfloat16, an initializer
 2   row_offsets       ``[ceil(M / r) + 1]`` int32, an initializer
 3   column_indices    ``[n_groups]`` uint16 or int32, an initializer
 4   bias              ``[M]`` float32, or a scalar 0 where there is none, an initializer
@@ -210,7 +210,8 @@ def _dense_matrix(body: _Body) -> str:
         "zeros",
         value=helper.make_tensor("", TensorProto.FLOAT, [1], [0.0]),
     )
-    blocks = body("ScatterND", [zeros, place, "values"], "blocks")
+    values = body("Cast", ["values"], "values_float", to=TensorProto.FLOAT)
+    blocks = body("ScatterND", [zeros, place, values], "blocks")
     M_padded = body("Mul", [row_blocks, r], "M_padded")
     K_padded = body("Mul", [column_groups, c], "K_padded")
     joined = body("Transpose", [blocks], "joined", perm=[0, 2, 1, 3])

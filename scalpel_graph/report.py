@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalpel_graph.group_csr import GroupShape
+from scalpel_graph.value_types import Storage, ValueType
 
 if TYPE_CHECKING:
     from scalpel_graph.verify import Verification
@@ -40,6 +41,7 @@ class LayerDecision:
         weight_density: fraction of the layer's weights that are not zero.
         candidates: all that were compared, the chosen one among them.
         reason: one clause for a person.
+        values: what the values of the sparse form are stored as; of a dense layer float32.
     """
 
     name: str
@@ -48,6 +50,7 @@ class LayerDecision:
     weight_density: float
     candidates: list[Candidate] = field(default_factory=list)
     reason: str = ""
+    values: Storage = field(default_factory=Storage)
 
     @property
     def dense_us(self) -> float | None:
@@ -111,6 +114,7 @@ class Report:
         output: path it was written to; None if it was not written.
         target: name of the hardware profile.
         times: whether the times of candidates were predicted from the profile or measured on this machine.
+        weights: what the values of sparse layers were to be stored as.
         verified: outcome of running the model before and after on the same inputs.
         size_bytes: of the file, external data included.
         parameters: floating-point weights stored in the model.
@@ -125,6 +129,7 @@ class Report:
     output: str | None
     target: str
     times: Literal["predicted", "measured"]
+    weights: ValueType
     verified: "Verification"
     size_bytes: BeforeAfter
     parameters: BeforeAfter
@@ -144,6 +149,11 @@ class Report:
         return [node for node in self.removed_nodes if node.after < node.before]
 
     @property
+    def rounded(self) -> list[LayerDecision]:
+        """The layers whose values are stored in 16 bits."""
+        return [layer for layer in self.layers if layer.values.type != "fp32"]
+
+    @property
     def predicted_us(self) -> tuple[float, float] | None:
         """Predicted microseconds of all `layers` together, before and after; None where there are none."""
         compared = [(layer.dense_us, layer.chosen.predicted_us) for layer in self.layers]
@@ -161,6 +171,7 @@ class Report:
             "output": self.output,
             "target": self.target,
             "times": self.times,
+            "weights": self.weights,
             "verified": {
                 "ok": verified.ok,
                 "max_abs_diff": _finite(verified.max_abs_diff),
@@ -209,6 +220,8 @@ def _layer(layer: LayerDecision) -> dict[str, Any]:
         "group_shape": _group_shape(layer.chosen),
         "density": _finite(layer.chosen.density),
         "weight_density": _finite(layer.weight_density),
+        "values": layer.values.type,
+        "rounding_error": _finite(layer.values.error),
         "candidates": [
             {
                 "decision": candidate.decision,

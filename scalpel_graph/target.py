@@ -33,7 +33,8 @@ Prices = Mapping[int, Mapping[str, Table]]
 
 #: What `scalpel_graph.cost` counts in each kind of operation beside calls, and a profile gives the price of.
 #: Dense ones are ONNX Runtime's; its blocked layout has ``pointwise``, ``conv`` and ``depthwise``, and
-#: ``reorder`` is the way into that layout or out of it. The others are those of each group shape.
+#: ``reorder`` is the way into that layout or out of it. ``depthwise_kernel`` is ours for depthwise Conv; the
+#: others are those of each group shape.
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "pointwise": ("multiply_add", "few_multiply_adds", "narrow", "input", "output", "weight"),
     "conv": ("multiply_add", "few_multiply_adds", "narrow", "edge", "input", "output", "weight"),
@@ -43,13 +44,20 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "gemv": ("output", "weight"),
     "reorder": ("input",),
     "sparse_conv": (
-        "multiply_add", "few_multiply_adds", "large_input", "input", "output", "padded", "strided", "weight",
+        "multiply_add", "few_multiply_adds", "missed", "large_input", "input", "output", "padded", "strided",
+        "weight",
     ),
-    "sparse_gemm": ("multiply_add", "few_multiply_adds", "large_input", "input", "output", "weight"),
+    "sparse_gemm": (
+        "multiply_add", "few_multiply_adds", "missed", "large_input", "input", "output", "weight",
+    ),
     "sparse_few_rows": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
     "sparse_gemv": ("input", "output", "weight"),
+    "depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),
 }  # fmt: skip
-DENSE_OPERATIONS = tuple(name for name in OPERATIONS if not name.startswith("sparse_"))
+DEPTHWISE_KERNEL = "depthwise_kernel"
+DENSE_OPERATIONS = tuple(
+    name for name in OPERATIONS if not name.startswith("sparse_") and name != DEPTHWISE_KERNEL
+)
 SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("sparse_"))
 
 
@@ -111,6 +119,7 @@ class CpuTarget(Target):
         dense: prices of each of `DENSE_OPERATIONS`.
         kernels: one entry for each group shape to consider, in the order that breaks ties; none: all layers
             stay dense.
+        depthwise_kernel: prices of our kernels for depthwise Conv; none: it is left to ONNX Runtime.
     """
 
     isa: str
@@ -121,6 +130,7 @@ class CpuTarget(Target):
     host: Mapping[str, str]
     dense: Mapping[str, Prices]
     kernels: tuple[Kernel, ...]
+    depthwise_kernel: Prices
 
 
 def target_names() -> list[str]:
@@ -229,6 +239,7 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
         host=root.texts("host"),
         dense={name: _prices(dense, name) for name in DENSE_OPERATIONS},
         kernels=tuple(_kernel(entry) for entry in root.tables("kernels", least=0)),
+        depthwise_kernel=_prices(root, DEPTHWISE_KERNEL) if DEPTHWISE_KERNEL in root else {},
     )
     dense.finish()
     shapes = [kernel.group_shape for kernel in target.kernels]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from scalpel_graph.target import CpuTarget, Prices, Table
+from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, Prices, Table
 
 _HEAD = """\
 # What scalpel-calibrate measured on a machine; docs/adding-a-target.md says what the keys mean.
@@ -28,10 +28,11 @@ def to_toml(target: CpuTarget) -> str:
     ]
     if target.host:
         lines += ["", "[host]", *(f"{key} = {_text(value)}" for key, value in target.host.items())]
-    lines += _prices("dense", target.dense)
+    lines += _prices("dense.", target.dense)
     for kernel in target.kernels:
         lines += ["", "[[kernels]]", f"group_shape = {list(kernel.group_shape)}"]
-        lines += _prices("kernels", kernel.prices)
+        lines += _prices("kernels.", kernel.prices)
+    lines += _prices("", {DEPTHWISE_KERNEL: target.depthwise_kernel})
     return "\n".join(lines) + "\n"
 
 
@@ -39,7 +40,7 @@ def _prices(place: str, operations: Mapping[str, Prices]) -> list[str]:
     lines = []
     for operation, prices in operations.items():
         for threads, found in sorted(prices.items()):
-            lines += ["", f"[[{place}.{operation}]]", f"threads = {threads}"]
+            lines += ["", f"[[{place}{operation}]]", f"threads = {threads}"]
             lines += [f"{name} = {_table(table)}" for name, table in found.items()]
     return lines
 

@@ -108,10 +108,17 @@ def take_turns(
     rounds: list[list[list[float]]] = []
     start = time.perf_counter()
     while len(rounds) < MIN_ROUNDS or (len(rounds) < max_rounds and time.perf_counter() - start < budget_s):
-        forward = [time_turn(call, turn_s) for call in calls]
-        backward = [time_turn(call, turn_s) for call in reversed(calls)]
-        rounds.append([forward, backward[::-1]])
+        rounds.append(take_round(calls, time_turn, turn_s))
     return InterleavedTimes(np.array(rounds, dtype=np.float64))
+
+
+def take_round(
+    calls: Sequence[_Call], time_turn: Callable[[_Call, float], float], turn_s: float = 0.02
+) -> list[list[float]]:
+    """One round of `take_turns`: ``[2, calls]`` seconds, of a forward and a backward pass."""
+    forward = [time_turn(call, turn_s) for call in calls]
+    backward = [time_turn(call, turn_s) for call in reversed(calls)]
+    return [forward, backward[::-1]]
 
 
 def median_interval(samples: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -84,6 +84,7 @@ def verify(
     check_inputs: Mapping[str, Any] | None = None,
     rtol: float = RTOL,
     atol: float = ATOL,
+    of_largest: float = 0.0,
     threads: int = 1,
     library: str | Path | None = None,
 ) -> Verification:
@@ -100,7 +101,7 @@ def verify(
         dimensions: size of symbolic dimensions.
         shapes: shape of inputs.
         check_inputs: inputs of one run, which takes the place of the generated ones.
-        rtol, atol: tolerance for floating-point outputs; see `scalpel_graph.compare`.
+        rtol, atol, of_largest: tolerance for floating-point outputs; see `scalpel_graph.compare`.
         threads: intra-op threads.
         library: custom-op library; None checks the result without it only.
 
@@ -110,7 +111,8 @@ def verify(
         InputError: the library cannot be loaded, ``shapes`` contradicts the model, or ONNX Runtime refuses
             ``check_inputs``.
     """
-    settings = _Settings(rtol, atol, threads, is_large=before.size_bytes > IN_MEMORY_BYTES)
+    is_large = before.size_bytes > IN_MEMORY_BYTES
+    settings = _Settings(rtol, atol, of_largest, threads, is_large)
     generator = _Generator(before.proto, runs, seed, dimensions, shapes)
     references = _run_original(before, generator, check_inputs, settings)
     ours = _uses_our_ops(after)
@@ -139,6 +141,7 @@ class _Settings:
 
     rtol: float
     atol: float
+    of_largest: float
     threads: int
     is_large: bool
 
@@ -280,7 +283,13 @@ def _compare_outputs(
     differences = []
     for name, value in expected.items():
         try:
-            difference = compare(value, actual[name], rtol=settings.rtol, atol=settings.atol)
+            difference = compare(
+                value,
+                actual[name],
+                rtol=settings.rtol,
+                atol=settings.atol,
+                of_largest=settings.of_largest,
+            )
         except TypeError as error:
             raise Unverifiable(f"output {name!r} cannot be compared ({error})") from error
         if difference.reason:

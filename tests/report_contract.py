@@ -9,6 +9,7 @@ CONTRACT = {
     "output": (str, type(None)),
     "target": str,
     "times": str,
+    "weights": str,
     "verified": {
         "ok": bool,
         "max_abs_diff": (*NUMBER, type(None)),
@@ -29,6 +30,8 @@ CONTRACT = {
             "group_shape": (list, type(None)),
             "density": NUMBER,
             "weight_density": NUMBER,
+            "values": str,
+            "rounding_error": NUMBER,
             "candidates": [
                 {
                     "decision": str,

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from scalpel_graph import group_csr, ops
+from scalpel_graph.value_types import ValueType, dtype
 
 Floats = npt.NDArray[np.float32]
 Dims = Sequence[int | str | None]
@@ -36,6 +37,7 @@ class SparseLayer:
         has_residual: add a second input ``residual``.
         activation: ``(min, max)``.
         conv: strides, pads, dilations and group, of a Conv.
+        value_type: what the weights are stored as; it has to have each of them.
     """
 
     weights: Floats
@@ -45,6 +47,7 @@ class SparseLayer:
     has_residual: bool = False
     activation: tuple[float, float] = NO_ACTIVATION
     conv: dict[str, Any] = field(default_factory=dict)
+    value_type: ValueType = "fp32"
 
     @property
     def op_type(self) -> str:
@@ -54,7 +57,7 @@ class SparseLayer:
         matrix = group_csr.encode(self.weights.reshape(self.weights.shape[0], -1), self.group_shape)
         zero = np.zeros((), np.float32)
         arrays = {
-            "values": matrix.values,
+            "values": matrix.values.astype(dtype(self.value_type)),
             "row_offsets": matrix.row_offsets,
             "column_indices": matrix.column_indices,
             "bias": zero if self.bias is None else self.bias,
@@ -82,10 +85,10 @@ class SparseLayer:
 
     def dense_model(self, opset: int = 17, elem_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
         """The same layer in standard operators, weights dense."""
-        dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+        element = helper.tensor_dtype_to_np_dtype(elem_type)
         bias = np.zeros(self.weights.shape[0]) if self.bias is None else self.bias
         weights = self.weights if self.conv else np.ascontiguousarray(self.weights.T)
-        tensors = {"weights": weights.astype(dtype), "bias": bias.astype(dtype)}
+        tensors = {"weights": weights.astype(element), "bias": bias.astype(element)}
         if self.conv:
             nodes = [helper.make_node("Conv", ["x", "weights", "bias"], ["y0"], **self.conv)]
         else:
@@ -100,7 +103,7 @@ class SparseLayer:
         elif self.activation == NO_ACTIVATION:
             nodes[-1].output[0] = "y"
         else:
-            tensors["low"], tensors["high"] = (np.array(bound, dtype) for bound in self.activation)
+            tensors["low"], tensors["high"] = (np.array(bound, element) for bound in self.activation)
             nodes.append(helper.make_node("Clip", [last, "low", "high"], ["y"]))
         inputs = ["x", "residual"] if self.has_residual else ["x"]
         dims = {"x": self.x_shape, "residual": None}
@@ -175,7 +178,8 @@ def sparse_weights(shape: tuple[int, ...], group_shape: group_csr.GroupShape, se
 def gemm(
     M: int, K: int, group_shape: group_csr.GroupShape, x_shape: tuple[int, ...], **options: Any
 ) -> SparseLayer:
-    return SparseLayer(sparse_weights((M, K), group_shape), group_shape, x_shape, **_with_bias(M, options))
+    weights = _rounded(sparse_weights((M, K), group_shape), options)
+    return SparseLayer(weights, group_shape, x_shape, **_with_bias(M, options))
 
 
 def conv(
@@ -196,8 +200,13 @@ def conv(
         "dilations": list(dilations or [1] * spatial),
         "group": group,
     }
-    weights = sparse_weights(weight_shape, group_shape)
+    weights = _rounded(sparse_weights(weight_shape, group_shape), options)
     return SparseLayer(weights, group_shape, x_shape, conv=attributes, **_with_bias(weight_shape[0], options))
+
+
+def _rounded(weights: Floats, options: dict[str, Any]) -> Floats:
+    """The weights as the stored type has them."""
+    return weights.astype(dtype(options.get("value_type", "fp32"))).astype(np.float32)
 
 
 def _with_bias(M: int, options: dict[str, Any]) -> dict[str, Any]:

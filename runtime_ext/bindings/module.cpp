@@ -4,12 +4,15 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <chrono>
-#include <cstdlib>
+#include <functional>
 #include <memory>
+#include <numeric>
 #include <optional>
 
+#include "bindings/machine_rates.h"
 #include "bindings/thread_pool.h"
+#include "bindings/time_calls.h"
+#include "bindings/workspace.h"
 #include "dispatch/kernel_sets.h"
 #include "kernels/interface.h"
 
@@ -22,24 +25,28 @@ using Floats = py::array_t<float, py::array::c_style>;
 using Int32s = py::array_t<int32_t, py::array::c_style>;
 using Uint16s = py::array_t<uint16_t, py::array::c_style>;
 
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-using Workspace = std::unique_ptr<void, Free>;
-
-Workspace allocate(size_t bytes) {
-  constexpr size_t kAlignment = 64;
-  if (bytes > PTRDIFF_MAX - kAlignment) throw std::bad_alloc();
-  void* memory = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return Workspace(memory);
+// Of an array of this dtype; bfloat16 is ml_dtypes', which numpy knows by name alone.
+bool find_value_type(const py::dtype& dtype, ValueType* type) {
+  const auto name = dtype.attr("name").cast<std::string>();
+  if (name == "float32") {
+    *type = ValueType::kFloat32;
+  } else if (name == "float16") {
+    *type = ValueType::kFloat16;
+  } else if (name == "bfloat16") {
+    *type = ValueType::kBfloat16;
+  } else {
+    return false;
+  }
+  return true;
 }
 
 // The arrays must outlive the view. A wrong dtype is an error, never a silent copy.
 GroupCsrView view(const py::array& values, const py::array& row_offsets, const py::array& column_indices, int64_t M,
                   int64_t K) {
-  if (!py::isinstance<Floats>(values) || values.ndim() != 3) {
-    throw py::value_error("values must be a contiguous float32 array [n_groups, r, c]");
+  GroupCsrView matrix;
+  const bool is_contiguous = (values.flags() & py::array::c_style) != 0;
+  if (!find_value_type(values.dtype(), &matrix.value_type) || !is_contiguous || values.ndim() != 3) {
+    throw py::value_error("values must be a contiguous float32, float16 or bfloat16 array [n_groups, r, c]");
   }
   if (!py::isinstance<Int32s>(row_offsets) || row_offsets.ndim() != 1) {
     throw py::value_error("row_offsets must be a contiguous int32 vector");
@@ -49,13 +56,12 @@ GroupCsrView view(const py::array& values, const py::array& row_offsets, const p
       column_indices.shape(0) != values.shape(0)) {
     throw py::value_error("column_indices must be a contiguous uint16 or int32 vector [n_groups]");
   }
-  GroupCsrView matrix;
   matrix.M = M;
   matrix.K = K;
   matrix.r = values.shape(1);
   matrix.c = values.shape(2);
   matrix.n_groups = values.shape(0);
-  matrix.values = static_cast<const float*>(values.data());
+  matrix.values = values.data();
   matrix.row_offsets = static_cast<const int32_t*>(row_offsets.data());
   matrix.n_row_offsets = row_offsets.shape(0);
   if (narrow) {
@@ -107,20 +113,6 @@ Epilogue make_epilogue(const std::optional<Floats>& bias, const std::optional<Fl
   return epilogue;
 }
 
-// Calls run() once, then until both `runs` and `seconds` are reached; gives back the seconds of each later call.
-template <typename Run>
-std::vector<double> time_calls(const Run& run, size_t runs, double seconds) {
-  using Clock = std::chrono::steady_clock;
-  std::vector<double> times;
-  run();
-  for (double total = 0; times.size() < runs || total < seconds; total += times.back()) {
-    const auto start = Clock::now();
-    run();
-    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  return times;
-}
-
 // A plan of either operation with the shape arithmetic around it; `Call` is one shape's ready-to-run call.
 template <typename Plan>
 class Runner {
@@ -132,17 +124,20 @@ class Runner {
     Floats Y(output_shape(X));
     const Epilogue epilogue = make_epilogue(bias, residual, min, max, M_, output_shape(X));
     const Workspace workspace = allocate(workspace_bytes(X));
-    call(X, Y, epilogue, workspace.get(), threads, [](const auto& once) { once(); });
+    call(X, Y.mutable_data(), epilogue, workspace.get(), threads, [](const auto& once) { once(); });
     return Y;
   }
 
   std::vector<double> time(const Floats& X, const std::optional<Floats>& bias, const std::optional<Floats>& residual,
                            float min, float max, size_t threads, size_t runs, double seconds) const {
-    Floats Y(output_shape(X));
-    const Epilogue epilogue = make_epilogue(bias, residual, min, max, M_, output_shape(X));
+    const std::vector<py::ssize_t> shape = output_shape(X);
+    const Epilogue epilogue = make_epilogue(bias, residual, min, max, M_, shape);
     const Workspace workspace = allocate(workspace_bytes(X));
+    // Aligned as ONNX Runtime's are.
+    const size_t size = std::accumulate(shape.begin(), shape.end(), size_t{1}, std::multiplies<>());
+    const Workspace Y = allocate(sizeof(float) * size);
     std::vector<double> times;
-    call(X, Y, epilogue, workspace.get(), threads,
+    call(X, static_cast<float*>(Y.get()), epilogue, workspace.get(), threads,
          [&](const auto& once) { times = time_calls(once, runs, seconds); });
     return times;
   }
@@ -158,15 +153,14 @@ class Runner {
 
  private:
   template <typename Repeat>
-  void call(const Floats& X, Floats& Y, const Epilogue& epilogue, void* workspace, size_t threads,
+  void call(const Floats& X, float* Y, const Epilogue& epilogue, void* workspace, size_t threads,
             const Repeat& repeat) const {
     const std::vector<py::ssize_t> shape(X.shape(), X.shape() + X.ndim());
     const float* x = X.data();
-    float* y = Y.mutable_data();
     const py::gil_scoped_release release;
     ThreadPool pool(threads);
     const Parallel parallel = pool.parallel();
-    repeat([&] { run_plan(x, shape, y, epilogue, workspace, parallel); });
+    repeat([&] { run_plan(x, shape, Y, epilogue, workspace, parallel); });
   }
 };
 
@@ -283,23 +277,16 @@ py::list kernel_table() {
   return table;
 }
 
-py::dict selected_kernels(const std::string& isa, int64_t r, int64_t c) {
-  const KernelSet* set = kernel_set(isa_from_name(isa));
-  if (set == nullptr || r < 1 || c < 1) throw py::value_error("no vector kernels for this");
-  return py::dict(py::arg("spmm") = spmm_kernel(*set, r).name, py::arg("gemv") = gemv_kernel(*set, r, c).name);
-}
-
-// The best of a few tries of about `seconds` together.
-double peak_flops(const std::string& isa, double seconds) {
+const KernelSet& vector_kernels(const std::string& isa) {
   const KernelSet* set = kernel_set(isa_from_name(isa));
   if (set == nullptr) throw py::value_error("no vector kernels for this");
-  constexpr int64_t kRounds = 200000;
-  float result = 1.0f;
-  double best = 0, multiply_adds = 0;
-  for (double time : time_calls([&] { multiply_adds = set->multiply_add(kRounds, &result); }, 1, seconds)) {
-    best = std::max(best, 2 * multiply_adds / time);
-  }
-  return best;
+  return *set;
+}
+
+py::dict selected_kernels(const std::string& isa, int64_t r, int64_t c) {
+  const KernelSet& set = vector_kernels(isa);
+  if (r < 1 || c < 1) throw py::value_error("no vector kernels for this");
+  return py::dict(py::arg("spmm") = spmm_kernel(set, r).name, py::arg("gemv") = gemv_kernel(set, r, c).name);
 }
 
 template <typename Class>
@@ -328,8 +315,28 @@ PYBIND11_MODULE(_kernels, module) {
              "of each.");
   module.def("selected_kernels", &selected_kernels, py::arg("isa"), py::arg("r"), py::arg("c"),
              "Names of the kernels that run a matrix of r × c groups: spmm (Conv, Gemm of many rows) and gemv.");
-  module.def("peak_flops", &peak_flops, py::arg("isa"), py::arg("seconds") = 0.1,
-             "Multiply-adds of one thread that touch no memory, in floating-point operations per second.");
+  module.def(
+      "peak_flops",
+      [](const std::string& isa, size_t threads, double seconds) {
+        if (threads == 0) throw py::value_error("threads must be at least 1");
+        return peak_flops(vector_kernels(isa), threads, seconds);
+      },
+      py::call_guard<py::gil_scoped_release>(),
+      py::arg("isa"), py::kw_only(), py::arg("threads") = 1, py::arg("seconds") = 0.1,
+      "Multiply-adds that touch no memory, in floating-point operations per second: medians of each thread, added up.");
+  module.def(
+      "bandwidth",
+      [](const std::string& isa, size_t bytes, bool copy, size_t threads, double seconds) {
+        const KernelSet& set = vector_kernels(isa);
+        if (threads == 0) throw py::value_error("threads must be at least 1");
+        if (bytes < least_stream_bytes(set)) throw py::value_error("too few bytes to measure with");
+        return bandwidth(set, bytes, copy, threads, seconds);
+      },
+      py::call_guard<py::gil_scoped_release>(),
+      py::arg("isa"), py::arg("bytes"), py::kw_only(), py::arg("copy") = false, py::arg("threads") = 1,
+      py::arg("seconds") = 0.1,
+      "Bytes per second that threads read (copy: read and write as much again) over and over, each in `bytes` of its "
+      "own: medians of each, added up.");
   module.def(
       "validate",
       [](const py::array& values, const py::array& row_offsets, const py::array& column_indices,

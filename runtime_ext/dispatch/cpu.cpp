@@ -30,9 +30,10 @@ uint64_t saved_state() {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
-bool has_avx2_and_fma() {
-  constexpr uint32_t kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28, kAvx2 = 1u << 5;
-  constexpr uint32_t kLeaf1 = kFma | kOsXsave | kAvx;
+// With FMA and F16C, which every processor with AVX2 has, but a virtual one can hide.
+bool has_avx2() {
+  constexpr uint32_t kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29, kAvx2 = 1u << 5;
+  constexpr uint32_t kLeaf1 = kFma | kOsXsave | kAvx | kF16c;
   constexpr uint64_t kSseAndAvxState = 0x6;
   return (cpuid(1).ecx & kLeaf1) == kLeaf1 && (cpuid(7).ebx & kAvx2) != 0 &&
          (saved_state() & kSseAndAvxState) == kSseAndAvxState;
@@ -42,11 +43,11 @@ bool has_avx512() {
   constexpr uint32_t kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31;
   constexpr uint32_t kLeaf7 = kF | kDq | kBw | kVl;
   constexpr uint64_t kMaskAndUpperState = 0xe0;
-  return has_avx2_and_fma() && (cpuid(7).ebx & kLeaf7) == kLeaf7 &&
+  return has_avx2() && (cpuid(7).ebx & kLeaf7) == kLeaf7 &&
          (saved_state() & kMaskAndUpperState) == kMaskAndUpperState;
 }
 #else
-bool has_avx2_and_fma() { return false; }
+bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 #endif
 
@@ -54,7 +55,7 @@ bool has_avx512() { return false; }
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas{Isa::kScalar};
-  if (has_avx2_and_fma() && kernel_set(Isa::kAvx2) != nullptr) isas.push_back(Isa::kAvx2);
+  if (has_avx2() && kernel_set(Isa::kAvx2) != nullptr) isas.push_back(Isa::kAvx2);
   if (has_avx512() && kernel_set(Isa::kAvx512) != nullptr) isas.push_back(Isa::kAvx512);
   return isas;
 }

@@ -1,4 +1,4 @@
-// The AVX2 + FMA kernels. Compiled with those instructions enabled: nothing here may be called, and no inline
+// The AVX2 + FMA + F16C kernels. Compiled with those instructions enabled: nothing here may be called, and no inline
 // function of another header instantiated, without checking that the machine has them.
 #include "kernels/avx2.h"
 
@@ -7,6 +7,7 @@
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
+#include "kernels/generic_stream.h"
 #include "kernels/generic_transpose.h"
 #include "kernels/simd_avx2.h"
 
@@ -21,13 +22,10 @@ constexpr SpmmKernel kSpmm[] = {
 };
 
 constexpr GemvKernel kGemv[] = {
-    {"gemv_1x8_avx2", GemvLayout::kRowVectors, 8, 8, 6, gemv_row_vectors<Avx2, 8, uint16_t>,
-     gemv_row_vectors<Avx2, 8, uint32_t>},
-    {"gemv_8x1_avx2", GemvLayout::kColumnVectors, 8, 8, 3, gemv_column_vectors<Avx2, 8, uint16_t>,
-     gemv_column_vectors<Avx2, 8, uint32_t>},
-    {"gemv_4x1_avx2", GemvLayout::kColumnVectors, 4, 8, 2, gemv_column_vectors<Avx2Half, 8, uint16_t>,
-     gemv_column_vectors<Avx2Half, 8, uint32_t>},
-    {"gemv_1x1_avx2", GemvLayout::kElements, 1, 8, 2, gemv_elements<Avx2, uint16_t>, gemv_elements<Avx2, uint32_t>},
+    gemv_row<Avx2, GemvLayout::kRowVectors, 8>("gemv_1x8_avx2", 6),
+    gemv_row<Avx2, GemvLayout::kColumnVectors, 8>("gemv_8x1_avx2", 3),
+    gemv_row<Avx2Half, GemvLayout::kColumnVectors, 8>("gemv_4x1_avx2", 2),
+    gemv_row<Avx2, GemvLayout::kElements, 8>("gemv_1x1_avx2", 2),
 };
 
 constexpr DepthwiseKernel kDepthwise[] = {
@@ -47,7 +45,9 @@ constexpr KernelSet kSet = {Isa::kAvx2,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
                             transpose<Avx2>,
                             copy_plane<Avx2>,
-                            multiply_add<Avx2>};
+                            multiply_add<Avx2>,
+                            read_stream<Avx2>,
+                            copy_stream<Avx2>};
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
+#include "kernels/generic_stream.h"
 #include "kernels/generic_transpose.h"
 #include "kernels/simd_avx512.h"
 
@@ -21,18 +22,12 @@ constexpr SpmmKernel kSpmm[] = {
 };
 
 constexpr GemvKernel kGemv[] = {
-    {"gemv_1x16_avx512", GemvLayout::kRowVectors, 16, 8, 7, gemv_row_vectors<Avx512, 8, uint16_t>,
-     gemv_row_vectors<Avx512, 8, uint32_t>},
-    {"gemv_16x1_avx512", GemvLayout::kColumnVectors, 16, 8, 5, gemv_column_vectors<Avx512, 8, uint16_t>,
-     gemv_column_vectors<Avx512, 8, uint32_t>},
-    {"gemv_1x8_avx512", GemvLayout::kRowVectors, 8, 8, 7, gemv_row_vectors<Avx2, 8, uint16_t>,
-     gemv_row_vectors<Avx2, 8, uint32_t>},
-    {"gemv_8x1_avx512", GemvLayout::kColumnVectors, 8, 8, 3, gemv_column_vectors<Avx2, 8, uint16_t>,
-     gemv_column_vectors<Avx2, 8, uint32_t>},
-    {"gemv_4x1_avx512", GemvLayout::kColumnVectors, 4, 8, 2, gemv_column_vectors<Avx2Half, 8, uint16_t>,
-     gemv_column_vectors<Avx2Half, 8, uint32_t>},
-    {"gemv_1x1_avx512", GemvLayout::kElements, 1, 16, 2, gemv_elements<Avx512, uint16_t>,
-     gemv_elements<Avx512, uint32_t>},
+    gemv_row<Avx512, GemvLayout::kRowVectors, 8>("gemv_1x16_avx512", 7),
+    gemv_row<Avx512, GemvLayout::kColumnVectors, 8>("gemv_16x1_avx512", 5),
+    gemv_row<Avx2, GemvLayout::kRowVectors, 8>("gemv_1x8_avx512", 7),
+    gemv_row<Avx2, GemvLayout::kColumnVectors, 8>("gemv_8x1_avx512", 3),
+    gemv_row<Avx2Half, GemvLayout::kColumnVectors, 8>("gemv_4x1_avx512", 2),
+    gemv_row<Avx512, GemvLayout::kElements, 16>("gemv_1x1_avx512", 2),
 };
 
 constexpr DepthwiseKernel kDepthwise[] = {
@@ -52,7 +47,9 @@ constexpr KernelSet kSet = {Isa::kAvx512,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
                             transpose<Avx512>,
                             copy_plane<Avx512>,
-                            multiply_add<Avx512>};
+                            multiply_add<Avx512>,
+                            read_stream<Avx512>,
+                            copy_stream<Avx512>};
 
 }  // namespace
 

@@ -8,8 +8,13 @@
 namespace scalpel {
 namespace {
 
+inline bool is_zero(float value) { return value == 0.0f; }
+inline bool is_zero(Float16 value) { return (value.bits & 0x7fff) == 0; }
+inline bool is_zero(Bfloat16 value) { return (value.bits & 0x7fff) == 0; }
+
+template <typename Value>
 struct Streams {
-  std::vector<float> values;
+  std::vector<Value> values;
   std::vector<uint32_t> indices;
   std::vector<int64_t> begin{0};  // [streams + 1], first item
   std::vector<int64_t> row;       // [streams]
@@ -21,7 +26,9 @@ struct Streams {
 };
 
 // The streams of one row group, row by row or strip by strip, in order.
-void append_row_group(const GroupCsrView& matrix, int64_t group, const GemvKernel& kernel, Streams* streams) {
+template <typename Value>
+void append_row_group(const GroupCsrView& matrix, int64_t group, const GemvKernel& kernel, Streams<Value>* streams) {
+  const auto* values = static_cast<const Value*>(matrix.values);
   const int64_t r = matrix.r, c = matrix.c, width = kernel.width;
   const int64_t rows_of_item = kernel.layout == GemvLayout::kColumnVectors ? width : 1;
   const int64_t columns_of_item = kernel.layout == GemvLayout::kRowVectors ? width : 1;
@@ -33,10 +40,10 @@ void append_row_group(const GroupCsrView& matrix, int64_t group, const GemvKerne
         // Weights outside the matrix are dropped: the file may hold anything there.
         const auto weight = [&](int64_t n) {
           const int64_t m = row + (rows_of_item > 1 ? n : 0), k = j + (rows_of_item > 1 ? 0 : n);
-          return m < rows && first + k < matrix.K ? matrix.values[(i * r + m) * c + k] : 0.0f;
+          return m < rows && first + k < matrix.K ? values[(i * r + m) * c + k] : Value{};
         };
         bool zero = true;
-        for (int64_t n = 0; n < width && zero; ++n) zero = weight(n) == 0.0f;
+        for (int64_t n = 0; n < width && zero; ++n) zero = is_zero(weight(n));
         if (zero) continue;
         for (int64_t n = 0; n < width; ++n) streams->values.push_back(weight(n));
         streams->indices.push_back(static_cast<uint32_t>((first + j) / columns_of_item));
@@ -50,7 +57,22 @@ void append_row_group(const GroupCsrView& matrix, int64_t group, const GemvKerne
 
 GemvStreams::GemvStreams(const GroupCsrView& matrix, const GemvKernel& kernel_)
     : M(matrix.M), K(matrix.K), kernel(kernel_), slice_begin{0} {
-  Streams streams;
+  switch (matrix.value_type) {
+    case ValueType::kFloat32:
+      repack<float>(matrix);
+      break;
+    case ValueType::kFloat16:
+      repack<Float16>(matrix);
+      break;
+    case ValueType::kBfloat16:
+      repack<Bfloat16>(matrix);
+      break;
+  }
+}
+
+template <typename Value>
+void GemvStreams::repack(const GroupCsrView& matrix) {
+  Streams<Value> streams;
   const int64_t rows_of_stream = kernel.layout == GemvLayout::kColumnVectors ? kernel.width : 1;
   streams.row.reserve(static_cast<size_t>(M / rows_of_stream) + 1);
   for (int64_t group = 0; group + 1 < matrix.n_row_offsets; ++group) {
@@ -62,14 +84,15 @@ GemvStreams::GemvStreams(const GroupCsrView& matrix, const GemvKernel& kernel_)
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return length(a) > length(b); });
 
-  values.reserve(streams.values.size());
+  std::vector<Value> sorted;
+  sorted.reserve(streams.values.size());
   std::vector<uint32_t> indices;
   indices.reserve(streams.indices.size());
   const auto append = [&](size_t stream, int64_t item) {
     const auto at = static_cast<size_t>(streams.begin[stream] + item);
     indices.push_back(streams.indices[at]);
     const auto from = streams.values.begin() + static_cast<ptrdiff_t>(at * width);
-    values.insert(values.end(), from, from + static_cast<ptrdiff_t>(width));
+    sorted.insert(sorted.end(), from, from + static_cast<ptrdiff_t>(width));
   };
   const auto of_slice = static_cast<size_t>(kernel.streams);
   for (size_t first = 0; first < n_streams; first += of_slice) {
@@ -85,6 +108,7 @@ GemvStreams::GemvStreams(const GroupCsrView& matrix, const GemvKernel& kernel_)
     }
     slice_begin.push_back(static_cast<int64_t>(indices.size()));
   }
+  values = std::move(sorted);
   if (std::all_of(indices.begin(), indices.end(), [](uint32_t index) { return index <= UINT16_MAX; })) {
     indices_u16.assign(indices.begin(), indices.end());
   } else {
@@ -102,7 +126,7 @@ int64_t GemvStreams::part_begin(size_t i, size_t parts) const {
 
 void GemvStreams::run(const float* x, float* y, const Epilogue& epilogue, int64_t first, int64_t last) const {
   GemvCall call{};
-  call.values = values.data();
+  std::visit([&](const auto& stored) { call.values = stored.data(); }, values);
   call.slice_begin = slice_begin.data();
   call.lengths = lengths.data();
   call.stream_row = stream_row.data();
@@ -116,13 +140,9 @@ void GemvStreams::run(const float* x, float* y, const Epilogue& epilogue, int64_
   call.residual = epilogue.residual;
   call.min = epilogue.min;
   call.max = epilogue.max;
-  if (indices_u32.empty()) {
-    call.indices = indices_u16.data();
-    kernel.run_u16(call);
-  } else {
-    call.indices = indices_u32.data();
-    kernel.run_u32(call);
-  }
+  const bool is_narrow = indices_u32.empty();
+  call.indices = is_narrow ? static_cast<const void*>(indices_u16.data()) : indices_u32.data();
+  kernel.run[values.index()][is_narrow ? 0 : 1](call);
 }
 
 }  // namespace scalpel

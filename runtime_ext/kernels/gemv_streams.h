@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <variant>
 #include <vector>
 
 #include "kernels/kernel_set.h"
@@ -20,13 +21,17 @@ struct GemvStreams {
 
   int64_t M, K;
   GemvKernel kernel;
-  std::vector<float> values;             // [items, width]
+  // [items, width], as wide as the file stores them; in the order of ValueType.
+  std::variant<std::vector<float>, std::vector<Float16>, std::vector<Bfloat16>> values;
   std::vector<uint16_t> indices_u16;     // [items], empty if an index does not fit
   std::vector<uint32_t> indices_u32;     // [items], empty otherwise
   std::vector<int64_t> slice_begin;      // [slices + 1], first item
   std::vector<uint32_t> lengths;         // [streams], items
   std::vector<int64_t> stream_row;       // [streams], first row
 
+  size_t weights() const {
+    return std::visit([](const auto& stored) { return stored.size(); }, values);
+  }
   int64_t slices() const { return static_cast<int64_t>(slice_begin.size()) - 1; }
 
   // The first slice of part `i` when the slices are cut into `parts` of about equal size.
@@ -35,6 +40,10 @@ struct GemvStreams {
   // y[M] = clamp(W x + bias + residual) for slices [first, last); with row vectors x must be readable up to K
   // rounded up to `width`.
   void run(const float* x, float* y, const Epilogue& epilogue, int64_t first, int64_t last) const;
+
+ private:
+  template <typename Value>
+  void repack(const GroupCsrView& matrix);
 };
 
 }  // namespace scalpel

@@ -8,11 +8,15 @@
 #include <cstdint>
 
 #include "kernels/interface.h"
+#include "kernels/value_types.h"
 
 namespace scalpel {
 
 // SpMM fetches activations into the first cache this many steps before it multiplies them.
 constexpr int64_t kStepsAhead = 8;
+
+// read_stream and copy_stream go by so many vectors at once.
+constexpr int kStreamVectors = 8;
 
 // A range of row blocks times a panel of pixels: Y[m, p] = clamp(sum of w[m, s] * X[offsets[s] + p] + ...) over the
 // steps s of row m, for p < pixels. Layout of the weights: see row_blocks.h.
@@ -47,7 +51,7 @@ enum class GemvLayout {
 };
 
 struct GemvCall {
-  const float* values;
+  const void* values;   // float, Float16 or Bfloat16
   const void* indices;  // uint16 or uint32
   const int64_t* slice_begin;
   const uint32_t* lengths;
@@ -68,8 +72,7 @@ struct GemvKernel {
   int width;      // floats of an item
   int streams;    // of a slice: what the kernel interleaves
   int most_rows;  // of X for which one GEMV each beats SpMM
-  void (*run_u16)(const GemvCall& call);
-  void (*run_u32)(const GemvCall& call);
+  void (*run[3][2])(const GemvCall& call);  // by ValueType, and by uint16 or uint32 indices
 };
 
 // to[j * ld_to + i] = clamp(from[i * ld_from + j] + residual[j * ld_to + i]) for i < rows, j < columns.
@@ -91,14 +94,15 @@ struct PlaneCopy {
   int64_t out_h, out_w;
 };
 
-// One channel of a depthwise convolution, clamp(sum + bias + residual).
+// Channels of a depthwise convolution, clamp(sum + bias + residual). Every column of vectors passes over all of them.
 struct DepthwiseCall {
-  const float* from;  // [in_h, in_w]
+  int64_t channels;
+  const float* from;  // [channels, in_h, in_w]
   int64_t in_h, in_w;
   int64_t top, left;     // padding
-  const float* weights;  // [size, size]
-  float bias;
-  float* to;  // [out_h, out_w]
+  const float* weights;  // [channels, size, size]
+  const float* bias;     // [channels], or null
+  float* to;             // [channels, out_h, out_w]
   int64_t out_h, out_w;
   const float* residual;  // like `to`, or null
   float min, max;
@@ -124,6 +128,9 @@ struct KernelSet {
   void (*copy_plane)(const PlaneCopy& copy);
   // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.
   double (*multiply_add)(int64_t rounds, float* result);
+  // Read or copy memory, for measuring the machine's bandwidth; `count` is a multiple of kStreamVectors vectors.
+  float (*read_stream)(const float* from, int64_t count, int64_t passes);
+  void (*copy_stream)(const float* from, int64_t count, float* to, int64_t passes);
 };
 
 // The first kernel of the set that handles groups of r × c.

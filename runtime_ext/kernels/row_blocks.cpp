@@ -3,11 +3,13 @@
 #include <algorithm>
 
 #include "kernels/scalar_matrix.h"
+#include "kernels/widen.h"
 
 namespace scalpel {
 
 RowBlocks::RowBlocks(const GroupCsrView& matrix, int rows_) : M(matrix.M), r(matrix.r), rows(rows_) {
   const int64_t row_groups = matrix.n_row_offsets - 1, c = matrix.c;
+  const WidenedValues values(matrix);
   begin.reserve(static_cast<size_t>(row_groups) + 1);
   begin.push_back(0);
   std::vector<const float*> steps;  // of one row group: the top weight of each, c floats from row to row
@@ -17,7 +19,7 @@ RowBlocks::RowBlocks(const GroupCsrView& matrix, int rows_) : M(matrix.M), r(mat
     for (int64_t i = matrix.row_offsets[group]; i < matrix.row_offsets[group + 1]; ++i) {
       const int64_t first = column_of(matrix, i) * c;
       for (int64_t j = 0; j < c && first + j < matrix.K; ++j) {
-        const float* top = matrix.values + i * r * c + j;
+        const float* top = values.data() + i * r * c + j;
         bool zero = true;
         for (int64_t row = 0; row < valid_rows && zero; ++row) zero = top[row * c] == 0.0f;
         if (zero) continue;

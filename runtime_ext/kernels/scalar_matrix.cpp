@@ -1,5 +1,7 @@
 #include "kernels/scalar_matrix.h"
 
+#include "kernels/widen.h"
+
 namespace scalpel {
 
 ScalarMatrix::ScalarMatrix(const GroupCsrView& matrix)
@@ -9,7 +11,8 @@ ScalarMatrix::ScalarMatrix(const GroupCsrView& matrix)
       c(matrix.c),
       row_offsets(matrix.row_offsets, matrix.row_offsets + matrix.n_row_offsets) {
   if (matrix.n_groups == 0) return;
-  values.assign(matrix.values, matrix.values + matrix.n_groups * r * c);
+  const WidenedValues widened(matrix);
+  values.assign(widened.data(), widened.data() + matrix.n_groups * r * c);
   if (matrix.columns_u16 != nullptr) {
     columns.assign(matrix.columns_u16, matrix.columns_u16 + matrix.n_groups);
   } else {

@@ -1,4 +1,4 @@
-// AVX2 + FMA under the names that the generic kernels use.
+// AVX2 + FMA + F16C under the names that the generic kernels use.
 //
 // Included by the translation units of AVX2 and of what contains it only; all of it has internal linkage.
 #pragma once
@@ -6,6 +6,8 @@
 #include <immintrin.h>
 
 #include <cstdint>
+
+#include "kernels/value_types.h"
 
 namespace scalpel {
 namespace {
@@ -31,10 +33,24 @@ struct Avx2 {
   // Fetching ahead costs a load for each line of activations, which few rows cannot spare.
   static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
+  static constexpr int kDepthwiseRows = 4;  // of a tile
+
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector set(float value) { return _mm256_set1_ps(value); }
   static Vector broadcast(const float* from) { return _mm256_broadcast_ss(from); }
   static Vector load(const float* from) { return _mm256_loadu_ps(from); }
+  static Vector load(const Float16* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static Vector load(const Bfloat16* from) {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  }
+  static float widen(float value) { return value; }
+  static float widen(Float16 value) { return _cvtsh_ss(value.bits); }
+  static float widen(Bfloat16 value) {
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtsi32_si128(value.bits), 16)));
+  }
   static void store(float* to, Vector v) { _mm256_storeu_ps(to, v); }
   // Elements 0, 2, 4, ... of two vectors in a row.
   static Vector even(Vector low, Vector high) {
@@ -44,6 +60,13 @@ struct Avx2 {
   static Vector odd(Vector low, Vector high) {
     const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xdd));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
+  }
+  // The elements of two vectors in a row from number `Begin` on.
+  template <int Begin>
+  static Vector slide(Vector low, Vector high) {
+    const __m256i turned = _mm256_and_si256(
+        _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(Begin)), _mm256_set1_epi32(7));
+    return _mm256_permutevar8x32_ps(_mm256_blend_ps(low, high, (1 << Begin) - 1), turned);
   }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
@@ -124,6 +147,13 @@ struct Avx2Half {
   static Vector zero() { return _mm_setzero_ps(); }
   static Vector broadcast(const float* from) { return _mm_broadcast_ss(from); }
   static Vector load(const float* from) { return _mm_loadu_ps(from); }
+  static Vector load(const Float16* from) {
+    return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  }
+  static Vector load(const Bfloat16* from) {
+    const __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    return _mm_castsi128_ps(_mm_slli_epi32(wide, 16));
+  }
   static void store(float* to, Vector v) { _mm_storeu_ps(to, v); }
   static Vector add(Vector a, Vector b) { return _mm_add_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm_fmadd_ps(a, b, c); }

@@ -29,10 +29,23 @@ struct Avx512 {
   // Fetching ahead costs a load for each vector of activations, which few rows cannot spare.
   static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
 
+  static constexpr int kDepthwiseRows = 8;  // of a tile
+
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector set(float value) { return _mm512_set1_ps(value); }
   static Vector broadcast(const float* from) { return _mm512_set1_ps(*from); }
   static Vector load(const float* from) { return _mm512_loadu_ps(from); }
+  static Vector load(const Float16* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static Vector load(const Bfloat16* from) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  }
+  template <typename Value>
+  static float widen(Value value) {
+    return Avx2::widen(value);
+  }
   static void store(float* to, Vector v) { _mm512_storeu_ps(to, v); }
   // Elements 0, 2, 4, ... of two vectors in a row.
   static Vector even(Vector low, Vector high) {
@@ -42,6 +55,12 @@ struct Avx512 {
   static Vector odd(Vector low, Vector high) {
     const __m512i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return _mm512_permutex2var_ps(low, lanes, high);
+  }
+  // The elements of two vectors in a row from number `Begin` on.
+  template <int Begin>
+  static Vector slide(Vector low, Vector high) {
+    const __m512i values = _mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), Begin);
+    return _mm512_castsi512_ps(values);
   }
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }

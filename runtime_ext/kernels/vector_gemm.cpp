@@ -81,7 +81,7 @@ class VectorGemmPlan final : public GemmPlan {
     const double weights_per_task =
         streams_.kernel.layout == GemvLayout::kElements ? kElementsPerGemvTask : kWeightsPerGemvTask;
     const size_t tasks =
-        task_count(static_cast<double>(streams_.values.size()) * static_cast<double>(N), weights_per_task);
+        task_count(static_cast<double>(streams_.weights()) * static_cast<double>(N), weights_per_task);
     parallel_for(parallel, tasks, [&](size_t task) {
       const int64_t first = streams_.part_begin(task, tasks), last = streams_.part_begin(task + 1, tasks);
       for (int64_t n = 0; n < N; ++n) {

@@ -34,6 +34,8 @@ enum OrtElementType : int {
   kOrtFloat = 1,
   kOrtUint16 = 4,
   kOrtInt32 = 6,
+  kOrtFloat16 = 10,
+  kOrtBfloat16 = 16,
 };
 
 // A null status is success; every other one is released by whoever receives it.

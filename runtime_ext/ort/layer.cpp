@@ -20,6 +20,22 @@ std::string describe(const Tensor& tensor) {
   return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
 }
 
+bool find_value_type(OrtElementType type, ValueType* out) {
+  switch (type) {
+    case kOrtFloat:
+      *out = ValueType::kFloat32;
+      return true;
+    case kOrtFloat16:
+      *out = ValueType::kFloat16;
+      return true;
+    case kOrtBfloat16:
+      *out = ValueType::kBfloat16;
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool is_zero_scalar(const Tensor& tensor) {
   return tensor.type == kOrtFloat && tensor.dims.empty() && *static_cast<const float*>(tensor.data) == 0;
 }
@@ -54,10 +70,11 @@ void Layer::read_matrix(const Node& node) {
   if (!multiply(matrix_.M, matrix_.K, &size)) fail(shape + " is too large");
 
   const Tensor values = node.constant(kValues, "values");
-  if (values.type != kOrtFloat || values.dims.size() != 3 || values.dims[1] < 1 || values.dims[2] < 1) {
-    fail("values must be float32 [n_groups, r, c] with r, c >= 1, got " + describe(values));
+  if (!find_value_type(values.type, &matrix_.value_type) || values.dims.size() != 3 || values.dims[1] < 1 ||
+      values.dims[2] < 1) {
+    fail("values must be float32, float16 or bfloat16 [n_groups, r, c] with r, c >= 1, got " + describe(values));
   }
-  matrix_.values = static_cast<const float*>(values.data);
+  matrix_.values = values.data;
   matrix_.n_groups = values.dims[0];
   matrix_.r = values.dims[1];
   matrix_.c = values.dims[2];

@@ -147,11 +147,16 @@ LAYERS: tuple[LayerShape, ...] = (
     *(gemm(256, 256, rows) for rows in (2, 5)),
 )  # fmt: skip
 
-#: Layers that are always dense.
-DENSE_LAYERS: tuple[LayerShape, ...] = tuple(
+#: Depthwise layers, which have no zeros to leave out.
+DEPTHWISE_LAYERS: tuple[LayerShape, ...] = tuple(
     conv(channels, channels, kernel, size, stride=stride, group=channels)
-    for channels, kernel, size, stride in ((32, 3, 56, 1), (96, 3, 56, 2), (384, 3, 14, 1), (672, 5, 7, 1))
-)
+    for channels, kernel, size, stride in (
+        (24, 3, 112, 1), (48, 3, 112, 2), (32, 3, 56, 1), (160, 3, 56, 1), (96, 3, 56, 2), (320, 3, 28, 1),
+        (192, 3, 28, 2), (64, 3, 20, 1), (384, 3, 14, 1), (640, 3, 14, 2), (960, 3, 7, 1), (48, 3, 80, 1),
+        (72, 5, 56, 2), (120, 5, 28, 1), (240, 5, 28, 2), (480, 5, 14, 1), (672, 5, 14, 2), (672, 5, 7, 1),
+        (30, 3, 56, 1), (90, 3, 14, 1), (150, 5, 14, 2),
+    )
+)  # fmt: skip
 
 #: Shares of groups that are stored.
-DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalpel_graph import group_csr
 from scalpel_graph.caches import Sweeper, last_cache_bytes
-from scalpel_graph.calibration.layers import DENSE_LAYERS, DENSITIES, LAYERS, LayerShape, conv
+from scalpel_graph.calibration.layers import DENSITIES, DEPTHWISE_LAYERS, LAYERS, LayerShape, conv
 from scalpel_graph.cost import runs_as, stored_bytes
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.node_timing import NodeTimer
@@ -72,12 +72,14 @@ def jobs(group_shapes: Sequence[GroupShape], threads: Sequence[int]) -> list[Job
     first: list[Job] = []
     second: list[Job] = []
     for count in threads:
-        for layer in (*LAYERS, *DENSE_LAYERS):
+        for layer in (*LAYERS, *DEPTHWISE_LAYERS):
             first.append(Job(layer, count))
             second.append(Job(layer, count))
             if layer.work.weight_bytes >= _COLD_BYTES:
                 second.append(Job(layer, count, cold=True))
-            if layer in DENSE_LAYERS:
+            if layer in DEPTHWISE_LAYERS:
+                if group_shapes:
+                    first.append(Job(layer, count, (1, layer.work.K)))
                 continue
             for shape in group_shapes:
                 if layer.work.group > 1 and layer.work.M // layer.work.group % shape[0]:

@@ -16,6 +16,7 @@ from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
     DENSE_OPERATIONS,
+    DEPTHWISE_KERNEL,
     OPERATIONS,
     SPARSE_OPERATIONS,
     CpuTarget,
@@ -67,7 +68,11 @@ def build(
         block: channels in a block of ONNX Runtime's layout.
     """
     dense = {operation: _dense(samples, operation, block) for operation in DENSE_OPERATIONS}
-    shapes = list(dict.fromkeys(s.job.group_shape for s in samples if s.job.group_shape is not None))
+    shapes = dict.fromkeys(
+        sample.job.group_shape
+        for sample in samples
+        if sample.job.group_shape is not None and not cost.has_depthwise_kernel(sample.job.layer.work)
+    )
     target = CpuTarget(
         name=name,
         kind="cpu",
@@ -88,6 +93,7 @@ def build(
             )
             for shape in sorted(shapes, key=lambda shape: (shape[0] == 1, -shape[0] * shape[1]))
         ),
+        depthwise_kernel=_depthwise_kernel(samples, lanes),
     )
     errors = np.array([_predicted(sample, target) / _time(sample) - 1 for sample in samples])
     typical, bad = (float(np.quantile(np.abs(errors), q)) for q in (0.5, 0.9))
@@ -150,6 +156,19 @@ def _dense(samples: Sequence[Sample], operation: str, block: int) -> Prices:
             found.append(Equation(cost.dense_amounts(work, block), _time(sample)))
     return {
         threads: fit(found, OPERATIONS[operation], KNOTS["dense"]) for threads, found in equations.items()
+    }
+
+
+def _depthwise_kernel(samples: Sequence[Sample], lanes: int) -> Prices:
+    equations: dict[int, list[Equation]] = {}
+    for sample in samples:
+        work = _work(sample)
+        if sample.job.group_shape is not None and cost.has_depthwise_kernel(work):
+            amounts = cost.depthwise_kernel_amounts(work, lanes)
+            equations.setdefault(sample.job.threads, []).append(Equation(amounts, _time(sample)))
+    return {
+        threads: fit(found, OPERATIONS[DEPTHWISE_KERNEL], KNOTS["sparse"])
+        for threads, found in equations.items()
     }
 
 

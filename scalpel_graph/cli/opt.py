@@ -19,6 +19,7 @@ from scalpel_graph.cli.output import check_report, file_report_suffix
 from scalpel_graph.errors import InputError
 from scalpel_graph.report import BeforeAfter, Report
 from scalpel_graph.target import target_names
+from scalpel_graph.value_types import VALUE_TYPES
 from scalpel_graph.verify import ATOL, RTOL
 from scalpel_graph.version import __version__
 
@@ -61,6 +62,7 @@ def _main(arguments: Sequence[str]) -> int:
             atol=options.atol,
             skip_passes=options.skip_pass,
             autotune=options.autotune,
+            weights=options.weights,
             progress=step,
         )
         report = result.report
@@ -130,6 +132,13 @@ def _parser() -> cli.Parser:
         "--autotune",
         action="store_true",
         help="time the candidates of each layer on this machine instead of predicting them",
+    )
+    model.add_argument(
+        "--weights",
+        choices=VALUE_TYPES,
+        default="fp32",
+        help="store the weights of sparse layers in 16 bits; they are rounded, what is computed with them is"
+        " float32 (default: fp32)",
     )
     model.add_argument(
         "--skip-pass", metavar="NAME", action="append", default=[], help="leave a pass out; repeatable"

@@ -43,10 +43,15 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
         of_all = f": {len(sparse)} of {show.plural(len(report.layers), 'layer')}"
         out.print(Text.assemble("\n", ("Made sparse", "bold"), of_all))
         shown = sparse if verbose else _most_saved(sparse)
-        out.print(_indented(_sparse_layers(shown, report.times)))
+        out.print(_indented(_sparse_layers(shown, report)))
         if len(shown) < len(sparse):
             rest = f"and {len(sparse) - len(shown)} more that save less time; -v lists them"
             out.print(_indented(Text(rest, "dim")))
+    stored = show.stored_values(report)
+    if stored:
+        out.print()
+        for line in stored:
+            out.print(Text(line))
     dense = show.left_dense(report.layers)
     if dense:
         out.print("\nLeft dense", style="bold")
@@ -99,23 +104,26 @@ def _most_saved(layers: Sequence[LayerDecision]) -> Sequence[LayerDecision]:
     return [layer for layer in layers if id(layer) in kept]
 
 
-def _sparse_layers(layers: Sequence[LayerDecision], times: str) -> Table:
+def _sparse_layers(layers: Sequence[LayerDecision], report: Report) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
     table.add_column("layer", overflow="fold")
     table.add_column("operator")
     table.add_column("group")
     table.add_column("stored", justify="right")
-    table.add_column(times, justify="right")
+    table.add_column(report.times, justify="right")
     table.add_column("against dense", justify="right")
+    if report.weights != "fp32":
+        table.add_column("weights")
     for layer in layers:
-        table.add_row(
+        cells: list[str | Text] = [
             Text(layer.name),
             layer.op,
             show.group_shape(layer.chosen),
             show.fraction(layer.chosen.density),
             show.microseconds(layer.chosen.predicted_us),
             Text(show.speed_up(layer), "green"),
-        )
+        ]
+        table.add_row(*cells, *([layer.values.type] if report.weights != "fp32" else []))
     return table
 
 
@@ -146,10 +154,14 @@ def _verdict(report: Report) -> Text:
         if done
     ]
     runs = show.plural(verified.runs, "run")
-    return Text(
-        f"✓ Same answers in {runs}, {' and '.join(ways)}: largest difference {verified.max_abs_diff:.2g}.",
-        "green",
-    )
+    difference = f"largest difference {verified.max_abs_diff:.2g}"
+    if report.rounded:
+        return Text(
+            f"✓ Answers as {report.weights} weights explain them in {runs}, {' and '.join(ways)}:"
+            f" {difference}, {100 * verified.max_rel_diff:.2g} % of the largest.",
+            "green",
+        )
+    return Text(f"✓ Same answers in {runs}, {' and '.join(ways)}: {difference}.", "green")
 
 
 def _print_next_step(out: Console, report: Report) -> None:

@@ -70,3 +70,21 @@ def test_unusable_output_gets_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["--json", str(tmp_path / "file" / "x.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_markdown_has_a_table_for_each_number_of_threads(capsys, tmp_path):
+    options = [
+        "--network",
+        "lenet-300-100",
+        "--sparsity",
+        "0",
+        "--group-shape",
+        "1x8",
+        "--group-shape",
+        "4x1",
+    ]
+    assert main([*options, "--seconds", "0.01", "--markdown", "--json", str(tmp_path / "x.json")]) == 0
+    table = "| network | sparsity | 1×8 | 4×1 |\n|---|---|---|---|\n"
+    table += "| lenet-300-100 | 0 % | same file | same file |\n"
+    printed = capsys.readouterr().out
+    assert f"### 1 thread\n\n{table}" in printed and f"### 2 threads\n\n{table}" in printed

@@ -36,11 +36,13 @@ def test_an_engine_that_is_not_there_is_left_out_and_named():
 def test_table_and_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(peers, "CASES", (SMALL,))
     path = tmp_path / "results" / "peers.json"
-    assert main(["--threads", "1", "--seconds", "0.1", "--json", str(path)]) == 0
+    assert main(["--threads", "1", "--seconds", "0.1", "--markdown", "--json", str(path)]) == 0
     (result,) = json.loads(path.read_text())["results"]
     assert result["case"] == "lenet-300-100 90% 1x8"
     assert result["speed_up"]["scalpel"]["low"] <= result["speed_up"]["scalpel"]["median"]
-    assert "lenet-300-100 90% 1x8" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| network | threads | ONNX Runtime | Scalpel Graph | ONNX Runtime int8 |" in printed
+    assert "| lenet-300-100 90% 1x8 | 1 | " in printed
 
 
 def test_unknown_case(capsys):

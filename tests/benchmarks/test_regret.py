@@ -24,10 +24,10 @@ def test_regret_is_against_the_best_measured_way():
 def test_policies():
     few, many = (a_case(2, dense=3.0, sparse=2.0, sparsity=zeros) for zeros in (0.5, 0.7))
     assert {name: (choose(few), choose(many)) for name, choose in POLICIES.items()} == {
-        "cost model": (2, 2),
+        "the cost model": (2, 2),
         "always dense": (0, 0),
         "always sparse": (1, 1),
-        "sparse from 2/3 zeros": (0, 1),
+        "sparse from two thirds of zeros": (0, 1),
     }
 
 
@@ -56,7 +56,9 @@ def test_the_command_writes_every_case(monkeypatch, tmp_path, capsys):
     data = json.loads(path.read_text())
     assert len(data["cases"]) == 2 * 2 and data["profile"] == "avx2"
     assert data["policies"]["always dense"] == {"geomean": 0, "p95": 0, "max": 0}
-    assert "cost model" in capsys.readouterr().out
+    assert "the cost model" in capsys.readouterr().out
+    assert regret.main(["--json", str(path), "--sparsity", "0.9", "--target", "avx2", "--markdown"]) == 0
+    assert "| always dense | 0.0 % | 0.0 % | 0.0 % |" in capsys.readouterr().out
 
 
 def test_other_targets_are_refused(capsys):

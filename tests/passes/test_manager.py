@@ -89,7 +89,7 @@ def test_unknown_pass_to_skip():
 @pytest.mark.parametrize(("step", "why"), [(Raises(), "the reason in two lines"), (Breaks(), "axis")])
 def test_a_failing_pass_leaves_a_reproducer(tmp_path, step, why):
     proto = network()
-    context = PassContext(CPU, threads=2, dimensions={"N": 3})
+    context = PassContext(CPU, threads=2, dimensions={"N": 3}, weights="bf16")
     manager = PassManager([CleanUp(), step], reproducer_dir=tmp_path / "failures")
     with pytest.raises(CheckError) as caught:
         manager.run(ModelGraph(proto), context)
@@ -106,6 +106,7 @@ def test_a_failing_pass_leaves_a_reproducer(tmp_path, step, why):
     command = shlex.split((folder / "command.txt").read_text())
     assert command[:2] == ["scalpel-opt", str(folder / "before.onnx")]
     assert command[command.index("--input-shape") + 1] == "X:3,64"
+    assert command[command.index("--weights") + 1] == "bf16"
     assert command[command.index("--skip-pass") + 1] == "clean-up" and step.name not in command[4:]
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -180,6 +181,22 @@ def test_strided_auto_pad_of_unknown_size_stays():
     assert "depends on the size of the input" in reasons(records["substitute-group-csr"])["Y"]
 
 
+@pytest.mark.parametrize("pointwise", [0.05, 1.0])
+def test_depthwise_follows_its_neighbours(pointwise):
+    """Between sparse layers it is ours, between dense ones ONNX Runtime's."""
+    weights = {name: sparse(256, 256, 1, 1, group_shape=(4, 1), density=pointwise) for name in ("V", "W")}
+    proto = model(
+        "(float[1, 256, 28, 28] X) => (Y) {"
+        " a = Conv(X, V)  b = Conv<group = 256, pads = [1, 1, 1, 1]>(a, D, c)  Y = Conv(b, W) }",
+        {**weights, "D": random(256, 1, 3, 3), "c": random(256)},
+    )
+    context = PassContext(CPU)
+    out, _ = run(proto, SubstituteGroupCsr(), context=context)
+    types = ["GroupCsrConv"] * 3 if pointwise < 1 else ["Conv"] * 3
+    assert op_types(out) == types
+    assert context.layers[1].reason.startswith("depthwise" if pointwise < 1 else "kept dense")
+
+
 def test_row_blocks_never_straddle_groups():
     proto = model("(float[1, 12, 6, 6] X) => (Y) { Y = Conv<group = 2>(X, W) }", {"W": sparse(12, 6, 1, 1)})
     context = PassContext(EAGER)
@@ -239,3 +256,53 @@ def test_any_conv_gives_what_the_dense_one_gives(sizes, kernel, geometry, bias, 
         weights,
     )
     run(proto, SubstituteGroupCsr(), target=EAGER)
+
+
+@pytest.mark.parametrize(("weights", "dtype"), [("fp16", np.float16), ("bf16", ml_dtypes.bfloat16)])
+def test_values_are_stored_in_the_type_asked_for(weights, dtype):
+    W, kernel = sparse(24, 20), sparse(8, 4, 3, 3)
+    proto = model(
+        """(float[2, 20] X, float[1, 4, 6, 6] Z) => (Y, V)
+           { Y = Gemm<transB = 1>(X, W, b)  V = Conv<pads = [1, 1, 1, 1]>(Z, K) }""",
+        {"W": W, "b": random(24), "K": kernel},
+    )
+    context = PassContext(EAGER, weights=weights)
+    out, _ = run(proto, SubstituteGroupCsr(), context=context, rtol=0.05, atol=0.05)
+    assert op_types(out) == ["GroupCsrGemm", "GroupCsrConv"]
+    for node, dense, layer in zip(sparse_nodes(out), (W, kernel.reshape(8, -1)), context.layers, strict=True):
+        assert weights_of(out)[node.input[1]].dtype == dtype
+        np.testing.assert_array_equal(decoded(out, node), dense.astype(dtype))
+        assert layer.values.type == weights and 0 < layer.values.error <= 2**-8
+
+
+def test_groups_that_round_to_zero_are_not_stored():
+    W = np.zeros((4, 8), np.float32)
+    W[:, 0], W[1, 5] = 1.0, 1e-9
+    proto = model("(float[2, 8] X) => (Y) { Y = Gemm<transB = 1>(X, W) }", {"W": W})
+    out, _ = run(proto, SubstituteGroupCsr(), context=PassContext(only_one_by_one(), weights="fp16"))
+    assert weights_of(out)[sparse_nodes(out)[0].input[1]].size == 4
+
+
+def test_a_layer_whose_weights_do_not_fit_keeps_float32_and_says_why():
+    large = sparse(16, 16, seed=1)
+    large[0, 0] = 1e5
+    proto = model(
+        "(float[2, 16] X) => (Y, Z) { Y = MatMul(X, W)  Z = MatMul(X, large) }",
+        {"W": sparse(16, 16).T, "large": large.T},
+    )
+    context = PassContext(EAGER, weights="fp16")
+    out, _ = run(proto, SubstituteGroupCsr(), context=context, rtol=1e-2, atol=1e-2)
+    first, second = sparse_nodes(out)
+    assert weights_of(out)[first.input[1]].dtype == np.float16
+    assert weights_of(out)[second.input[1]].dtype == np.float32
+    assert [layer.values.type for layer in context.layers] == ["fp16", "fp32"]
+    assert context.layers[1].reason.endswith("values stay float32: a weight of 1e+05 is too large for fp16")
+    assert "float32" not in context.layers[0].reason
+
+
+def test_a_dense_layer_has_values_of_float32():
+    proto = model("(float[8, 16] X) => (Y) { Y = MatMul(X, W) }", {"W": random(16, 16)})
+    context = PassContext(CPU, weights="fp16")
+    run(proto, SubstituteGroupCsr(), context=context)
+    (layer,) = context.layers
+    assert layer.chosen.decision == "dense" and layer.values.type == "fp32" and layer.values.error == 0

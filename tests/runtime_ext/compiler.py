@@ -10,8 +10,8 @@ COMPILER = os.environ.get("CXX", "c++")
 
 #: By translation unit: what runtime_ext/kernels/CMakeLists.txt sets for each instruction set of this machine.
 _X86_FLAGS = {
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
 }
 ISA_FLAGS = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else {}
 #: What it does not build on this machine.

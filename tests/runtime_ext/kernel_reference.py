@@ -1,6 +1,7 @@
 """What the kernels are compared with: float64 numpy, written from ONNX's definitions, and random matrices."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,18 +33,18 @@ def sparse_weights(
 
 
 def gemm_kernel(
-    weights: Floats, group_shape: group_csr.GroupShape, isa: str, wide_columns: bool = False
+    weights: npt.NDArray[Any], group_shape: group_csr.GroupShape, isa: str, wide_columns: bool = False
 ) -> _kernels.Gemm:
-    """The Gemm kernel of ``weights`` (``[M, K]``)."""
+    """The Gemm kernel of ``weights`` (``[M, K]``), stored in their own type."""
     matrix = group_csr.encode(weights, group_shape)
     columns = matrix.column_indices.astype(np.int32) if wide_columns else matrix.column_indices
     return _kernels.Gemm(matrix.values, matrix.row_offsets, columns, matrix.shape, isa=isa)
 
 
 def conv_kernel(
-    weights: Floats, group_shape: group_csr.GroupShape, case: ConvCase, isa: str
+    weights: npt.NDArray[Any], group_shape: group_csr.GroupShape, case: ConvCase, isa: str
 ) -> _kernels.Conv:
-    """The Conv kernel of ``weights`` (``[M, C / group, kernel...]``)."""
+    """The Conv kernel of ``weights`` (``[M, C / group, kernel...]``), stored in their own type."""
     matrix = group_csr.encode(weights.reshape(weights.shape[0], -1), group_shape)
     return _kernels.Conv(
         matrix.values,

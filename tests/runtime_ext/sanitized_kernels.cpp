@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "dispatch/kernel_sets.h"
 #include "kernels/interface.h"
 
 namespace {
@@ -24,6 +25,17 @@ std::vector<float> normal(int64_t size) {
   return values;
 }
 
+// 16-bit numbers of any sign and fraction, of a magnitude from 1/8 to 2, and some subnormal.
+std::vector<uint16_t> halves(int64_t size, int fraction_bits, int bias) {
+  std::vector<uint16_t> values(static_cast<size_t>(size));
+  for (uint16_t& value : values) {
+    const int64_t exponent = uniform(0, 9) == 0 ? 0 : bias + uniform(-3, 0);
+    const int64_t fraction = uniform(0, (1 << fraction_bits) - 1);
+    value = static_cast<uint16_t>(uniform(0, 1) << 15 | exponent << fraction_bits | fraction);
+  }
+  return values;
+}
+
 struct Matrix {
   Matrix(int64_t M_, int64_t K_, int64_t r_, int64_t c_)
       : Matrix(M_, K_, r_, c_, std::uniform_real_distribution<>(0, 1)(rng)) {}
@@ -34,7 +46,19 @@ struct Matrix {
       }
       row_offsets.push_back(static_cast<int32_t>(columns.size()));
     }
-    values = normal(static_cast<int64_t>(columns.size()) * r * c);
+    const auto size = static_cast<int64_t>(columns.size()) * r * c;
+    switch (uniform(0, 2)) {
+      case 0:
+        values = normal(size);
+        break;
+      case 1:
+        value_type = ValueType::kFloat16;
+        short_values = halves(size, 10, 15);
+        break;
+      default:
+        value_type = ValueType::kBfloat16;
+        short_values = halves(size, 7, 127);
+    }
   }
 
   GroupCsrView view() const {
@@ -43,7 +67,8 @@ struct Matrix {
     result.K = K;
     result.r = r;
     result.c = c;
-    result.values = values.data();
+    result.value_type = value_type;
+    result.values = value_type == ValueType::kFloat32 ? static_cast<const void*>(values.data()) : short_values.data();
     result.n_groups = static_cast<int64_t>(columns.size());
     result.row_offsets = row_offsets.data();
     result.n_row_offsets = static_cast<int64_t>(row_offsets.size());
@@ -52,7 +77,9 @@ struct Matrix {
   }
 
   int64_t M, K, r, c;
+  ValueType value_type = ValueType::kFloat32;
   std::vector<float> values;
+  std::vector<uint16_t> short_values;
   std::vector<int32_t> row_offsets{0}, columns;
 };
 
@@ -183,10 +210,26 @@ void try_absurd_sizes() {
   }
 }
 
+void try_streams() {
+  for (Isa isa : available_isas()) {
+    const KernelSet* set = kernel_set(isa);
+    if (set == nullptr) continue;
+    const int64_t count = uniform(1, 5) * kStreamVectors * set->lanes, passes = uniform(1, 3);
+    const std::vector<float> from = normal(count);
+    std::vector<float> to(static_cast<size_t>(count));
+    set->copy_stream(from.data(), count, to.data(), passes);
+    require(to == from, "a copy of everything");
+    double sum = 0;
+    for (const float value : from) sum += static_cast<double>(passes) * static_cast<double>(value);
+    require(std::abs(static_cast<double>(set->read_stream(from.data(), count, passes)) - sum) < 1e-2, "the sum of all");
+  }
+}
+
 }  // namespace
 
 int main() {
   try_absurd_sizes();
+  try_streams();
   constexpr int64_t kShapes[][2] = {{1, 1}, {1, 8}, {1, 16}, {2, 1}, {4, 1}, {8, 1}, {16, 1}, {3, 2}, {4, 4}};
   for (int round = 0; round < 60; ++round) {
     for (const auto& shape : kShapes) {

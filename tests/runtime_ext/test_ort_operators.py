@@ -30,6 +30,11 @@ GEMMS = {
     "lower-bound": gemm(9, 16, (1, 1), (4, 16), bias=True, activation=(-1.0, float("inf"))),
     "upper-bound": gemm(9, 16, (1, 1), (4, 16), bias=True, activation=(float("-inf"), 1.0)),
     "larger": gemm(257, 300, (1, 8), (33, 300), bias=True, activation=RELU),
+    "fp16": gemm(257, 300, (1, 8), (1, 300), bias=True, activation=RELU, value_type="fp16"),
+    "fp16-columns-left-over": gemm(33, 37, (1, 16), (2, 37), bias=True, value_type="fp16"),
+    "fp16-many-rows": gemm(33, 37, (4, 1), (40, 37), bias=True, has_residual=True, value_type="fp16"),
+    "bf16": gemm(257, 300, (8, 1), (1, 300), bias=True, activation=RELU, value_type="bf16"),
+    "bf16-csr": gemm(33, 37, (1, 1), (1, 37), bias=True, value_type="bf16"),
 }
 CONVS = {
     "pointwise": conv((16, 8, 1, 1), (4, 1), (2, 8, 5, 7), bias=True, activation=RELU),
@@ -47,6 +52,8 @@ CONVS = {
     "1d-dilated-groups": conv(
         (8, 3, 4), (1, 4), (3, 6, 31), group=2, dilations=(3,), pads=(0, 5), has_residual=True
     ),
+    "fp16": conv((16, 8, 3, 3), (4, 1), (1, 8, 9, 9), pads=(1, 1, 1, 1), bias=True, value_type="fp16"),
+    "bf16": conv((16, 8, 1, 1), (8, 1), (2, 8, 5, 7), bias=True, activation=RELU, value_type="bf16"),
     "whole-input": conv((5, 4, 6, 6), (1, 16), (2, 4, 6, 6), bias=True),
     "larger": conv((32, 16, 3, 3), (8, 1), (2, 16, 28, 28), pads=(1, 1, 1, 1), bias=True, activation=RELU),
 }

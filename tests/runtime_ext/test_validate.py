@@ -124,7 +124,12 @@ def test_sizes_that_overflow_are_refused_or_harmless():
 
 def test_wrong_types_are_refused():
     a = arrays((1, 1))
-    for name, dtype in [("values", np.float64), ("row_offsets", np.int64), ("column_indices", np.int64)]:
+    for name, dtype in [
+        ("values", np.float64),
+        ("values", np.uint16),
+        ("row_offsets", np.int64),
+        ("column_indices", np.int64),
+    ]:
         with pytest.raises(ValueError, match=name):
             _kernels.validate(**{**a, name: a[name].astype(dtype)})
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalpel_graph import _kernels
+from scalpel_graph.cost import DEPTHWISE_KERNELS
 from tests.runtime_ext.kernel_reference import ConvCase, conv_kernel, gemm_kernel, sparse_weights
 
 ISAS = [isa for isa in _kernels.isas() if isa != "scalar"]
@@ -233,7 +234,7 @@ def test_grouped_conv(isa, group, group_shape):
             )
 
 
-DEPTHWISE = [(3, 1), (3, 2), (5, 1), (5, 2)]
+DEPTHWISE = sorted(DEPTHWISE_KERNELS)
 
 
 def test_the_depthwise_kernels_are_those_tested():
@@ -258,6 +259,17 @@ def test_depthwise_conv(isa, size, stride, group_shape):
         case = ConvCase((stride, stride), pads, (1, 1), 6)
         X = normal(rng, 2, 6, *spatial)
         compare_conv(isa, W, group_shape, case, X, epilogue_choice=next(epilogues), rng=rng)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_depthwise_conv_with_empty_channels_and_stored_zeros(isa):
+    rng = np.random.default_rng(14)
+    W = normal(rng, 5, 1, 3, 3)
+    W[1] = 0
+    W[2, 0, 1] = 0
+    for epilogue in EPILOGUES:
+        case = ConvCase((1, 1), (1, 1, 1, 1), (1, 1), 5)
+        compare_conv(isa, W, (1, 9), case, normal(rng, 2, 5, 9, 17), epilogue_choice=epilogue, rng=rng)
 
 
 @pytest.mark.parametrize("isa", _kernels.isas())

@@ -10,6 +10,7 @@ import pytest
 import scalpel_graph as sg
 from scalpel_graph import api
 from scalpel_graph.passes.base import Pass, PassResult
+from scalpel_graph.value_types import unit_roundoff
 from tests.pruned_networks import mlp, save
 
 
@@ -132,6 +133,7 @@ def test_a_model_that_onnx_runtime_cannot_run_is_left_as_it_is():
         ({"skip_passes": ["everything"]}, "everything"),
         ({"check_inputs": "missing.npz"}, "missing.npz"),
         ({"threads": 0}, "threads"),
+        ({"weights": "fp8"}, "weights must be fp32, fp16 or bf16, got 'fp8'"),
     ],
 )
 def test_unusable_options_raise(options, words):
@@ -159,3 +161,33 @@ def test_every_pass_is_listed_once_with_a_summary():
     assert names
     assert len(set(names)) == len(names)
     assert all(summary for _, summary in api.list_passes())
+
+
+@pytest.mark.parametrize("weights", ["fp16", "bf16"])
+def test_weights_of_16_bits_halve_the_file_and_run_both_ways(weights):
+    model = mlp(sparsity=0.9)
+    wide, result = sg.optimize(model), sg.optimize(model, weights=weights)
+    assert result.report.size_bytes.after < 0.65 * wide.report.size_bytes.after
+    assert result.report.weights == weights and wide.report.weights == "fp32"
+    verified = result.report.verified
+    assert verified.ok and verified.custom_ops and verified.fallback
+    # Rounding shows, and is what the tolerance is made for.
+    roundoff = unit_roundoff(weights)
+    assert wide.report.verified.max_rel_diff < 1e-5 < verified.max_rel_diff < 2**0.5 * roundoff
+    assert [layer.values.type for layer in result.report.layers] == [weights] * 2
+    assert all(0 < layer.values.error < roundoff for layer in result.report.layers)
+    onnx.checker.check_model(result.model, full_check=True)
+
+
+def test_rounding_is_allowed_for_and_nothing_else(monkeypatch):
+    passes = api.pipelines.pipeline_for(api.load_target("cpu"))
+    monkeypatch.setattr(api.pipelines, "pipeline_for", lambda target: [Halve(), *passes])
+    with pytest.raises(sg.CheckError, match=r"'y' is off by .* or leave out --weights bf16"):
+        sg.optimize(mlp(sparsity=0.9), weights="bf16")
+
+
+def test_what_came_as_16_bits_can_be_optimized_again():
+    result = sg.optimize(mlp(sparsity=0.9), weights="bf16")
+    again = sg.optimize(result.model)
+    assert again.report.parameters.after == result.report.parameters.after
+    assert again.report.verified.ok

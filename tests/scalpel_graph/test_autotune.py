@@ -25,10 +25,18 @@ class Clock:
         return [self.times.get(name, self.times["other"]) for name in names]
 
 
-def retime(tuner, layer, density=0.1, shape=(8, 1), threads=1, step=1):
+def retime(tuner, layer, density=0.1, shape=(8, 1), threads=1, step=1, value_type="fp32"):
     weights = layer.weights(np.random.default_rng(0), shape, density)[::step]
     ways = cost.candidates(layer.work, weights, CPU, threads)
-    return tuner.retime(ways, layer.work, weights, attributes=layer.attributes, threads=threads, name="layer")
+    return tuner.retime(
+        ways,
+        layer.work,
+        weights,
+        attributes=layer.attributes,
+        threads=threads,
+        name="layer",
+        value_type=value_type,
+    )
 
 
 def test_measured_times_take_the_place_of_predictions():
@@ -58,10 +66,12 @@ def test_like_layers_are_measured_once():
         {"layer": conv(64, 64, 3, 14, stride=2)},
         {"layer": conv(64, 64, 3, 28)},
         {"density": 0.3},
+        {"value_type": "bf16"},
         {"threads": 2},
     ):
         retime(tuner, **{"layer": layer, **other})
-    assert tuner.measured == 5
+    assert tuner.measured == 6
+    assert [question.value_type for question in clock.asked] == ["fp32"] * 4 + ["bf16", "fp32"]
 
 
 def test_hopeless_candidates_are_not_timed():

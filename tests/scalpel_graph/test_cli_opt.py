@@ -86,6 +86,27 @@ def test_a_pruned_network_gets_smaller_and_answers_the_same(pruned, tmp_path, ca
         assert words in stdout
 
 
+@pytest.mark.parametrize("weights", ["fp16", "bf16"])
+def test_weights_of_16_bits_are_reported(weights, pruned, tmp_path, capfd):
+    out, report = tmp_path / "out.onnx", tmp_path / "report.json"
+    assert run(pruned, out, "--weights", weights, "--report", report) == 0
+    data = json.loads(report.read_text())
+    assert_follows(data, CONTRACT)
+    assert data["weights"] == weights
+    assert [layer["values"] for layer in data["layers"]] == [weights] * 2
+    assert all(0 < layer["rounding_error"] < 2**-8 for layer in data["layers"])
+    stdout, _ = capfd.readouterr()
+    stdout = " ".join(stdout.split())
+    assert f"Weights as {weights} in 2 of 2 sparse layers: those of an output are off by at most" in stdout
+    assert f"Answers as {weights} weights explain them" in stdout and "of the largest" in stdout
+
+
+def test_weights_of_16_bits_without_sparse_layers_are_no_effect(pruned, tmp_path, capfd):
+    assert run(pruned, tmp_path / "out.onnx", "--target", "gpu", "--weights", "fp16") == 0
+    assert "Weights as fp16: no effect, since no layer is sparse" in capfd.readouterr().out
+    assert (tmp_path / "out.onnx").read_bytes() == pruned.read_bytes()
+
+
 def test_layers_that_get_narrower_are_listed(tmp_path, capfd):
     network = models.lenet_300_100()
     weight = next(tensor for tensor in network.graph.initializer if tensor.name == "fc3.weight")
@@ -317,6 +338,7 @@ def test_unusable_models(damage, tmp_path, capfd):
         (["--report", "nowhere/report.json"], ["nowhere"]),
         (["--threads", "0"], ["--threads"]),
         (["--threads", "many"], ["many"]),
+        (["--weights", "fp8"], ["--weights", "fp8", "fp16", "bf16"]),
         (["--rtol", "-1"], ["--rtol"]),
         (["--atol", "nan"], ["--atol"]),
         (["--frobnicate"], ["--frobnicate"]),

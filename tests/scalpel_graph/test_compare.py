@@ -116,3 +116,17 @@ def test_sequences_maps_and_optionals():
     assert reason(one, {}) == "is a map instead of a tensor"
     with pytest.raises(TypeError, match="type object"):
         compare(object(), one, rtol=RTOL, atol=ATOL)
+
+
+@pytest.mark.parametrize(("elements", "times"), [(1, 16), (4, 4), (15, 16 / 15), (16, 1), (100, 1)])
+def test_a_share_of_the_largest_may_be_allowed_beside(elements, times):
+    a = np.full(elements, 100.0)
+    a[1:2] = 1.0
+    for i in range(min(2, elements)):
+        allowed = RTOL * (a[i] + 10) + ATOL + times * 0.001 * 100
+        b = a.copy()
+        b[i] += allowed * 0.999
+        assert reason(a, b)
+        assert not compare(a, b, rtol=RTOL, atol=ATOL, of_largest=0.001).reason
+        b[i] += allowed * 0.01
+        assert "is allowed" in compare(a, b, rtol=RTOL, atol=ATOL, of_largest=0.001).reason

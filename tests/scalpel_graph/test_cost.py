@@ -53,10 +53,56 @@ def test_row_blocks_must_divide_the_rows_of_a_group():
     assert (2, 1) in shapes and (4, 1) not in shapes
 
 
-def test_depthwise_and_tiny_convolutions_stay_dense():
-    for work in (conv(M=32, C=32, group=32), conv(M=32, C=3, k=1)):
-        weights = sparse(work.M, work.K, density=0.1)
-        assert [way.decision for way in cost.candidates(work, weights, CPU, 1)] == ["dense"]
+def test_tiny_convolutions_stay_dense():
+    work = conv(M=32, C=3, k=1)
+    weights = sparse(work.M, work.K, density=0.1)
+    assert [way.decision for way in cost.candidates(work, weights, CPU, 1)] == ["dense"]
+
+
+def test_a_convolution_may_run_in_our_kernels_without_zeros_but_grows_little():
+    shapes = {way.group_shape for way in cost.candidates(conv(), random(64, 576), CPU, 1)}
+    assert shapes == {None, (16, 1), (8, 1), (1, 16), (1, 8)}
+
+
+def test_depthwise_convolutions_have_one_group_a_channel():
+    work = conv(M=32, C=32, group=32)
+    weights = random(32, 9)
+    ways = cost.candidates(work, weights, CPU, 1)
+    assert [(way.decision, way.group_shape, way.density) for way in ways] == [
+        ("dense", None, 1.0),
+        ("group_csr", (1, 9), 1.0),
+    ]
+    weights[:8] = 0
+    assert cost.candidates(work, weights, CPU, 1)[1].density == 0.75
+    without = replace(CPU, depthwise_kernel={})
+    assert [way.decision for way in cost.candidates(work, weights, without, 1)] == ["dense"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"M": 64},  # two outputs a channel
+        {"kernel": (3, 1), "K": 3},
+        {"kernel": (7, 7), "K": 49},
+        {"strides": (1, 2)},
+        {"strides": (3, 3)},
+        {"dilations": (2, 2)},
+        {"kernel": (3,), "K": 3, "strides": (1,), "dilations": (1,), "in_size": (28,), "out_size": (28,)},
+    ],
+)
+def test_depthwise_convolutions_without_a_kernel_stay_dense(changes):
+    work = replace(conv(M=32, C=32, group=32), **changes)
+    assert not cost.has_depthwise_kernel(work)
+    assert [way.decision for way in cost.candidates(work, random(work.M, work.K), CPU, 1)] == ["dense"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_larger_depthwise_convolution_never_takes_less(threads):
+    times = [
+        cost.sparse_us(conv(M=n, C=n, size=size, group=n), (1, 9), 1.0, CPU, threads)
+        for n, size in ((16, 14), (32, 14), (32, 28), (64, 28), (64, 56), (256, 56))
+    ]
+    assert times == sorted(times)
 
 
 def test_choice_takes_the_fastest_beyond_the_margin():
@@ -84,8 +130,10 @@ def test_more_work_takes_longer(make, times):
 
 
 def machine(**prices):
-    """A machine on which all that costs anything is what is given, alike in all operations."""
-    found = {"call": ((1.0, 0.0),)} | {name: ((1.0, price),) for name, price in prices.items()}
+    """A machine on which all that costs anything is what is given (prices or tables), in all operations."""
+    found = {"call": ((1.0, 0.0),)} | {
+        name: price if isinstance(price, tuple) else ((1.0, price),) for name, price in prices.items()
+    }
     of = {
         name: {1: {k: v for k, v in found.items() if k == "call" or k in known}}
         for name, known in OPERATIONS.items()
@@ -198,3 +246,55 @@ def test_layers_without_zeros_are_never_chosen_at_any_thread_count():
         weights = rng.standard_normal((work.M, work.K)).astype(np.float32)
         for threads in (1, 2):
             assert cost.choose(cost.candidates(work, weights, CPU, threads), CPU.margin).decision == "dense"
+
+
+def narrow(work):
+    return replace(work, value_bytes=2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_values_of_16_bits_take_half_the_bytes_of_the_file_and_never_longer(shape, rows):
+    work = gemm(1024, 1024, rows, network_bytes=1 << 28)
+    n_groups = round(0.1 * -(-1024 // shape[0]) * -(-1024 // shape[1]))
+    wide, halved = (cost.stored_bytes(w, shape, 0.1) for w in (work, narrow(work)))
+    assert wide - halved == 2 * n_groups * shape[0] * shape[1]
+    times = [cost.sparse_us(w, shape, 0.1, CPU, 1) for w in (work, narrow(work))]
+    if rows == 64:  # they are widened before
+        assert times[0] == times[1]
+    else:
+        assert times[1] < times[0]
+
+
+def test_a_conv_takes_as_long_with_values_of_16_bits():
+    for shape in SHAPES:
+        assert cost.sparse_us(conv(), shape, 0.1, CPU, 1) == cost.sparse_us(
+            narrow(conv()), shape, 0.1, CPU, 1
+        )
+
+
+def test_only_what_bytes_cost_gets_cheaper():
+    """A weight costs 1 ns near the core and 4 ns far from it, where it takes half the bytes and a bit."""
+    target = machine(weight=((64.0, 1.0), (1024.0, 4.0)))
+    far = gemm(512, 512, network_bytes=1 << 40)
+    share = (2 * 8 + 2) / (4 * 8 + 2)
+    for work, price in ((far, 4.0), (narrow(far), 1 + 3 * share)):
+        us = cost.sparse_us(work, (1, 8), 1.0, target, 1)
+        assert us == pytest.approx(512 * 512 * price / 1e3, rel=3e-3)
+    near = gemm(64, 64)
+    assert cost.sparse_us(near, (1, 8), 1.0, target, 1) == cost.sparse_us(
+        narrow(near), (1, 8), 1.0, target, 1
+    )
+
+
+def test_a_dense_matrix_of_16_bits_can_be_a_candidate():
+    weights = random(1024, 1024)
+    work = gemm(1024, 1024, network_bytes=1 << 28)
+    assert [way.decision for way in cost.candidates(work, weights, CPU, 1)] == ["dense"]
+    ways = cost.candidates(narrow(work), weights, CPU, 1)
+    assert [way.decision for way in cost.candidates(narrow(replace(work, N=64)), weights, CPU, 1)] == [
+        "dense"
+    ]
+    assert {way.group_shape for way in ways} >= {(1, 8), (8, 1)} and (1, 1) not in {
+        w.group_shape for w in ways
+    }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,11 +18,16 @@ from scalpel_graph.group_csr import GroupCsr
 
 Array = npt.NDArray[Any]
 
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int8, np.int16]
 group_shapes = st.tuples(st.integers(1, 5), st.integers(1, 9))
-matrices = hnp.arrays(
-    dtype=st.sampled_from([np.float32, np.float64, np.int8, np.int16]),
-    shape=st.tuples(st.integers(0, 13), st.integers(0, 21)),
-    elements=st.sampled_from([0, 0, 0, 0, 1, -2, 3]),
+matrices = st.builds(
+    np.ndarray.astype,
+    hnp.arrays(
+        dtype=np.int8,
+        shape=st.tuples(st.integers(0, 13), st.integers(0, 21)),
+        elements=st.sampled_from([0, 0, 0, 0, 1, -2, 3]),
+    ),
+    st.sampled_from(DTYPES),
 )
 
 EXAMPLE = np.array(

@@ -28,6 +28,10 @@ LAYERS = {
     "conv-relu6": conv((8, 4, 3, 3), (3, 1), (1, 4, 9, 9), bias=True, activation=RELU6),
     "conv-residual": conv((8, 4, 1, 1), (4, 1), (1, 4, 9, 9), has_residual=True, activation=RELU),
     "conv-groups": conv((8, 1, 3, 3), (1, 1), (1, 8, 9, 9), group=8, bias=True, activation=RELU),
+    "gemm-fp16": gemm(12, 37, (1, 8), (3, 37), bias=True, activation=RELU, value_type="fp16"),
+    "gemm-bf16": gemm(12, 37, (4, 1), (3, 37), bias=True, value_type="bf16"),
+    "conv-fp16": conv((8, 4, 3, 3), (4, 1), (1, 4, 9, 9), bias=True, value_type="fp16"),
+    "conv-bf16": conv((8, 4, 3, 3), (1, 8), (1, 4, 9, 9), activation=RELU, value_type="bf16"),
     "conv-1d": conv((8, 4, 3), (4, 1), (1, 4, 20), dilations=(2,), bias=True, activation=RELU),
 }
 DENSE = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}

@@ -15,6 +15,7 @@ from scalpel_graph.report import (
     Report,
     SkippedNode,
 )
+from scalpel_graph.value_types import Storage
 from scalpel_graph.verify import Verification
 from tests.report_contract import CONTRACT, assert_follows
 
@@ -29,6 +30,7 @@ def a_report(**changes) -> Report:
         output="out.onnx",
         target="cpu",
         times="predicted",
+        weights="fp32",
         verified=Verification(
             ok=True, max_abs_diff=1e-6, max_rel_diff=2e-6, runs=3, custom_ops=True, fallback=True, reason=""
         ),
@@ -59,6 +61,8 @@ def test_json_follows_the_contract_and_survives_a_round_trip():
         "group_shape": [1, 8],
         "density": 0.125,
         "weight_density": 0.1,
+        "values": "fp32",
+        "rounding_error": 0.0,
         "candidates": [
             {"decision": "dense", "group_shape": None, "density": 1.0, "predicted_us": 90.0},
             {"decision": "group_csr", "group_shape": [1, 8], "density": 0.125, "predicted_us": 30.0},
@@ -66,6 +70,41 @@ def test_json_follows_the_contract_and_survives_a_round_trip():
         "predicted_us": 30.0,
         "reason": "3.0x faster",
     }
+
+
+def a_rounded_report() -> Report:
+    fc1, fc2, fc3 = a_report().layers
+    refused = Storage(reason="a weight of 1e+05 is too large for fp16")
+    layers = [
+        dataclasses.replace(fc1, values=Storage("fp16", 2.5e-4)),
+        dataclasses.replace(fc1, name="fc1b", values=refused),
+        fc2,
+        fc3,
+    ]
+    return a_report(weights="fp16", layers=layers)
+
+
+def test_values_of_16_bits_are_in_the_report():
+    written = a_rounded_report().to_json()
+    assert_follows(written, CONTRACT)
+    assert written["weights"] == "fp16"
+    assert [(layer["values"], layer["rounding_error"]) for layer in written["layers"]] == [
+        ("fp16", 2.5e-4),
+        ("fp32", 0.0),
+        ("fp32", 0.0),
+        ("fp32", 0.0),
+    ]
+    lines = [
+        "Weights as fp16 in 1 of 2 sparse layers: those of an output are off by at most 2.5e-04 of their"
+        " norm",
+        "Weights as float32 in fc1b: a weight of 1e+05 is too large for fp16",
+    ]
+    assert formatting.stored_values(a_rounded_report()) == lines
+    text = " ".join(Page(report_html.render(a_rounded_report())).text.split())
+    assert all(line in text for line in lines) and "which fp16 weights explain" in text
+    assert formatting.stored_values(a_report()) == []
+    (line,) = formatting.stored_values(a_report(weights="bf16", layers=[]))
+    assert line == "Weights as bf16: no effect, since no layer is sparse"
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])

@@ -5,7 +5,7 @@ import pytest
 
 from scalpel_graph import cost
 from scalpel_graph.calibration import measure, profile
-from scalpel_graph.calibration.layers import DENSE_LAYERS, LAYERS, conv, gemm
+from scalpel_graph.calibration.layers import DEPTHWISE_LAYERS, LAYERS, conv, gemm
 from scalpel_graph.calibration.measure import Job, Sample
 from scalpel_graph.target import SPARSE_OPERATIONS, parse_target
 from scalpel_graph.target_toml import to_toml
@@ -82,11 +82,12 @@ def test_everything_is_measured_that_has_a_price():
             kinds = {cost.sparse_operation(job.layer.work) for job in here if job.group_shape == shape}
             own = {"sparse_few_rows", "sparse_gemv"}  # all else runs as if c were 1
             assert kinds == (set(SPARSE_OPERATIONS) if shape[1] == 1 else own)
+        assert any(job.group_shape is not None and cost.has_depthwise_kernel(job.layer.work) for job in here)
     assert any(job.cold for job in jobs)
 
 
 def test_no_layer_is_listed_twice():
-    layers = [*LAYERS, *DENSE_LAYERS]
+    layers = [*LAYERS, *DEPTHWISE_LAYERS]
     assert len({(layer.work, layer.x_shape) for layer in layers}) == len(layers)
 
 
