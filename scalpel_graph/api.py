@@ -204,7 +204,8 @@ def layer_works(graph: ModelGraph, dimensions: Mapping[str, int]) -> dict[str, L
         if is_standard(node, "Conv", "Gemm", "MatMul"):
             with contextlib.suppress(sparse_layers.Refusal):
                 described.append(sparse_layers.describe(graph, node, shapes))
-    return {node_label(layer.node): layer.work for layer in sparse_layers.in_one_network(described)}
+    together = sparse_layers.in_one_network(described, "fp32")
+    return {node_label(layer.node): layer.work for layer in together}
 
 
 def loaded(model: str | os.PathLike[str] | ModelProto | io.LoadedModel) -> io.LoadedModel:
