@@ -230,3 +230,29 @@ class TestStream:
         with Stream(model, [{"x": X}], threads=1, memory=2**30) as stream:
             stream.advance(2)
             assert stream._store.names() == ["r1"]
+
+
+def test_control_flow_and_sequences_between_layers():
+    def branch(name, op):
+        made = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node(op, ["h"], [name])], name, [], [made])
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], "one"),
+        helper.make_node("SplitToSequence", ["h"], ["parts"], axis=1),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node(
+            "If", ["positive"], ["i"], then_branch=branch("then", "Relu"), else_branch=branch("else", "Tanh")
+        ),
+        helper.make_node("MatMul", ["i", "w2"], ["m"], "two"),
+        helper.make_node("ConcatFromSequence", ["parts"], ["whole"], axis=1),
+        helper.make_node("MatMul", ["whole", "w2"], ["n"], "three"),
+        helper.make_node("Add", ["m", "n"], ["y"]),
+    ]
+    weights = {"w1": normal(12, 16), "w2": normal(16, 8, seed=1), "zero": np.zeros((), np.float32)}
+    model = make_model(nodes, weights, {"x": ["n", 12]}, ["y"])
+    result = sg.prune(model, method="obs", sparsity=0.5, calibration={"x": X})
+    for matrix in matrices(result.model).values():
+        assert (matrix == 0).mean() == 0.5
+    assert result.report.agreement.outputs[0].cosine > 0.8
