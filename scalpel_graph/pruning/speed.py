@@ -44,19 +44,26 @@ class Speed:
         return cost.sparse_us(self.works[name], group_shape, density, self.target, self.threads)
 
     def narrower_us(self, name: str, outputs: float, inputs: float) -> float | None:
-        """Microseconds of a dense layer with parts of its outputs and inputs left; None if not known."""
+        """Microseconds of a dense layer with parts of its outputs and inputs left; None if not known.
+
+        Widths are rounded up as `scalpel_graph.channels.widths` does.
+        """
         work = self.works.get(name)
         if work is None:
             return None
+        M = self._width(work, work.M, outputs)
         if work.is_depthwise:
-            M = max(1, round(work.M * outputs))
             narrower = replace(work, M=M, group=M)
         else:
             positions = prod(work.kernel)
-            channels = max(1, round(work.K // positions * inputs))
-            M = max(1, round(work.M // work.group * outputs)) * work.group
-            narrower = replace(work, M=M, K=channels * positions)
+            channels = self._width(work, work.channels, inputs) if work.is_conv else round(work.K * inputs)
+            M, channels = (max(1, n // work.group) for n in (M, channels))
+            narrower = replace(work, M=M * work.group, K=channels * positions)
         return cost.dense_us(narrower, self.target, self.threads)
+
+    def _width(self, work: LayerWork, before: int, part: float) -> int:
+        multiple = self.target.round_channels_to if work.is_conv else self.target.round_features_to
+        return min(before, -(-max(1, round(before * part)) // multiple) * multiple)
 
     def pays(self, name: str, group_shape: GroupShape, density: float) -> bool:
         """Whether a sparse layer is predicted to be clearly faster than the dense one."""

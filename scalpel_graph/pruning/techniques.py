@@ -119,6 +119,8 @@ def _conv_on_cpu(layer: WeightLayer, settings: Settings, facts: Facts) -> Plan:
     nodes = _nodes(layer, settings, facts, "")
     density = 1 - settings.sparsity
     pays = facts.speed is None or facts.speed.pays(layer.name, shape, density)
+    if nodes.is_idle and groups.is_idle:
+        return nodes
     if nodes.is_idle:
         return _because(groups, "groups; no nodes can go" if pays else f"groups: {nodes.reason}")
     if groups.is_idle:
