@@ -1,7 +1,8 @@
 """Replaces LRN by vectorized operators.
 
 ``LRN(x) = x · s^-beta`` with ``s = bias + alpha / size · Σ x²`` over a window of channels. ONNX Runtime
-raises each element to its power one by one; what comes here takes a tenth of the time:
+raises each element to its power one by one; what comes here takes a tenth of the time, and where
+there are kernels for it (`fuse_lrn`) a hundredth:
 
     s = Conv(x · x)          1×1, a band of alpha / size as its weight, bias as its bias
     y = x · Reciprocal(p)    p = s^beta, of products and square roots: 0.5, 0.75 and 1

@@ -7,7 +7,8 @@ Facts that the order rests on:
 - biases before BatchNormalization (Conv, Add, BatchNormalization is common), BatchNormalization before the
   choice of sparse layers, since it scales weights;
 - channels go after that, when their constants end in one bias, and before layers are chosen by their size;
-- on a CPU, LRN is expanded before that: channels between others can then go;
+- on a CPU, LRN is expanded before that, and channels between others can then go; it comes together again
+  before layers are chosen: what it was made of is then no layer, and stays in the plain layout;
 - on a GPU that is all: what is left stays dense;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
@@ -21,6 +22,7 @@ from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.fuse_activation import FuseActivation
 from scalpel_graph.passes.fuse_bias import FuseBias
+from scalpel_graph.passes.fuse_lrn import FuseLrn
 from scalpel_graph.passes.fuse_residual import FuseResidual
 from scalpel_graph.passes.raise_opset import RaiseOpset
 from scalpel_graph.passes.remove_channels import RemoveChannels
@@ -59,6 +61,7 @@ def _cpu() -> list[Pass]:
         ExpandLrn(),
         *_narrow(),
         RaiseOpset(),
+        FuseLrn(),
         SubstituteGroupCsr(),
         FuseBias(),
         FuseResidual(),

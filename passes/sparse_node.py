@@ -1,4 +1,4 @@
-"""The nodes of `scalpel_graph.ops` in a graph: how passes make, recognise and extend them."""
+"""Nodes of the group-CSR operators (`scalpel_graph.ops`): how passes make, recognise and extend them."""
 
 import math
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ NO_ACTIVATION = (-math.inf, math.inf)
 
 
 def is_sparse(node: gs.Node) -> bool:
-    """Whether a node is one of our operators."""
-    return node.domain == ops.DOMAIN and node.op in ops.OPERATORS
+    """Whether a node is one of the group-CSR operators."""
+    return node.domain == ops.DOMAIN and node.op in ops.GROUP_CSR_OPERATORS
 
 
 def may_take_more(graph: ModelGraph, node: gs.Node) -> bool:

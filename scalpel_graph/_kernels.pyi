@@ -6,6 +6,7 @@ import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
 _Floats = npt.NDArray[np.float32]
+_Int32s = npt.NDArray[np.int32]
 
 class _Kernel(TypedDict):
     name: str
@@ -59,6 +60,19 @@ class Conv(_Runner):
         group: int = 1,
         isa: str = "",
     ) -> None: ...
+
+class Lrn:
+    def __init__(
+        self,
+        window_begin: _Int32s,
+        window_end: _Int32s,
+        bias: _Floats,
+        alpha: float,
+        beta: float,
+        isa: str = "",
+    ) -> None: ...
+    def run(self, X: _Floats, *, threads: int = 1) -> _Floats: ...
+    def time(self, X: _Floats, *, threads: int = 1, runs: int = 1, seconds: float = 0.0) -> list[float]: ...
 
 def isas() -> list[str]: ...
 def chosen_isa() -> str: ...

@@ -432,7 +432,7 @@ class _Pixels:
     """How our kernels see the activations of a layer.
 
     Attributes:
-        covered: pixels (rows of X) that vectors pass over.
+        covered: lanes (of pixels, or rows of X) that vectors pass over.
         copied: floats of planes that the input is laid out in anew.
         near: floats of the input that a row block reads from for one tile, in whole pages of memory: those
             are what runs out first where a picture is large.
@@ -443,6 +443,17 @@ class _Pixels:
     near: int
 
 
+def _covered(pixels: int, lanes: int, rows: int) -> int:
+    """Pixels in whole vectors; one left over takes a vector of the rows of a row block, if that has enough.
+
+    See ``spmm`` in `runtime_ext/kernels/generic_spmm.h`.
+    """
+    height = next(height for height in (8, 4, 1) if rows % height == 0)
+    if pixels > lanes and pixels % lanes == 1 and height > 1:
+        return pixels - 1 + lanes // height
+    return _round_up(pixels, lanes)
+
+
 def _pixels(work: LayerWork, lanes: int, rows: int, steps: int) -> _Pixels:
     """The layout of `runtime_ext/kernels/vector_conv.cpp` and `vector_gemm.cpp`.
 
@@ -451,8 +462,8 @@ def _pixels(work: LayerWork, lanes: int, rows: int, steps: int) -> _Pixels:
     its channels begin anywhere in a vector and kernels of few ``rows`` load them often.
     """
     if not work.is_conv:
-        return _Pixels(_round_up(work.N, lanes), 0, work.K * min(work.N, _TILE))
-    covered = _round_up(prod(work.out_size), lanes) * work.batch
+        return _Pixels(_covered(work.N, lanes, rows), 0, work.K * min(work.N, _TILE))
+    covered = _covered(prod(work.out_size), lanes, rows) * work.batch
     channels = work.channels // work.group
     if not any(work.pads) and work.in_size == work.out_size:
         size = prod(work.in_size)

@@ -587,7 +587,9 @@ def _check_representable(proto: ModelProto) -> None:
                 " does not know"
             )
     for function in proto.functions:
-        if _is_named_like_ours(function.domain, function.name) and tuple(function.input) != ops.INPUTS:
+        if _is_named_like_ours(function.domain, function.name) and tuple(function.input) != ops.inputs(
+            function.name
+        ):
             raise GraphError(f"it has a function {ops.DOMAIN}.{function.name} of its own, which is not ours")
     for node in proto.graph.node:
         if _is_named_like_ours(node.domain, node.op_type) and not ops.is_ours(node):

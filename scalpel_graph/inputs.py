@@ -335,7 +335,7 @@ def _dims_by_use(graph: GraphProto, name: str) -> tuple[int | None, ...] | None:
             shape = next((tuple(a.ints) for a in node.attribute if a.name == "weight_shape"), ())
         else:
             shape = weights.get(node.input[1], ()) if len(node.input) > 1 else ()
-        if node.op_type in ("Conv", ops.CONV) and len(shape) > 2:
+        if node.op_type in ("Conv", ops.CONV, ops.LRN) and len(shape) > 2:
             return (None, shape[1] * _integer(node, "group", 1), *(None,) * (len(shape) - 2))
         if node.op_type == "ConvTranspose" and len(shape) > 2:
             return (None, shape[0], *(None,) * (len(shape) - 2))

@@ -1,6 +1,7 @@
 """The operators of domain ``ai.scalpel``: their contract, and each as a function of standard operators.
 
-`GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`). Inputs of both:
+`GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`); `WindowedLrn`
+has a file of its own (`scalpel_graph.windowed_lrn`). Inputs of the first two:
 
 ==  ================  ===========================================================================
 0   X                 Gemm: ``[..., K]`` float32. Conv: ``[N, C, W]`` or ``[N, C, H, W]`` float32
@@ -27,16 +28,20 @@ picked by ``If`` on constants, so that stock ONNX Runtime is left with one Conv 
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import onnx
 from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper
+
+from scalpel_graph import windowed_lrn
+from scalpel_graph.function_body import FunctionBody, branch
 
 DOMAIN = "ai.scalpel"
 VERSION = 1
 GEMM = "GroupCsrGemm"
 CONV = "GroupCsrConv"
-OPERATORS = (GEMM, CONV)
+LRN = windowed_lrn.OP_TYPE
+GROUP_CSR_OPERATORS = (GEMM, CONV)
+OPERATORS = (*GROUP_CSR_OPERATORS, LRN)
 
 #: The oldest opset whose operators the function bodies use, and the first IR version with functions.
 MIN_OPSET = 13
@@ -52,7 +57,7 @@ def function(op_type: str, opset: int) -> FunctionProto:
     """The operator as a model-local function.
 
     Args:
-        op_type: `GEMM` or `CONV`.
+        op_type: one of `OPERATORS`.
         opset: the standard opset of the model it goes into, at least `MIN_OPSET`. ONNX Runtime inlines a
             body only into a model of the same opset.
 
@@ -63,7 +68,39 @@ def function(op_type: str, opset: int) -> FunctionProto:
         raise ValueError(f"{op_type!r} is not an operator of {DOMAIN}")
     if opset < MIN_OPSET:
         raise ValueError(f"{DOMAIN} functions need opset {MIN_OPSET}, not {opset}")
-    body = _Body()
+    body = FunctionBody(_ATTRIBUTE_TYPES)
+    if op_type == LRN:
+        windowed_lrn.write_body(body)
+    else:
+        _write_group_csr_body(body, op_type)
+    return helper.make_function(
+        DOMAIN,
+        op_type,
+        inputs(op_type),
+        ["Y"],
+        body.nodes,
+        [helper.make_opsetid("", opset)],
+        attributes=_attributes(op_type),
+    )
+
+
+def inputs(op_type: str) -> tuple[str, ...]:
+    """What the inputs of an operator are called."""
+    return windowed_lrn.INPUTS if op_type == LRN else INPUTS
+
+
+def is_ours(node: NodeProto) -> bool:
+    """Whether a node is one of these operators, with every input and attribute that the contract asks for."""
+    return (
+        node.domain == DOMAIN
+        and node.op_type in OPERATORS
+        and len(node.input) == len(inputs(node.op_type))
+        and {a.name: a.type for a in node.attribute}
+        == {name: _ATTRIBUTE_TYPES[name] for name in _attributes(node.op_type)}
+    )
+
+
+def _write_group_csr_body(body: FunctionBody, op_type: str) -> None:
     # Shape inference has the weight's shape from here: only an attribute's value does it see at every opset.
     weight = body("Reshape", [_dense_matrix(body), "weight_shape"], "weight")
     if op_type == CONV:
@@ -73,29 +110,11 @@ def function(op_type: str, opset: int) -> FunctionProto:
         weight = body("Transpose", [weight], "weight_transposed", perm=[1, 0])
         product = body("Add", [body("MatMul", ["X", weight], "matmul"), "bias"], "product")
     _activation(body, body("Add", [product, "residual"], "sum"))
-    return helper.make_function(
-        DOMAIN,
-        op_type,
-        INPUTS,
-        ["Y"],
-        body.nodes,
-        [helper.make_opsetid("", opset)],
-        attributes=_attributes(op_type),
-    )
-
-
-def is_ours(node: NodeProto) -> bool:
-    """Whether a node is one of these operators, with every input and attribute that the contract asks for."""
-    return (
-        node.domain == DOMAIN
-        and node.op_type in OPERATORS
-        and len(node.input) == len(INPUTS)
-        and {a.name: a.type for a in node.attribute}
-        == {name: _ATTRIBUTE_TYPES[name] for name in _attributes(node.op_type)}
-    )
 
 
 def _attributes(op_type: str) -> tuple[str, ...]:
+    if op_type == LRN:
+        return tuple(windowed_lrn.ATTRIBUTE_TYPES)
     return ("weight_shape", *_ACTIVATION_ATTRIBUTES, *(_CONV_ATTRIBUTES if op_type == CONV else ()))
 
 
@@ -122,39 +141,11 @@ _ATTRIBUTE_TYPES = {
     "pads": AttributeProto.INTS,
     "dilations": AttributeProto.INTS,
     "group": AttributeProto.INT,
+    **windowed_lrn.ATTRIBUTE_TYPES,
 }
 
 
-class _Body:
-    """Collects the nodes of a function body; each call appends a node and returns its output's name."""
-
-    def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
-
-    def __call__(
-        self, op_type: str, inputs: list[str], output: str, refs: Sequence[str] = (), **attributes: Any
-    ) -> str:
-        node = helper.make_node(op_type, inputs, [output], **attributes)
-        node.attribute.extend(_reference(name, name) for name in refs)
-        self.nodes.append(node)
-        return output
-
-    def ints(self, output: str, values: list[int]) -> str:
-        return self("Constant", [], output, value_ints=values)
-
-    def from_attribute(self, name: str, constant_field: str) -> str:
-        """A Constant that holds the value of one of the operator's attributes."""
-        node = helper.make_node("Constant", [], [name])
-        node.attribute.append(_reference(constant_field, name))
-        self.nodes.append(node)
-        return name
-
-
-def _reference(name: str, to: str) -> AttributeProto:
-    return AttributeProto(name=name, ref_attr_name=to, type=_ATTRIBUTE_TYPES[to])
-
-
-def _dense_matrix(body: _Body) -> str:
+def _dense_matrix(body: FunctionBody) -> str:
     """Decodes the group-CSR inputs into ``W[M, K]``, in time and memory linear in its size."""
     zero, one, two, three = (body.ints(f"ints_{i}", [i]) for i in range(4))
     body.from_attribute("weight_shape", "value_ints")
@@ -228,7 +219,7 @@ def _dense_matrix(body: _Body) -> str:
     )
 
 
-def _activation(body: _Body, x: str) -> None:
+def _activation(body: FunctionBody, x: str) -> None:
     """Nothing, Relu or Clip, by the constants ``activation_min`` and ``activation_max``; the output is Y."""
     low, high = (body.from_attribute(name, "value_float") for name in _ACTIVATION_ATTRIBUTES)
     infinity = body("Constant", [], "infinity", value_float=float("inf"))
@@ -239,10 +230,6 @@ def _activation(body: _Body, x: str) -> None:
     low_is_zero = body("Equal", [low, zero], "low_is_zero")
     is_none = body("And", [no_high, no_low], "is_none")
     is_relu = body("And", [no_high, low_is_zero], "is_relu")
-
-    def branch(name: str, node: NodeProto) -> onnx.GraphProto:
-        output = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
-        return helper.make_graph([node], name, [], [output])
 
     relu = branch("relu", helper.make_node("Relu", [x], ["relu_out"]))
     clip = branch("clip", helper.make_node("Clip", [x, low, high], ["clip_out"]))

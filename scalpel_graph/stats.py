@@ -128,7 +128,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
 def _replace_group_csr(graph: GraphProto) -> None:
     """Puts standard operators in the place of ours, which shape inference sees through more surely."""
     for node in graph.node:
-        if not ops.is_ours(node):
+        if not ops.is_ours(node) or node.op_type == ops.LRN:
             continue
         attributes = {attribute.name: attribute for attribute in node.attribute}
         shape = list(attributes["weight_shape"].ints)

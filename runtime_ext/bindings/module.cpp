@@ -91,7 +91,7 @@ std::array<int64_t, 2> as_2d(const std::vector<int64_t>& values, int64_t height,
   throw py::value_error(std::string(what) + " must have one or two spatial dimensions");
 }
 
-void require_shape(const Floats& array, const std::vector<py::ssize_t>& shape, const char* what) {
+void require_shape(const py::array& array, const std::vector<py::ssize_t>& shape, const char* what) {
   if (std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()) != shape) {
     throw py::value_error(std::string(what) + " has the wrong shape");
   }
@@ -251,6 +251,61 @@ class Conv final : public Runner<ConvPlan> {
   int64_t channels_;
 };
 
+class Lrn {
+ public:
+  Lrn(const Int32s& window_begin, const Int32s& window_end, const Floats& bias, float alpha, float beta,
+      const std::string& isa)
+      : channels_(bias.size()) {
+    const std::vector<py::ssize_t> shape{channels_};
+    require_shape(window_begin, shape, "window_begin");
+    require_shape(window_end, shape, "window_end");
+    require_shape(bias, shape, "bias");
+    LrnView lrn;
+    lrn.channels = channels_;
+    lrn.window_begin = window_begin.data();
+    lrn.window_end = window_end.data();
+    lrn.bias = bias.data();
+    lrn.alpha = alpha;
+    lrn.beta = beta;
+    std::string error;
+    plan_ = make_lrn_plan(lrn, isa_from_name(isa), &error);
+    if (plan_ == nullptr) throw py::value_error(error);
+  }
+
+  Floats run(const Floats& X, size_t threads) const {
+    Floats Y(std::vector<py::ssize_t>(X.shape(), X.shape() + X.ndim()));
+    call(X, Y, threads, [](const auto& once) { once(); });
+    return Y;
+  }
+
+  std::vector<double> time(const Floats& X, size_t threads, size_t runs, double seconds) const {
+    Floats Y(std::vector<py::ssize_t>(X.shape(), X.shape() + X.ndim()));
+    std::vector<double> times;
+    call(X, Y, threads, [&](const auto& once) { times = time_calls(once, runs, seconds); });
+    return times;
+  }
+
+ private:
+  template <typename Repeat>
+  void call(const Floats& X, Floats& Y, size_t threads, const Repeat& repeat) const {
+    if (X.ndim() < 2 || X.shape(1) != channels_) {
+      throw py::value_error("X must be [N, " + std::to_string(channels_) + ", spatial...]");
+    }
+    int64_t pixels = 1;
+    for (py::ssize_t i = 2; i < X.ndim(); ++i) pixels *= X.shape(i);
+    const int64_t batch = X.shape(0);
+    const float* x = X.data();
+    float* y = Y.mutable_data();
+    const py::gil_scoped_release release;
+    ThreadPool pool(threads);
+    const Parallel parallel = pool.parallel();
+    repeat([&] { plan_->run(x, batch, pixels, y, parallel); });
+  }
+
+  py::ssize_t channels_;
+  std::unique_ptr<LrnPlan> plan_;
+};
+
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
   for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -272,6 +327,10 @@ py::list kernel_table() {
     for (size_t i = 0; set != nullptr && i < set->n_depthwise; ++i) {
       table.append(py::dict(py::arg("name") = set->depthwise[i].name, py::arg("isa") = isa_name(isa),
                             py::arg("operation") = "depthwise"));
+    }
+    for (size_t i = 0; set != nullptr && i < set->n_lrn; ++i) {
+      table.append(
+          py::dict(py::arg("name") = set->lrn[i].name, py::arg("isa") = isa_name(isa), py::arg("operation") = "lrn"));
     }
   }
   return table;
@@ -305,13 +364,13 @@ void define_calls(py::class_<Class>& type) {
 }
 
 PYBIND11_MODULE(_kernels, module) {
-  module.doc() = "The kernels of the group-CSR operators, for tests and benchmarks.";
+  module.doc() = "The kernels of the operators, for tests and benchmarks.";
   module.def("isas", &isa_names, "Names of the instruction sets this machine can run, best last.");
   module.def(
       "chosen_isa", [] { return isa_name(isa_from_name("")); },
       "The instruction set the operators use: the best one, or SCALPEL_ISA.");
   module.def("kernels", &kernel_table,
-             "The table of vector kernels this machine can run: name, isa and operation (spmm, gemv or depthwise) "
+             "The table of vector kernels this machine can run: name, isa and operation (spmm, gemv, depthwise or lrn) "
              "of each.");
   module.def("selected_kernels", &selected_kernels, py::arg("isa"), py::arg("r"), py::arg("c"),
              "Names of the kernels that run a matrix of r × c groups: spmm (Conv, Gemm of many rows) and gemv.");
@@ -362,6 +421,18 @@ PYBIND11_MODULE(_kernels, module) {
            py::arg("strides"), py::arg("dilations"), py::arg("pads"), py::arg("group") = 1, py::arg("isa") = "",
            "Raises ValueError if the arrays or the geometry are inconsistent or the machine lacks the ISA.");
   define_calls(conv);
+
+  py::class_<Lrn> lrn(module, "Lrn", "Local response normalisation over windows of channels.");
+  lrn.def(py::init<const Int32s&, const Int32s&, const Floats&, float, float, const std::string&>(),
+          py::arg("window_begin").noconvert(), py::arg("window_end").noconvert(), py::arg("bias").noconvert(),
+          py::arg("alpha"), py::arg("beta"), py::arg("isa") = "",
+          "Raises ValueError if the arrays are inconsistent or the machine lacks the ISA.");
+  lrn.def("run", &Lrn::run, py::arg("X").noconvert(), py::kw_only(), py::arg("threads") = 1,
+          "X / (bias + alpha * sum of squares in the window)^beta, on its own threads.");
+  lrn.def("time", &Lrn::time, py::arg("X").noconvert(), py::kw_only(), py::arg("threads") = 1, py::arg("runs") = 1,
+          py::arg("seconds") = 0.0,
+          "Seconds of each of at least `runs` calls that take at least `seconds` together, after one that does "
+          "not count.");
 }
 
 }  // namespace

@@ -9,11 +9,10 @@ namespace scalpel {
 namespace {
 
 template <typename Plan, typename Make>
-std::unique_ptr<Plan> make(const GroupCsrView& matrix, std::string problem, std::string* error,
+std::unique_ptr<Plan> make(const std::string& what, std::string problem, std::string* error,
                            const Make& make_checked) {
   if (problem.empty()) {
-    problem = "there is not enough memory to repack a matrix of shape [" + std::to_string(matrix.M) + ", " +
-              std::to_string(matrix.K) + "]";
+    problem = "there is not enough memory to repack " + what;
     try {
       return make_checked();
     } catch (const std::bad_alloc&) {
@@ -24,6 +23,10 @@ std::unique_ptr<Plan> make(const GroupCsrView& matrix, std::string problem, std:
   return nullptr;
 }
 
+std::string describe(const GroupCsrView& matrix) {
+  return "a matrix of shape [" + std::to_string(matrix.M) + ", " + std::to_string(matrix.K) + "]";
+}
+
 // Null where the scalar kernels must do.
 const KernelSet* vector_kernels(const GroupCsrView& matrix, Isa isa) {
   return matrix.M <= kMaxVectorM && matrix.K <= kMaxVectorK ? kernel_set(isa) : nullptr;
@@ -32,7 +35,7 @@ const KernelSet* vector_kernels(const GroupCsrView& matrix, Isa isa) {
 }  // namespace
 
 std::unique_ptr<GemmPlan> make_gemm_plan(const GroupCsrView& matrix, Isa isa, std::string* error) {
-  return make<GemmPlan>(matrix, validate(matrix), error, [&] {
+  return make<GemmPlan>(describe(matrix), validate(matrix), error, [&] {
     const KernelSet* kernels = vector_kernels(matrix, isa);
     return kernels != nullptr ? make_vector_gemm_plan(matrix, *kernels) : make_scalar_gemm_plan(matrix);
   });
@@ -42,11 +45,19 @@ std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvG
                                          std::string* error) {
   std::string problem = validate(matrix);
   if (problem.empty()) problem = check_geometry(matrix, geometry);
-  return make<ConvPlan>(matrix, std::move(problem), error, [&] {
+  return make<ConvPlan>(describe(matrix), std::move(problem), error, [&] {
     const KernelSet* kernels = vector_kernels(matrix, isa);
     if (kernels == nullptr) return make_scalar_conv_plan(matrix, geometry);
     std::unique_ptr<ConvPlan> depthwise = make_depthwise_conv_plan(matrix, geometry, *kernels);
     return depthwise != nullptr ? std::move(depthwise) : make_vector_conv_plan(matrix, geometry, *kernels);
+  });
+}
+
+std::unique_ptr<LrnPlan> make_lrn_plan(const LrnView& lrn, Isa isa, std::string* error) {
+  const std::string what = "the windows of " + std::to_string(lrn.channels) + " channels";
+  return make<LrnPlan>(what, validate(lrn), error, [&] {
+    const KernelSet* kernels = kernel_set(isa);
+    return kernels != nullptr ? make_vector_lrn_plan(lrn, *kernels) : make_scalar_lrn_plan(lrn);
   });
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/generic_copy.h"
 #include "kernels/generic_depthwise.h"
 #include "kernels/generic_gemv.h"
+#include "kernels/generic_lrn.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
 #include "kernels/generic_stream.h"
@@ -35,6 +36,12 @@ constexpr DepthwiseKernel kDepthwise[] = {
     {"depthwise_5x5/2_avx2", 5, 2, depthwise<Avx2, 5, 2>},
 };
 
+constexpr LrnKernel kLrn[] = {
+    {"lrn_0.5_avx2", 0.5f, lrn<Avx2, LrnPower::kHalf>},
+    {"lrn_0.75_avx2", 0.75f, lrn<Avx2, LrnPower::kThreeQuarters>},
+    {"lrn_1_avx2", 1.0f, lrn<Avx2, LrnPower::kOne>},
+};
+
 constexpr KernelSet kSet = {Isa::kAvx2,
                             Avx2::kLanes,
                             kSpmm,
@@ -43,6 +50,8 @@ constexpr KernelSet kSet = {Isa::kAvx2,
                             sizeof(kGemv) / sizeof(*kGemv),
                             kDepthwise,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
+                            kLrn,
+                            sizeof(kLrn) / sizeof(*kLrn),
                             transpose<Avx2>,
                             copy_plane<Avx2>,
                             multiply_add<Avx2>,

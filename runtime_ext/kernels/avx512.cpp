@@ -5,6 +5,7 @@
 #include "kernels/generic_copy.h"
 #include "kernels/generic_depthwise.h"
 #include "kernels/generic_gemv.h"
+#include "kernels/generic_lrn.h"
 #include "kernels/generic_peak.h"
 #include "kernels/generic_spmm.h"
 #include "kernels/generic_stream.h"
@@ -37,6 +38,12 @@ constexpr DepthwiseKernel kDepthwise[] = {
     {"depthwise_5x5/2_avx512", 5, 2, depthwise<Avx512, 5, 2>},
 };
 
+constexpr LrnKernel kLrn[] = {
+    {"lrn_0.5_avx512", 0.5f, lrn<Avx512, LrnPower::kHalf>},
+    {"lrn_0.75_avx512", 0.75f, lrn<Avx512, LrnPower::kThreeQuarters>},
+    {"lrn_1_avx512", 1.0f, lrn<Avx512, LrnPower::kOne>},
+};
+
 constexpr KernelSet kSet = {Isa::kAvx512,
                             Avx512::kLanes,
                             kSpmm,
@@ -45,6 +52,8 @@ constexpr KernelSet kSet = {Isa::kAvx512,
                             sizeof(kGemv) / sizeof(*kGemv),
                             kDepthwise,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
+                            kLrn,
+                            sizeof(kLrn) / sizeof(*kLrn),
                             transpose<Avx512>,
                             copy_plane<Avx512>,
                             multiply_add<Avx512>,

@@ -37,35 +37,25 @@ void copy_column_of_vectors(const PlaneCopy& copy, int64_t x, const Load& load) 
   }
 }
 
-// A plane as wide as the input is the input moved by a number of values, but for the columns that this brings over
-// from the neighbouring row.
+// A plane as wide as the input is the input moved by a number of values, but for the lanes that lie outside: in columns
+// that this brings over from the neighbouring row, or above or below the input.
 template <typename Simd>
 void copy_moved(const PlaneCopy& copy) {
   constexpr int64_t kLanes = Simd::kLanes;
-  const int64_t width = copy.out_w, size = copy.out_h * width, in_size = copy.in_h * width;
-  const int64_t shift = copy.top * width + copy.left;
-  for (int64_t i = 0; i < size; i += kLanes) {
-    const int64_t first = i + shift;
-    const bool inside = first >= 0 && first + kLanes <= in_size;
-    const auto values =
-        inside ? Simd::load(copy.from + first) : Simd::load_masked(copy.from + first, lanes_inside<Simd>(first, in_size));
-    if (size - i >= kLanes) {
-      Simd::store(copy.to + i, values);
-    } else {
-      Simd::store_first(copy.to + i, values, static_cast<int>(size - i));
-    }
-  }
-  const int64_t begin = copy.left < 0 || copy.left >= width ? 0 : width - copy.left;
-  const int64_t end = copy.left >= 0 || copy.left <= -width ? width : -copy.left;
-  for (int64_t x = begin; x < end; ++x) {
-    for (int64_t y = 0; y < copy.out_h; ++y) copy.to[y * width + x] = 0.0f;
+  constexpr uint16_t kAll = static_cast<uint16_t>((1u << kLanes) - 1);
+  const float* from = copy.from + copy.top * copy.in_w + copy.left;
+  const int64_t vectors = (copy.out_h * copy.out_w + kLanes - 1) / kLanes;
+  for (int64_t i = 0; i < vectors; ++i) {
+    const uint16_t inside = copy.inside[i];
+    Simd::store(copy.to + i * kLanes, inside == kAll ? Simd::load(from + i * kLanes)
+                                                     : Simd::load_masked(from + i * kLanes, Simd::lanes_of(inside)));
   }
 }
 
 template <typename Simd>
 void copy_plane(const PlaneCopy& copy) {
   constexpr int64_t kLanes = Simd::kLanes;
-  if (copy.stride_h == 1 && copy.stride_w == 1 && copy.out_w == copy.in_w) return copy_moved<Simd>(copy);
+  if (copy.inside != nullptr) return copy_moved<Simd>(copy);
   if (copy.stride_w > 2) {
     for (int64_t y = 0; y < copy.out_h; ++y) {
       const int64_t in_y = y * copy.stride_h + copy.top;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/kernel_set.h"
 
@@ -55,7 +56,7 @@ void transpose_whole(const TransposeCall& call, int64_t i, int64_t j) {
 }
 
 template <typename Simd>
-void transpose(const TransposeCall& call) {
+void transpose_blocks(const TransposeCall& call) {
   constexpr int64_t kLanes = Simd::kLanes;
   const auto transpose_block = [&](int64_t i, int64_t j) {
     const int64_t rows = call.rows - i, columns = call.columns - j;
@@ -75,6 +76,41 @@ void transpose(const TransposeCall& call) {
     for (int64_t j = 0; j < call.columns; j += kLanes) {
       for (int64_t i = 0; i < call.rows; i += kLanes) transpose_block(i, j);
     }
+  }
+}
+
+// The same through a buffer, so that each row of the result is written in one go: rows whose distance is a multiple of
+// the size of a way of the first cache all lie in the same few of its sets, and would throw each other out.
+template <typename Simd>
+void transpose_by_rows(const TransposeCall& call) {
+  using Vector = typename Simd::Vector;
+  constexpr int64_t kLanes = Simd::kLanes;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  alignas(64) float rows[Simd::kLanes * kMostRowsByRow];
+  const Vector min = Simd::set(call.min), max = Simd::set(call.max);
+  for (int64_t j = 0; j < call.columns; j += kLanes) {
+    const int64_t columns = call.columns - j < kLanes ? call.columns - j : kLanes;
+    transpose_blocks<Simd>(
+        {call.from + j, call.rows, columns, call.ld_from, rows, kMostRowsByRow, nullptr, -kInfinity, kInfinity});
+    for (int64_t n = 0; n < columns; ++n) {
+      for (int64_t i = 0; i < call.rows; i += kLanes) {
+        const int64_t at = (j + n) * call.ld_to + i;
+        const int count = static_cast<int>(call.rows - i < kLanes ? call.rows - i : kLanes);
+        Vector values = Simd::load(rows + n * kMostRowsByRow + i);
+        if (call.residual != nullptr) values = Simd::add(values, Simd::load_first(call.residual + at, count));
+        Simd::store_first(call.to + at, Simd::clamp(values, min, max), count);
+      }
+    }
+  }
+}
+
+template <typename Simd>
+void transpose(const TransposeCall& call) {
+  constexpr int kWays = 8;  // of the first cache, or more
+  if (Simd::kLanes > kWays && call.ld_to % kConflictingFloats == 0 && call.rows <= kMostRowsByRow) {
+    transpose_by_rows<Simd>(call);
+  } else {
+    transpose_blocks<Simd>(call);
   }
 }
 

@@ -89,6 +89,29 @@ std::unique_ptr<GemmPlan> make_gemm_plan(const GroupCsrView& matrix, Isa isa, st
 std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry, Isa isa,
                                          std::string* error);
 
+// Local response normalisation over windows of channels: what each channel is divided by. Borrowed, not owned.
+struct LrnView {
+  int64_t channels = 0;
+  const int32_t* window_begin = nullptr;  // [channels]: channel c looks at [window_begin[c], window_end[c])
+  const int32_t* window_end = nullptr;
+  const float* bias = nullptr;            // [channels]
+  float alpha = 0;                        // of one channel of the window
+  float beta = 0;                         // 0.5, 0.75 or 1
+};
+
+// Empty if the windows lie inside the channels and there are kernels for beta, else a sentence that says what is wrong.
+std::string validate(const LrnView& lrn);
+
+// Y[n, c, p] = X[n, c, p] / (bias[c] + alpha * sum of X[n, j, p]^2 over the window of c)^beta
+class LrnPlan {
+ public:
+  virtual ~LrnPlan() = default;
+  virtual void run(const float* X, int64_t batch, int64_t pixels, float* Y, const Parallel& parallel) const = 0;
+};
+
+// Null, and the sentence of validate() in *error, if the view is inconsistent.
+std::unique_ptr<LrnPlan> make_lrn_plan(const LrnView& lrn, Isa isa, std::string* error);
+
 // The instruction sets this machine can run, checked by CPUID and OS register state, best last.
 std::vector<Isa> available_isas();
 // The best of them, or what SCALPEL_ISA=scalar|avx2|avx512 asks for; an empty result and *error if that cannot run.

@@ -85,13 +85,20 @@ struct TransposeCall {
   float min, max;
 };
 
-// to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w].
+// Rows whose distance is a multiple of so many floats share few sets of the first cache, whose ways hold 4 KiB. To
+// such rows a transpose writes up to kMostRowsByRow of `from` in one go for each, which is faster the more there are.
+constexpr int64_t kConflictingFloats = 512;
+constexpr int64_t kMostRowsByRow = 128;
+
+// to[y, x] = from[y * stride_h + top, x * stride_w + left], zero where that is outside from[in_h, in_w]. There is room
+// for whole vectors.
 struct PlaneCopy {
   const float* from;
   int64_t in_h, in_w;
   int64_t top, left, stride_h, stride_w;
   float* to;
   int64_t out_h, out_w;
+  const uint16_t* inside;  // of a plane that is the input moved: bits of the lanes of each vector that lie inside; or null
 };
 
 // Channels of a depthwise convolution, clamp(sum + bias + residual). Every column of vectors passes over all of them.
@@ -115,6 +122,25 @@ struct DepthwiseKernel {
   void (*run)(const DepthwiseCall& call);
 };
 
+// Channels of a local response normalisation for a panel of pixels; see LrnView for the arrays.
+struct LrnCall {
+  int64_t channel_begin, channel_end;
+  const int32_t* window_begin;  // of channel 0
+  const int32_t* window_end;
+  const float* bias;
+  float alpha;
+  const float* from;  // channel 0, first pixel of the panel; `ld` floats from channel to channel
+  int64_t ld;
+  int64_t pixels;
+  float* to;  // like `from`, not the same
+};
+
+struct LrnKernel {
+  const char* name;
+  float beta;
+  void (*run)(const LrnCall& call);
+};
+
 struct KernelSet {
   Isa isa;
   int lanes;
@@ -124,6 +150,8 @@ struct KernelSet {
   size_t n_gemv;
   const DepthwiseKernel* depthwise;
   size_t n_depthwise;
+  const LrnKernel* lrn;  // one for each beta
+  size_t n_lrn;
   void (*transpose)(const TransposeCall& call);
   void (*copy_plane)(const PlaneCopy& copy);
   // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.

@@ -10,6 +10,7 @@ namespace scalpel {
 
 std::unique_ptr<GemmPlan> make_scalar_gemm_plan(const GroupCsrView& matrix);
 std::unique_ptr<ConvPlan> make_scalar_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry);
+std::unique_ptr<LrnPlan> make_scalar_lrn_plan(const LrnView& lrn);
 
 // The widest matrix a vector plan can address: its offsets are 32 bits.
 constexpr int64_t kMaxVectorK = int64_t{1} << 26;
@@ -22,5 +23,6 @@ std::unique_ptr<ConvPlan> make_depthwise_conv_plan(const GroupCsrView& matrix, c
                                                    const KernelSet& kernels);
 std::unique_ptr<ConvPlan> make_vector_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
                                                 const KernelSet& kernels);
+std::unique_ptr<LrnPlan> make_vector_lrn_plan(const LrnView& lrn, const KernelSet& kernels);
 
 }  // namespace scalpel

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/value_types.h"
 
@@ -14,10 +15,34 @@ namespace {
 
 alignas(32) constexpr int32_t kFirstLanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 
+// Half a register: the four rows of a column vector.
+struct Avx2Half {
+  using Vector = __m128;
+  static constexpr int kLanes = 4;
+
+  static Vector zero() { return _mm_setzero_ps(); }
+  static Vector broadcast(const float* from) { return _mm_broadcast_ss(from); }
+  static Vector load(const float* from) { return _mm_loadu_ps(from); }
+  static Vector load(const Float16* from) {
+    return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  }
+  static Vector load(const Bfloat16* from) {
+    const __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    return _mm_castsi128_ps(_mm_slli_epi32(wide, 16));
+  }
+  static void store(float* to, Vector v) { _mm_storeu_ps(to, v); }
+  static Vector add(Vector a, Vector b) { return _mm_add_ps(a, b); }
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm_fmadd_ps(a, b, c); }
+};
+
 struct Avx2 {
   using Vector = __m256;
   using Mask = __m256i;
   static constexpr int kLanes = 8;
+
+  // A vector of rows.
+  template <int Rows>
+  using Column = std::conditional_t<Rows == 8, Avx2, Avx2Half>;
 
   // Rows of a register tile: 16 registers hold rows × vectors sums, the vectors of activations and one weight, and
   // it takes 8 sums to hide the latency of a multiply-add.
@@ -69,13 +94,23 @@ struct Avx2 {
     return _mm256_permutevar8x32_ps(_mm256_blend_ps(low, high, (1 << Begin) - 1), turned);
   }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+  static Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+  static Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+  static Vector sqrt(Vector v) { return _mm256_sqrt_ps(v); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 
   // The second operand of max and min is the result where either is NaN.
-  static Vector clamp(Vector v, Vector min, Vector max) { return _mm256_min_ps(max, _mm256_max_ps(min, v)); }
+  static Vector at_least(Vector v, Vector min) { return _mm256_max_ps(min, v); }
+  static Vector at_most(Vector v, Vector max) { return _mm256_min_ps(max, v); }
+  static Vector clamp(Vector v, Vector min, Vector max) { return at_most(at_least(v, min), max); }
 
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return _mm256_andnot_si256(first_lanes(begin), first_lanes(end)); }
+  // Those whose bits are set.
+  static Mask lanes_of(uint16_t bits) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), bit), bit);
+  }
   // Zero in the other lanes, which are not read.
   static Vector load_masked(const float* from, Mask mask) { return _mm256_maskload_ps(from, mask); }
   static Vector load_first(const float* from, int count) { return load_masked(from, first_lanes(count)); }
@@ -137,26 +172,6 @@ struct Avx2 {
   static Mask first_lanes(int count) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 8 - count));
   }
-};
-
-// Half a register: the four rows of a column vector.
-struct Avx2Half {
-  using Vector = __m128;
-  static constexpr int kLanes = 4;
-
-  static Vector zero() { return _mm_setzero_ps(); }
-  static Vector broadcast(const float* from) { return _mm_broadcast_ss(from); }
-  static Vector load(const float* from) { return _mm_loadu_ps(from); }
-  static Vector load(const Float16* from) {
-    return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-  }
-  static Vector load(const Bfloat16* from) {
-    const __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-    return _mm_castsi128_ps(_mm_slli_epi32(wide, 16));
-  }
-  static void store(float* to, Vector v) { _mm_storeu_ps(to, v); }
-  static Vector add(Vector a, Vector b) { return _mm_add_ps(a, b); }
-  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm_fmadd_ps(a, b, c); }
 };
 
 }  // namespace

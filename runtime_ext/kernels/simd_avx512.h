@@ -17,6 +17,10 @@ struct Avx512 {
   using Mask = __mmask16;
   static constexpr int kLanes = 16;
 
+  // A vector of rows.
+  template <int Rows>
+  using Column = Avx2::Column<Rows>;
+
   // 32 registers hold rows × vectors sums, the vectors of activations and one weight.
   static constexpr int tile_rows(int block_rows, int) { return block_rows; }
 
@@ -63,13 +67,20 @@ struct Avx512 {
     return _mm512_castsi512_ps(values);
   }
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+  static Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+  static Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+  static Vector sqrt(Vector v) { return _mm512_sqrt_ps(v); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 
   // The second operand of max and min is the result where either is NaN.
-  static Vector clamp(Vector v, Vector min, Vector max) { return _mm512_min_ps(max, _mm512_max_ps(min, v)); }
+  static Vector at_least(Vector v, Vector min) { return _mm512_max_ps(min, v); }
+  static Vector at_most(Vector v, Vector max) { return _mm512_min_ps(max, v); }
+  static Vector clamp(Vector v, Vector min, Vector max) { return at_most(at_least(v, min), max); }
 
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return static_cast<Mask>((1u << end) - (1u << begin)); }
+  // Those whose bits are set.
+  static Mask lanes_of(uint16_t bits) { return bits; }
   // Zero in the other lanes, which are not read.
   static Vector load_masked(const float* from, Mask mask) { return _mm512_maskz_loadu_ps(mask, from); }
   static Vector load_first(const float* from, int count) { return load_masked(from, lanes(0, count)); }

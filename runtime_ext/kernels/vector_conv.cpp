@@ -55,18 +55,18 @@ class VectorConvPlan final : public ConvPlan {
            void* workspace, const Parallel& parallel) const override {
     const Layout layout(*this, in_h, in_w);
     if (batch == 0 || blocks_.M == 0 || layout.out_h <= 0 || layout.out_w <= 0) return;
-    const auto offsets = offsets_.get({in_h, in_w}, [&] { return make_offsets(layout); });
+    const auto tables = tables_.get({in_h, in_w}, [&] { return Tables{make_offsets(layout), make_inside(layout, in_h, in_w)}; });
     const int64_t at_once = layout.copied ? images_at_once(batch, layout) : batch;
     for (int64_t image = 0; image < batch; image += at_once) {
       const int64_t images = std::min(at_once, batch - image), out = image * blocks_.M * layout.out_h * layout.out_w;
       const float* from = X + image * geometry_.in_channels * in_h * in_w;
       if (layout.copied) {
-        copy_input(from, images, in_h, in_w, layout, static_cast<float*>(workspace), parallel);
+        copy_input(from, images, in_h, in_w, layout, tables->inside, static_cast<float*>(workspace), parallel);
         from = static_cast<const float*>(workspace);
       }
       Epilogue part = epilogue;
       if (part.residual != nullptr) part.residual += out;
-      multiply(from, images, layout, offsets->data(), Y + out, part, parallel);
+      multiply(from, images, layout, tables->offsets.data(), Y + out, part, parallel);
     }
   }
 
@@ -161,6 +161,12 @@ class VectorConvPlan final : public ConvPlan {
     return std::max<int64_t>(panel_floats / std::max<int64_t>(planes, 1) / tile, 1) * spmm_.max_vectors;
   }
 
+  // What depends on the size of the input.
+  struct Tables {
+    std::vector<uint32_t> offsets;
+    std::vector<uint16_t> inside;
+  };
+
   // The input of one size as the kernels see it.
   struct Layout {
     Layout(const VectorConvPlan& plan, int64_t in_h, int64_t in_w) {
@@ -206,19 +212,39 @@ class VectorConvPlan final : public ConvPlan {
     return offsets;
   }
 
-  void copy_input(const float* X, int64_t batch, int64_t in_h, int64_t in_w, const Layout& layout, float* workspace,
-                  const Parallel& parallel) const {
+  // For planes that are the input moved: which lanes of each vector of each plane lie inside it.
+  std::vector<uint16_t> make_inside(const Layout& layout, int64_t in_h, int64_t in_w) const {
+    std::vector<uint16_t> inside;
+    if (!layout.copied || geometry_.strides[0] != 1 || geometry_.strides[1] != 1 || layout.out_w != in_w) return inside;
+    const int64_t lanes = kernels_.lanes;
+    inside.resize(planes_.size() * static_cast<size_t>(layout.plane_size / lanes));
+    size_t first = 0;
+    for (const Plane& plane : planes_) {
+      for (int64_t i = 0; i < (layout.out_h + reach_) * in_w; ++i) {
+        const int64_t y = i / in_w + plane.row - geometry_.pads[0], x = i % in_w + plane.column - geometry_.pads[1];
+        const bool is_inside = y >= 0 && y < in_h && x >= 0 && x < in_w;
+        inside[first + static_cast<size_t>(i / lanes)] |= static_cast<uint16_t>(is_inside << (i % lanes));
+      }
+      first += static_cast<size_t>(layout.plane_size / lanes);
+    }
+    return inside;
+  }
+
+  void copy_input(const float* X, int64_t batch, int64_t in_h, int64_t in_w, const Layout& layout,
+                  const std::vector<uint16_t>& inside, float* workspace, const Parallel& parallel) const {
     const int64_t channels = batch * geometry_.in_channels;
     const size_t tasks = task_count(static_cast<double>(channels * layout.channel_size), kFloatsPerCopyTask);
     parallel_for(parallel, tasks, [&](size_t task) {
       const int64_t end = part_begin(channels, task + 1, tasks);
       for (int64_t channel = part_begin(channels, task, tasks); channel < end; ++channel) {
         float* to = workspace + channel * layout.channel_size;
+        const uint16_t* plane_inside = inside.empty() ? nullptr : inside.data();
         for (const Plane& plane : planes_) {
           kernels_.copy_plane({X + channel * in_h * in_w, in_h, in_w, plane.row - geometry_.pads[0],
                                plane.column - geometry_.pads[1], geometry_.strides[0], geometry_.strides[1], to,
-                               layout.out_h + reach_, layout.out_w});
+                               layout.out_h + reach_, layout.out_w, plane_inside});
           to += layout.plane_size;
+          if (plane_inside != nullptr) plane_inside += layout.plane_size / kernels_.lanes;
         }
       }
     });
@@ -230,7 +256,7 @@ class VectorConvPlan final : public ConvPlan {
   ConvGeometry geometry_;
   std::vector<Plane> planes_;  // that some weight reads, in order
   int64_t reach_ = 0;          // most rows down that a weight reads
-  mutable ShapeCache<std::vector<uint32_t>> offsets_;
+  mutable ShapeCache<Tables> tables_;
 };
 
 }  // namespace

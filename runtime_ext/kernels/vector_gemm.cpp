@@ -11,11 +11,13 @@
 namespace scalpel {
 namespace {
 
-constexpr int kMaxVectors = 16;      // of any kernel's tile
-constexpr int kMaxLanes = 16;        // of any instruction set
-constexpr int64_t kRowsAtOnce = 32;  // of the result, kept in the first cache until they are transposed
-constexpr double kWeightsPerGemvTask = 1e5;         // about 10 µs
-constexpr double kElementsPerGemvTask = 3e4;        // the same, each weight with an index of its own
+constexpr int kMaxVectors = 16;            // of any kernel's tile
+constexpr int kMaxLanes = 16;              // of any instruction set
+constexpr int64_t kRowsAtOnce = 32;        // of the result, kept in the first cache until they are transposed
+constexpr int64_t kProductFloats = 12288;  // most of them, where more rows at once are better
+static_assert(kRowsAtOnce * kMaxVectors * kMaxLanes <= kProductFloats, "some rows always fit");
+constexpr double kWeightsPerGemvTask = 1e5;      // about 10 µs
+constexpr double kElementsPerGemvTask = 3e4;     // the same, each weight with an index of its own
 constexpr double kFloatsPerTransposeTask = 3e4;  // about 4 µs
 
 class VectorGemmPlan final : public GemmPlan {
@@ -141,11 +143,15 @@ class VectorGemmPlan final : public GemmPlan {
 
   void multiply_panel(const Panels& panels, int64_t p, const float* workspace, const uint32_t* offsets,
                       int64_t first_block, int64_t last_block, int64_t N, float* Y, const Epilogue& epilogue) const {
-    alignas(64) float product[kRowsAtOnce * kMaxVectors * kMaxLanes];
+    alignas(64) float product[kProductFloats];
     const int64_t vectors = panels.first_vector(p + 1) - panels.first_vector(p);
     const int64_t first_n = panels.first_vector(p) * kernels_.lanes;
     const int64_t columns = std::min(vectors * kernels_.lanes, N - first_n);
-    const int64_t blocks_at_once = kRowsAtOnce / blocks_.rows;
+    const int64_t rows_at_once =
+        blocks_.M % kConflictingFloats == 0
+            ? std::min(kProductFloats / panels.pitch / kRowsAtOnce * kRowsAtOnce, kMostRowsByRow)
+            : kRowsAtOnce;
+    const int64_t blocks_at_once = rows_at_once / blocks_.rows;
     for (int64_t block = first_block; block < last_block; block += blocks_at_once) {
       const int64_t row = block * blocks_.rows;
       SpmmCall call{};
@@ -166,7 +172,7 @@ class VectorGemmPlan final : public GemmPlan {
       spmm_.run(call);
       const int64_t at = first_n * blocks_.M + row;
       TransposeCall back{product,
-                         std::min(kRowsAtOnce, std::min(last_block * blocks_.rows, blocks_.M) - row),
+                         std::min(rows_at_once, std::min(last_block * blocks_.rows, blocks_.M) - row),
                          columns,
                          panels.pitch,
                          Y + at,

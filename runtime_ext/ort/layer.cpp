@@ -1,24 +1,13 @@
 #include "layer.h"
 
 #include <algorithm>
-#include <iterator>
 
 #include "error.h"
-#include "tensor_info.h"
 
 namespace scalpel {
 namespace {
 
 constexpr size_t kAlignment = 64;
-
-std::string describe(const Tensor& tensor) {
-  // In the order of ONNX's element types.
-  static constexpr const char* kNames[] = {"undefined", "float32", "uint8",   "int8",   "uint16",  "int16",
-                                           "int32",     "int64",   "string",  "bool",   "float16", "float64",
-                                           "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
-  const auto type = static_cast<size_t>(tensor.type);
-  return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
-}
 
 bool find_value_type(OrtElementType type, ValueType* out) {
   switch (type) {
@@ -129,38 +118,16 @@ void Layer::read_activation(const Node& node) {
 }
 
 Layer::Call::Call(const Layer& layer, OrtKernelContext& context)
-    : layer_(layer), api_(layer.api_), context_(context) {
+    : OperatorCall(layer.api_, layer.label_, context), layer_(layer) {
   x_ = input(kX, &x_shape_);
 }
 
 Layer::Call::~Call() {
   // Nothing can be done about a failure to free.
   if (memory_ != nullptr) {
-    if (OrtStatus* status = api_.AllocatorFree(allocator_, memory_)) api_.ReleaseStatus(status);
+    if (OrtStatus* status = api().AllocatorFree(allocator_, memory_)) api().ReleaseStatus(status);
   }
-  if (allocator_ != nullptr) api_.ReleaseAllocator(allocator_);
-  if (failure_ != nullptr) api_.ReleaseStatus(failure_);
-}
-
-const float* Layer::Call::input(size_t index, Shape* shape) const {
-  const OrtValue* value = nullptr;
-  check(api_, api_.KernelContext_GetInput(&context_, index, &value));
-  if (value == nullptr) layer_.fail("input " + std::to_string(index) + " is missing");
-  const TensorInfo info(api_, value);
-  shape->rank = info.rank();
-  if (shape->rank > kMaxRank) layer_.fail("input " + std::to_string(index) + " has more than 64 dimensions");
-  info.dims(shape->dims);
-  void* data = nullptr;
-  check(api_, api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
-  return static_cast<const float*>(data);
-}
-
-float* Layer::Call::output(const Shape& shape) {
-  OrtValue* value = nullptr;
-  check(api_, api_.KernelContext_GetOutput(&context_, 0, shape.dims, shape.rank, &value));
-  void* data = nullptr;
-  check(api_, api_.GetTensorMutableData(value, &data));
-  return static_cast<float*>(data);
+  if (allocator_ != nullptr) api().ReleaseAllocator(allocator_);
 }
 
 Epilogue Layer::Call::epilogue(const Shape& output) const {
@@ -178,31 +145,14 @@ Epilogue Layer::Call::epilogue(const Shape& output) const {
 
 void* Layer::Call::workspace(size_t bytes) {
   if (bytes == 0) return nullptr;
-  check(api_, api_.KernelContext_GetAllocator(&context_, layer_.cpu_memory_, &allocator_));
-  if (OrtStatus* status = api_.AllocatorAlloc(allocator_, bytes + kAlignment - 1, &memory_)) {
-    api_.ReleaseStatus(status);  // says less than we do
+  check(api(), api().KernelContext_GetAllocator(&context(), layer_.cpu_memory_, &allocator_));
+  if (OrtStatus* status = api().AllocatorAlloc(allocator_, bytes + kAlignment - 1, &memory_)) {
+    api().ReleaseStatus(status);  // says less than we do
     memory_ = nullptr;
   }
   if (memory_ == nullptr) layer_.fail("no memory for " + std::to_string(bytes) + " bytes of workspace");
   const uintptr_t address = reinterpret_cast<uintptr_t>(memory_);
   return reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
-}
-
-Parallel Layer::Call::threads() { return {&Call::run, this}; }
-
-void Layer::Call::run(void* self, void (*body)(void* user, size_t i), size_t count, void* user) {
-  Call& call = *static_cast<Call*>(self);
-  if (call.failure_ != nullptr || count == 0) return;
-  if (count == 1) return body(user, 0);
-  // As many portions as there is work: threads that finish early take from those that are late.
-  call.failure_ = call.api_.KernelContext_ParallelFor(&call.context_, body, count, count, user);
-}
-
-void Layer::Call::finish() {
-  if (failure_ == nullptr) return;
-  OrtStatus* failure = failure_;
-  failure_ = nullptr;
-  check(api_, failure);
 }
 
 }  // namespace scalpel

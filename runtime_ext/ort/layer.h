@@ -10,33 +10,12 @@
 #include "abi.h"
 #include "kernels/interface.h"
 #include "node.h"
+#include "operator_call.h"
 
 namespace scalpel {
 
-// Input and output positions of both operators; see scalpel_graph/ops.py.
-enum Input : size_t { kX, kValues, kRowOffsets, kColumnIndices, kBias, kResidual, kInputCount };
-inline constexpr size_t kOutputCount = 1;
-
-// Enough for every tensor a framework can make (NumPy stops at 64), so that a call allocates nothing for shapes.
-inline constexpr size_t kMaxRank = 64;
-
-struct Shape {
-  int64_t dims[kMaxRank];
-  size_t rank = 0;
-};
-
-class Kernel {
- public:
-  virtual ~Kernel() = default;
-  virtual void compute(OrtKernelContext& context) const = 0;
-  const OrtApi& api() const { return api_; }
-
- protected:
-  explicit Kernel(const OrtApi& api) : api_(api) {}
-
- private:
-  const OrtApi& api_;
-};
+// Input positions of both operators; see scalpel_graph/ops.py.
+enum Input : size_t { kX, kValues, kRowOffsets, kColumnIndices, kBias, kResidual };
 
 // The parts of a layer that do not depend on the operator.
 class Layer {
@@ -52,36 +31,24 @@ class Layer {
   [[noreturn]] void fail(const std::string& what) const;
 
   // One call of the operator.
-  class Call {
+  class Call : public OperatorCall {
    public:
     Call(const Layer& layer, OrtKernelContext& context);
-    Call(const Call&) = delete;
-    Call& operator=(const Call&) = delete;
     ~Call();
 
     const float* x() const { return x_; }
     const Shape& x_shape() const { return x_shape_; }
-    float* output(const Shape& shape);
     // Bias, activation, and the residual, which must have the shape of the output.
     Epilogue epilogue(const Shape& output) const;
     // 64-byte aligned, or null for 0 bytes; freed with the call.
     void* workspace(size_t bytes);
-    Parallel threads();
-    // Throws what ONNX Runtime's threads reported while the kernel ran.
-    void finish();
 
    private:
-    const float* input(size_t index, Shape* shape) const;
-    static void run(void* self, void (*body)(void* user, size_t i), size_t count, void* user);
-
     const Layer& layer_;
-    const OrtApi& api_;
-    OrtKernelContext& context_;
     const float* x_ = nullptr;
     Shape x_shape_;
     OrtAllocator* allocator_ = nullptr;
     void* memory_ = nullptr;
-    OrtStatus* failure_ = nullptr;
   };
 
  private:

@@ -1,5 +1,7 @@
 #include "node.h"
 
+#include <iterator>
+
 #include "error.h"
 #include "tensor_info.h"
 
@@ -9,6 +11,15 @@ std::string to_string(const int64_t* dims, size_t rank) {
   std::string text = "[";
   for (size_t i = 0; i < rank; ++i) text += (i == 0 ? "" : ", ") + std::to_string(dims[i]);
   return text + "]";
+}
+
+std::string describe(const Tensor& tensor) {
+  // In the order of ONNX's element types.
+  static constexpr const char* kNames[] = {"undefined", "float32", "uint8",   "int8",   "uint16",  "int16",
+                                           "int32",     "int64",   "string",  "bool",   "float16", "float64",
+                                           "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
+  const auto type = static_cast<size_t>(tensor.type);
+  return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
 }
 
 Node::Node(const OrtApi& api, const OrtKernelInfo& info, const char* op_type) : api_(api), info_(info) {

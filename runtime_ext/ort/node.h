@@ -20,6 +20,9 @@ struct Tensor {
 std::string to_string(const int64_t* dims, size_t rank);
 inline std::string to_string(const std::vector<int64_t>& dims) { return to_string(dims.data(), dims.size()); }
 
+// "float32 [3, 4]"
+std::string describe(const Tensor& tensor);
+
 class Node {
  public:
   Node(const OrtApi& api, const OrtKernelInfo& info, const char* op_type);

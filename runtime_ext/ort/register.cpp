@@ -14,14 +14,23 @@ namespace {
 
 constexpr const char* kDomain = "ai.scalpel";
 
+// The constant inputs may have any type here, because the kernel refuses a wrong one in better words.
+constexpr OrtElementType kAny = kOrtUndefined;
+constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny, kOrtFloat};
+constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
+
 struct Operator : OrtCustomOp {
   using Make = std::unique_ptr<Kernel> (*)(const Node&, Isa);
   using InferShape = void (*)(const OrtApi&, OrtShapeInferContext&);
 
-  Operator(const OrtApi& api_, const char* name_, Make make_, InferShape infer_shape_);
+  template <size_t kInputs>
+  Operator(const OrtApi& api_, const char* name_, const OrtElementType (&inputs_)[kInputs], Make make_,
+           InferShape infer_shape_);
 
   const OrtApi& api;
   const char* name;
+  const OrtElementType* inputs;  // [n_inputs]
+  size_t n_inputs;
   Make make;
   InferShape infer_shape;
 };
@@ -43,18 +52,18 @@ OrtStatus* compute(void* kernel, OrtKernelContext* context) {
   return guarded(self.api(), [&] { self.compute(*context); });
 }
 
-Operator::Operator(const OrtApi& api_, const char* name_, Make make_, InferShape infer_shape_)
-    : OrtCustomOp{}, api(api_), name(name_), make(make_), infer_shape(infer_shape_) {
+template <size_t kInputs>
+Operator::Operator(const OrtApi& api_, const char* name_, const OrtElementType (&inputs_)[kInputs], Make make_,
+                   InferShape infer_shape_)
+    : OrtCustomOp{}, api(api_), name(name_), inputs(inputs_), n_inputs(kInputs), make(make_),
+      infer_shape(infer_shape_) {
   version = kOrtApiVersion;
   GetName = [](const OrtCustomOp* op) { return self(op).name; };
   GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-  // The constant inputs may have any type here, because the kernel refuses a wrong one in better words.
-  GetInputType = [](const OrtCustomOp*, size_t index) {
-    return index == kX || index == kResidual ? kOrtFloat : kOrtUndefined;
-  };
-  GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return kInputCount; };
+  GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).inputs[index]; };
+  GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).n_inputs; };
   GetOutputType = [](const OrtCustomOp*, size_t) { return kOrtFloat; };
-  GetOutputTypeCount = [](const OrtCustomOp*) { return kOutputCount; };
+  GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
   GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
   GetInputMemoryType = [](const OrtCustomOp*, size_t) { return kOrtMemoryDefault; };
@@ -70,13 +79,16 @@ Operator::Operator(const OrtApi& api_, const char* name_, Make make_, InferShape
 
 struct Domain {
   explicit Domain(const OrtApi& api)
-      : gemm(api, "GroupCsrGemm", make_gemm, infer_gemm_shape), conv(api, "GroupCsrConv", make_conv, infer_conv_shape) {
+      : gemm(api, "GroupCsrGemm", kGroupCsrInputs, make_gemm, infer_gemm_shape),
+        conv(api, "GroupCsrConv", kGroupCsrInputs, make_conv, infer_conv_shape),
+        lrn(api, "WindowedLrn", kLrnInputs, make_lrn, infer_lrn_shape) {
     check(api, api.CreateCustomOpDomain(kDomain, &handle));
     check(api, api.CustomOpDomain_Add(handle, &gemm));
     check(api, api.CustomOpDomain_Add(handle, &conv));
+    check(api, api.CustomOpDomain_Add(handle, &lrn));
   }
 
-  Operator gemm, conv;
+  Operator gemm, conv, lrn;
   OrtCustomOpDomain* handle = nullptr;
 };
 

@@ -123,4 +123,9 @@ void infer_conv_shape(const OrtApi& api, OrtShapeInferContext& context) {
   set_output(api, context, shape);
 }
 
+void infer_lrn_shape(const OrtApi& api, OrtShapeInferContext& context) {
+  const std::vector<Dim> shape = input_shape(api, context, kX);
+  if (!shape.empty()) set_output(api, context, shape);
+}
+
 }  // namespace scalpel

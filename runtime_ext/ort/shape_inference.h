@@ -5,9 +5,10 @@
 
 namespace scalpel {
 
-// Both keep symbolic dimensions, and leave the output's shape open where X or the attributes do not settle it:
+// All keep symbolic dimensions, and leave the output's shape open where X or the attributes do not settle it:
 // what is wrong with a node is reported when its kernel is created, in better words than here.
 void infer_gemm_shape(const OrtApi& api, OrtShapeInferContext& context);
 void infer_conv_shape(const OrtApi& api, OrtShapeInferContext& context);
+void infer_lrn_shape(const OrtApi& api, OrtShapeInferContext& context);
 
 }  // namespace scalpel

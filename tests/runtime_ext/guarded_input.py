@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from scalpel_graph import _kernels
+from tests.lrn_layer import lrn
 from tests.runtime_ext.kernel_reference import ConvCase, Floats, conv_kernel, gemm_kernel, sparse_weights
 
 PAGES = 8
@@ -64,6 +65,13 @@ def main() -> None:
             expected = kernel.run(X)
             for copy in placements(memory, X):
                 np.testing.assert_array_equal(kernel.run(copy), expected)
+    for isa, spatial in itertools.product(_kernels.isas(), [(1, 1), (5, 5), (3, 14), (23, 23)]):
+        layer = lrn((1, 6, *spatial))
+        kernel = _kernels.Lrn(layer.begin, layer.end, layer.bias, layer.alpha, layer.beta, isa=isa)
+        X = rng.standard_normal(layer.x_shape).astype(np.float32)
+        expected = kernel.run(X)
+        for copy in placements(memory, X):
+            np.testing.assert_array_equal(kernel.run(copy), expected)
 
 
 if __name__ == "__main__":

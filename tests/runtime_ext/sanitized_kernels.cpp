@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "dispatch/kernel_sets.h"
@@ -164,6 +165,47 @@ void try_depthwise_conv() {
   compare_conv(Matrix(channels, size * size, 1, 1, 1.0), geometry);
 }
 
+std::vector<int32_t> positions(int64_t channels) {
+  std::vector<int32_t> result;
+  while (static_cast<int64_t>(result.size()) < channels) result.push_back(static_cast<int32_t>(uniform(0, channels)));
+  return result;
+}
+
+// Windows anywhere, now and then with one that is outside the channels or ends before it begins.
+void try_lrn() {
+  LrnView lrn;
+  lrn.channels = uniform(1, 20);
+  std::vector<int32_t> begin = positions(lrn.channels), end = positions(lrn.channels);
+  for (size_t c = 0; c < begin.size(); ++c) {
+    if (begin[c] > end[c]) std::swap(begin[c], end[c]);
+  }
+  const bool is_valid = uniform(0, 3) != 0;
+  if (!is_valid) {
+    begin[0] = static_cast<int32_t>(uniform(lrn.channels + 1, INT32_MAX));
+    if (uniform(0, 1) != 0) std::swap(begin[0], end[0]);
+  }
+  const std::vector<float> bias(begin.size(), 1.0f);
+  lrn.window_begin = begin.data();
+  lrn.window_end = end.data();
+  lrn.bias = bias.data();
+  lrn.alpha = 0.5f;
+  constexpr float kBetas[] = {0.5f, 0.75f, 1.0f};
+  lrn.beta = kBetas[uniform(0, 2)];
+  const int64_t batch = uniform(1, 2), pixels = uniform(1, 600);
+  const std::vector<float> X = normal(batch * lrn.channels * pixels);
+  std::vector<float> expected;
+  for (Isa isa : available_isas()) {
+    std::string error;
+    const auto plan = make_lrn_plan(lrn, isa, &error);
+    require((plan != nullptr) == is_valid, "a window outside the channels is refused, and no other");
+    if (plan == nullptr) continue;
+    std::vector<float> Y(X.size());
+    plan->run(X.data(), batch, pixels, Y.data(), {});
+    if (isa == Isa::kScalar) expected = Y;
+    require_close(Y, expected);
+  }
+}
+
 // Arrays with one entry changed to anything: refused, or still a matrix that can be run.
 void try_corrupt(int64_t r, int64_t c) {
   Matrix matrix(uniform(1, 30), uniform(1, 40), r, c);
@@ -237,6 +279,7 @@ int main() {
       try_conv(shape[0], shape[1]);
       try_corrupt(shape[0], shape[1]);
       try_depthwise_conv();
+      try_lrn();
     }
   }
   return 0;

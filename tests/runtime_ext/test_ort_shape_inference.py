@@ -74,7 +74,7 @@ def test_onnx_infers_the_output_shape_through_the_function(
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("op_type", ops.OPERATORS)
+@pytest.mark.parametrize("op_type", ops.GROUP_CSR_OPERATORS)
 def test_onnx_refuses_a_declared_output_shape_that_is_wrong(op_type: str, opset: int) -> None:
     layer = {ops.GEMM: GEMM, ops.CONV: STRIDED}[op_type]
     model = layer.model(opset)
