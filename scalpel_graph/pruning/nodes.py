@@ -43,6 +43,7 @@ class Nodes:
         kind: ``[count]``: nodes of one kind are made and read by the same layers, in the same groups of
             these, and compete with each other.
         why: by layer, why none of its outputs can go.
+        groups: of each grouped Conv but depthwise ones, how many groups it has.
     """
 
     count: int
@@ -50,6 +51,7 @@ class Nodes:
     read: Mapping[str, IntArray]
     kind: IntArray
     why: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
 
     def dead(self, layer: WeightLayer, gone: Mask) -> Mask:
         """Which weights of a layer are zero without some nodes.
@@ -131,7 +133,10 @@ def find_nodes(model: ModelProto, layers: Sequence[WeightLayer], understood: Und
         elif (made[layer.name] < 0).all():
             stuck = makers[layer.name][fixed.classes[makers[layer.name]]]
             why[layer.name] = fixed.reasons[int(stuck[0])] if len(stuck) else "no layer reads its outputs"
-    return Nodes(len(free), made, read, _kinds(len(free), made, read, found), why)
+    groups = {
+        name: layer.group for name, (layer, _) in found.items() if layer.group > 1 and not layer.depthwise
+    }
+    return Nodes(len(free), made, read, _kinds(len(free), made, read, groups), why, groups)
 
 
 def choose_nodes(nodes: Nodes, scores: _Scores, fraction: Mapping[str, float]) -> Mask:
@@ -151,12 +156,39 @@ def choose_nodes(nodes: Nodes, scores: _Scores, fraction: Mapping[str, float]) -
         own = np.unique(numbers[numbers >= 0])
         asked[own] = np.minimum(asked[own], fraction.get(name, 0.0))
     gone = np.zeros(nodes.count, dtype=np.bool_)
-    for kind in range(int(nodes.kind.max(initial=-1)) + 1):
-        own = np.flatnonzero(nodes.kind == kind)
+    members = [np.flatnonzero(nodes.kind == kind) for kind in range(int(nodes.kind.max(initial=-1)) + 1)]
+    counts = np.zeros(len(members), dtype=np.int64)
+    for kind, own in enumerate(members):
         part = float(asked[own].min())
-        count = min(count_of(len(own), part), len(own) - 1) if part < 1 else 0
+        counts[kind] = min(count_of(len(own), part), len(own) - 1) if part < 1 else 0
+    for own, count in zip(members, _balanced(nodes, counts), strict=True):
         gone[own] = least_important(scores[own], count)
     return gone
+
+
+def _balanced(nodes: Nodes, counts: IntArray) -> IntArray:
+    """``[kinds]``: how many of each go, at most ``counts``, so that groups of a Conv lose equally many."""
+    sizes = np.bincount(nodes.kind, minlength=len(counts))
+    # For each side of a grouped layer and each of its groups, how many of its channels a node of a kind is.
+    sides = []
+    for of_layers in (nodes.made, nodes.read):
+        for name, groups in nodes.groups.items():
+            if name in of_layers:
+                rows = of_layers[name].reshape(groups, -1)
+                channels = [np.bincount(nodes.kind[row[row >= 0]], minlength=len(counts)) for row in rows]
+                sides.append(np.array(channels) / sizes)
+    counts = counts.copy()
+    changed = True
+    while changed:
+        changed = False
+        for side in sides:
+            lost = side @ counts
+            for group in np.flatnonzero(lost > lost.min() + 1e-6):
+                # Of the kind that loses the largest part, one less.
+                parts = np.where(side[group] > 0, counts / sizes, 0)
+                counts[int(parts.argmax())] -= 1
+                changed = True
+    return counts
 
 
 def that_can_be_cut_out(
@@ -339,7 +371,7 @@ def _kinds(
     count: int,
     made: Mapping[str, IntArray],
     read: Mapping[str, IntArray],
-    found: Mapping[str, tuple[WeightLayer, Rule]],
+    groups_of: Mapping[str, int],
 ) -> IntArray:
     kind = np.zeros(count, dtype=np.int64)
 
@@ -352,11 +384,9 @@ def _kinds(
             place[rows[group][rows[group] >= 0]] = group + 1
         kind = np.unique(np.stack([kind, place]), axis=1, return_inverse=True)[1].reshape(-1)
 
-    for name, numbers in made.items():
-        layer = found[name][0]
-        split(numbers, 1 if layer.depthwise else layer.group)
-    for name, numbers in read.items():
-        split(numbers, found[name][0].group)
+    for of_layers in (made, read):
+        for name, numbers in of_layers.items():
+            split(numbers, groups_of.get(name, 1))
     return kind
 
 

@@ -179,7 +179,10 @@ def test_every_node_that_went_is_removed_exactly(name, calibrated):
 
 def cut_out(result, target):
     """By layer: outputs that pruning left, and those that an optimized network needs."""
-    removed = {node.name: node.possible for node in sg.optimize(result.model, target).report.removed_nodes}
+    removed = {
+        node.name: node.possible
+        for node in sg.optimize(result.model, target, check=False).report.removed_nodes
+    }
     return {
         layer.name: (layer.nodes.after, removed.get(layer.name, layer.nodes.before))
         for layer in result.report.layers
@@ -195,6 +198,13 @@ def test_only_nodes_that_can_be_cut_out_go(target):
     assert all(after == needed for after, needed in left.values())
     if target == "avx2":
         assert left == {"conv1": (23, 23), "conv2": (23, 23), "conv3": (45, 45)}
+
+
+def test_groups_that_channel_shuffles_mix_lose_equally_many():
+    result = sg.prune(NETWORKS["shufflenet-v1"].build(), "gpu", nodes=0.3)
+    left = cut_out(result, "gpu")
+    assert all(after == needed for after, needed in left.values())
+    assert 0.7 * 480 <= left["stage3.1.conv2"][0] < 0.75 * 480
 
 
 def test_a_removed_node_is_zero_where_it_is_made_and_where_it_is_read():
