@@ -10,9 +10,10 @@
 namespace scalpel {
 
 struct SpmmGrid {
+  static constexpr double kMultiplyAddsPerTask = 8e5;  // about 16 µs
+
   // `pixels` (columns of the activations) in `panels`, which read `activation_bytes` together.
   SpmmGrid(const RowBlocks& matrix, int64_t panels, double pixels, double activation_bytes) {
-    constexpr double kMultiplyAddsPerTask = 8e5;  // about 16 µs
     const size_t wanted = task_count(matrix.multiply_adds() * pixels, kMultiplyAddsPerTask);
     const auto most_row_parts = static_cast<size_t>(std::max<int64_t>(matrix.blocks(), 1));
     const auto most_pixel_parts = static_cast<size_t>(std::max<int64_t>(panels, 1));

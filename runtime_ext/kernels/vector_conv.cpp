@@ -1,11 +1,14 @@
 // Conv on vector kernels, without im2col: the input is copied once into planes, one for each column of the kernel and
 // each remainder of its rows by the stride, with padding, at the width of the output. In a plane the inputs of all
 // outputs for a weight follow each other, so that each weight is one offset into the planes and the convolution is
-// SpMM over a table of offsets. The input of a pointwise convolution is read in place, unless it pays to align it.
+// SpMM over a table of offsets. The planes of a large picture are made and multiplied band by band. The input of a
+// pointwise convolution is read in place, unless it pays to align it.
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
+#include "kernels/buffer_pool.h"
 #include "kernels/conv_geometry.h"
 #include "kernels/plans.h"
 #include "kernels/row_blocks.h"
@@ -48,7 +51,8 @@ class VectorConvPlan final : public ConvPlan {
   size_t workspace_bytes(int64_t batch, int64_t in_h, int64_t in_w) const override {
     const Layout layout(*this, in_h, in_w);
     if (!layout.copied) return 0;
-    return saturating_product({images_at_once(batch, layout), image_size(layout), sizeof(float)});
+    const int64_t copies = layout.bands > 1 ? static_cast<int64_t>(band_tasks(batch, layout)) : images_at_once(batch, layout);
+    return saturating_product({copies, image_size(layout), sizeof(float)});
   }
 
   void run(const float* X, int64_t batch, int64_t in_h, int64_t in_w, float* Y, const Epilogue& epilogue,
@@ -56,6 +60,9 @@ class VectorConvPlan final : public ConvPlan {
     const Layout layout(*this, in_h, in_w);
     if (batch == 0 || blocks_.M == 0 || layout.out_h <= 0 || layout.out_w <= 0) return;
     const auto tables = tables_.get({in_h, in_w}, [&] { return Tables{make_offsets(layout), make_inside(layout, in_h, in_w)}; });
+    if (layout.bands > 1) {
+      return run_bands(X, batch, in_h, in_w, layout, *tables, Y, epilogue, static_cast<float*>(workspace), parallel);
+    }
     const int64_t at_once = layout.copied ? images_at_once(batch, layout) : batch;
     for (int64_t image = 0; image < batch; image += at_once) {
       const int64_t images = std::min(at_once, batch - image), out = image * blocks_.M * layout.out_h * layout.out_w;
@@ -72,7 +79,9 @@ class VectorConvPlan final : public ConvPlan {
 
  private:
   struct Layout;
+  struct Tables;
 
+  // Floats of the planes of an image, or of a band of it.
   int64_t image_size(const Layout& layout) const {
     return static_cast<int64_t>(saturating_product({geometry_.in_channels, layout.channel_size}));
   }
@@ -93,19 +102,8 @@ class VectorConvPlan final : public ConvPlan {
                         static_cast<double>(batch * size) * sizeof(float));
     parallel_for(parallel, grid.tasks(), [&](size_t task) {
       const size_t row_part = task % grid.row_parts, pixel_part = task / grid.row_parts;
-      SpmmCall call{};
-      call.group_begin = blocks_.begin.data();
-      call.weights = blocks_.weights.data();
-      call.offsets = offsets;
-      call.r = blocks_.r;
-      call.block_begin = blocks_.part_begin(row_part, grid.row_parts);
-      call.block_end = blocks_.part_begin(row_part + 1, grid.row_parts);
-      call.ldy = pixels;
-      call.min = epilogue.min;
-      call.max = epilogue.max;
+      SpmmCall call = make_call(row_part, grid.row_parts, offsets, pixels, epilogue);
       const int64_t row = call.block_begin * blocks_.rows;
-      call.rows = blocks_.M - row;
-      if (epilogue.bias != nullptr) call.bias = epilogue.bias + row;
       const int64_t last = part_begin(batch * panels, pixel_part + 1, grid.pixel_parts);
       for (int64_t i = part_begin(batch * panels, pixel_part, grid.pixel_parts); i < last; ++i) {
         const int64_t image = i / panels;
@@ -119,6 +117,64 @@ class VectorConvPlan final : public ConvPlan {
         call.residual = epilogue.residual != nullptr ? epilogue.residual + out : nullptr;
         spmm_.run(call);
       }
+    });
+  }
+
+  SpmmCall make_call(size_t row_part, size_t row_parts, const uint32_t* offsets, int64_t pixels,
+                     const Epilogue& epilogue) const {
+    SpmmCall call{};
+    call.group_begin = blocks_.begin.data();
+    call.weights = blocks_.weights.data();
+    call.offsets = offsets;
+    call.r = blocks_.r;
+    call.block_begin = blocks_.part_begin(row_part, row_parts);
+    call.block_end = blocks_.part_begin(row_part + 1, row_parts);
+    call.ldy = pixels;
+    call.min = epilogue.min;
+    call.max = epilogue.max;
+    const int64_t row = call.block_begin * blocks_.rows;
+    call.rows = blocks_.M - row;
+    if (epilogue.bias != nullptr) call.bias = epilogue.bias + row;
+    return call;
+  }
+
+  size_t band_tasks(int64_t batch, const Layout& layout) const {
+    const double pixels = static_cast<double>(batch * layout.out_h) * static_cast<double>(layout.out_w);
+    const size_t wanted = task_count(blocks_.multiply_adds() * pixels, SpmmGrid::kMultiplyAddsPerTask);
+    return std::min({wanted, static_cast<size_t>(batch * layout.bands), size_t{BufferPool::kMost}});
+  }
+
+  // A band is copied right before it is multiplied, by the same task, and does not leave the second cache in between.
+  void run_bands(const float* X, int64_t batch, int64_t in_h, int64_t in_w, const Layout& layout, const Tables& tables,
+                 float* Y, const Epilogue& epilogue, float* workspace, const Parallel& parallel) const {
+    const int64_t pixels = layout.out_h * layout.out_w, size = image_size(layout), items = batch * layout.bands;
+    const size_t tasks = band_tasks(batch, layout);
+    BufferPool buffers(tasks);
+    parallel_for(parallel, tasks, [&](size_t task) {
+      const size_t buffer = buffers.take();
+      float* planes = workspace + static_cast<int64_t>(buffer) * size;
+      SpmmCall call = make_call(0, 1, tables.offsets.data(), pixels, epilogue);
+      for (int64_t i = part_begin(items, task, tasks); i < part_begin(items, task + 1, tasks); ++i) {
+        const int64_t image = i / layout.bands, top = i % layout.bands * layout.band_h;
+        const int64_t rows = std::min(layout.band_h, layout.out_h - top), first_channel = image * geometry_.in_channels;
+        for (int64_t channel = 0; channel < geometry_.in_channels; ++channel) {
+          copy_channel(X + (first_channel + channel) * in_h * in_w, in_h, in_w, layout, tables.inside, top, rows,
+                       planes + channel * layout.channel_size);
+        }
+        const int64_t band_pixels = rows * layout.out_w, vectors = (band_pixels + kernels_.lanes - 1) / kernels_.lanes;
+        const int64_t panels = (vectors + panel_vectors() - 1) / panel_vectors();
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          const auto number = static_cast<size_t>(panel), count = static_cast<size_t>(panels);
+          const int64_t first = part_begin(vectors, number, count) * kernels_.lanes;
+          const int64_t out = image * blocks_.M * pixels + top * layout.out_w + first;
+          call.X = planes + first;
+          call.pixels = std::min(part_begin(vectors, number + 1, count) * kernels_.lanes, band_pixels) - first;
+          call.Y = Y + out;
+          call.residual = epilogue.residual != nullptr ? epilogue.residual + out : nullptr;
+          spmm_.run(call);
+        }
+      }
+      buffers.give_back(buffer);
     });
   }
 
@@ -180,14 +236,29 @@ class VectorConvPlan final : public ConvPlan {
         channel_size = in_h * in_w;
         return;
       }
-      // Planes begin with whole vectors.
+      // Bands begin with a whole vector of the output.
       const int64_t lanes = plan.kernels_.lanes;
-      const auto values = static_cast<int64_t>(saturating_product({out_h + plan.reach_, out_w}));
+      const auto planes = static_cast<int64_t>(plan.planes_.size());
+      const auto row = static_cast<int64_t>(saturating_product({geometry.in_channels, planes, out_w}));
+      const int64_t unit = lanes / std::gcd(lanes, std::max<int64_t>(out_w, 1));
+      band_h = out_h;
+      if (out_h > 0 && row > 0 && out_h + plan.reach_ > kMostFloats / row) {
+        const int64_t rows = std::max<int64_t>(kBandFloats / row - plan.reach_, 4 * (plan.reach_ + 1));
+        band_h = std::min((rows + unit - 1) / unit * unit, out_h);
+        bands = (out_h + band_h - 1) / band_h;
+      }
+      // Planes begin with whole vectors.
+      const auto values = static_cast<int64_t>(saturating_product({band_h + plan.reach_, out_w}));
       plane_size = static_cast<int64_t>(saturating_product({(values - 1) / lanes + 1, lanes}));
-      channel_size = static_cast<int64_t>(saturating_product({static_cast<int64_t>(plan.planes_.size()), plane_size}));
+      channel_size = static_cast<int64_t>(saturating_product({planes, plane_size}));
     }
+    // Planes of more floats are made and multiplied in bands of rows of the output, each of which fits a quarter of the
+    // second cache, unless that makes them so low that rows are mostly copied for their neighbours.
+    static constexpr int64_t kMostFloats = int64_t{1} << 20, kBandFloats = int64_t{1} << 16;
+
     int64_t out_h, out_w;
     bool copied;
+    int64_t band_h = 0, bands = 1;  // rows of the output
     int64_t plane_size = 0, channel_size;
   };
 
@@ -217,7 +288,7 @@ class VectorConvPlan final : public ConvPlan {
     std::vector<uint16_t> inside;
     if (!layout.copied || geometry_.strides[0] != 1 || geometry_.strides[1] != 1 || layout.out_w != in_w) return inside;
     const int64_t lanes = kernels_.lanes;
-    inside.resize(planes_.size() * static_cast<size_t>(layout.plane_size / lanes));
+    inside.resize(planes_.size() * inside_vectors(layout));
     size_t first = 0;
     for (const Plane& plane : planes_) {
       for (int64_t i = 0; i < (layout.out_h + reach_) * in_w; ++i) {
@@ -225,9 +296,14 @@ class VectorConvPlan final : public ConvPlan {
         const bool is_inside = y >= 0 && y < in_h && x >= 0 && x < in_w;
         inside[first + static_cast<size_t>(i / lanes)] |= static_cast<uint16_t>(is_inside << (i % lanes));
       }
-      first += static_cast<size_t>(layout.plane_size / lanes);
+      first += inside_vectors(layout);
     }
     return inside;
+  }
+
+  // Of a plane of all rows.
+  size_t inside_vectors(const Layout& layout) const {
+    return static_cast<size_t>(((layout.out_h + reach_) * layout.out_w + kernels_.lanes - 1) / kernels_.lanes);
   }
 
   void copy_input(const float* X, int64_t batch, int64_t in_h, int64_t in_w, const Layout& layout,
@@ -237,17 +313,23 @@ class VectorConvPlan final : public ConvPlan {
     parallel_for(parallel, tasks, [&](size_t task) {
       const int64_t end = part_begin(channels, task + 1, tasks);
       for (int64_t channel = part_begin(channels, task, tasks); channel < end; ++channel) {
-        float* to = workspace + channel * layout.channel_size;
-        const uint16_t* plane_inside = inside.empty() ? nullptr : inside.data();
-        for (const Plane& plane : planes_) {
-          kernels_.copy_plane({X + channel * in_h * in_w, in_h, in_w, plane.row - geometry_.pads[0],
-                               plane.column - geometry_.pads[1], geometry_.strides[0], geometry_.strides[1], to,
-                               layout.out_h + reach_, layout.out_w, plane_inside});
-          to += layout.plane_size;
-          if (plane_inside != nullptr) plane_inside += layout.plane_size / kernels_.lanes;
-        }
+        copy_channel(X + channel * in_h * in_w, in_h, in_w, layout, inside, 0, layout.out_h,
+                     workspace + channel * layout.channel_size);
       }
     });
+  }
+
+  // The planes of a channel for `rows` rows of the output from row `top` on.
+  void copy_channel(const float* from, int64_t in_h, int64_t in_w, const Layout& layout,
+                    const std::vector<uint16_t>& inside, int64_t top, int64_t rows, float* to) const {
+    const uint16_t* plane_inside = inside.empty() ? nullptr : inside.data() + top * layout.out_w / kernels_.lanes;
+    for (const Plane& plane : planes_) {
+      kernels_.copy_plane({from, in_h, in_w, plane.row - geometry_.pads[0] + top * geometry_.strides[0],
+                           plane.column - geometry_.pads[1], geometry_.strides[0], geometry_.strides[1], to,
+                           rows + reach_, layout.out_w, plane_inside});
+      to += layout.plane_size;
+      if (plane_inside != nullptr) plane_inside += inside_vectors(layout);
+    }
   }
 
   const KernelSet& kernels_;

@@ -295,6 +295,32 @@ def test_a_missing_weight_of_a_depthwise_conv_does_not_multiply_infinity(isa):
     assert np.isinf(Y[0, 1, 0, 0])
 
 
+LARGE = [
+    # kernel, geometry, size: planes of more than 4 MiB, which are made in bands of rows
+    ((3, 3), ConvCase((1, 1), (1, 1, 1, 1), (1, 1)), (243, 245)),
+    ((3, 3), ConvCase((1, 1), (1, 1, 1, 1), (1, 1)), (250, 256)),
+    ((3, 3), ConvCase((1, 1), (0, 2, 1, 0), (1, 1)), (260, 240)),
+    ((3, 3), ConvCase((2, 2), (1, 1, 1, 1), (1, 1)), (351, 349)),
+    ((5, 2), ConvCase((1, 2), (2, 0, 2, 1), (2, 1), 2), (500, 409)),
+    ((1, 1), ConvCase((3, 2), (0, 0, 0, 0), (1, 1)), (1201, 897)),
+]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("group_shape", "threads"), [((4, 1), 1), ((1, 1), 4), ((8, 1), 4)])
+@pytest.mark.parametrize(("kernel", "case", "size"), LARGE)
+def test_conv_of_large_pictures(isa, group_shape, threads, kernel, case, size):
+    rng = np.random.default_rng(15)
+    channels = 6
+    W = sparse_weights(rng, 16, channels // case.group * np.prod(kernel), group_shape, 0.3)
+    W = W.reshape(16, channels // case.group, *kernel)
+    X = normal(rng, 2, channels, *size)
+    scalar = conv_kernel(W, group_shape, case, "scalar").run(X, threads=4)
+    residual = normal(rng, *scalar.shape)
+    Y = conv_kernel(W, group_shape, case, isa).run(X, residual=residual, activation_min=0.0, threads=threads)
+    assert_same(Y, np.maximum(scalar + residual, 0))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("group_shape", [(1, 1), (1, 8), (4, 1), (8, 1)])
 def test_1d_conv(isa, group_shape):
