@@ -1,7 +1,8 @@
 """Makes pruned ONNX networks small and fast on the hardware they run on.
 
 >>> import scalpel_graph as sg
->>> result = sg.optimize("in.onnx", target="cpu")      # .model (onnx.ModelProto), .report
+>>> pruned = sg.prune("in.onnx", target="cpu", sparsity=0.9)  # .model (onnx.ModelProto), .report
+>>> result = sg.optimize(pruned.model, target="cpu")          # likewise
 >>> options = onnxruntime.SessionOptions()
 >>> options.register_custom_ops_library(str(sg.custom_op_library()))
 
@@ -16,6 +17,7 @@ from scalpel_graph.errors import CheckError, GraphError, GroupCsrError, InputErr
 if TYPE_CHECKING:
     from scalpel_graph.api import OptimizeResult, optimize
     from scalpel_graph.library import custom_op_library
+    from scalpel_graph.pruning.api import PruneResult, prune
 
     __version__: str
 
@@ -25,15 +27,19 @@ __all__ = [
     "GroupCsrError",
     "InputError",
     "OptimizeResult",
+    "PruneResult",
     "ScalpelError",
     "__version__",
     "custom_op_library",
     "optimize",
+    "prune",
 ]
 
 _HOMES = {
     "OptimizeResult": "scalpel_graph.api",
     "optimize": "scalpel_graph.api",
+    "PruneResult": "scalpel_graph.pruning.api",
+    "prune": "scalpel_graph.pruning.api",
     "custom_op_library": "scalpel_graph.library",
     "__version__": "scalpel_graph.version",
 }

@@ -3,6 +3,7 @@
 The only module that knows the passes.
 """
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -14,12 +15,17 @@ from onnx import ModelProto
 
 from scalpel_graph import inputs, io, stats
 from scalpel_graph.autotune import Autotuner, cache_path, measure_on_host
+from scalpel_graph.cost import LayerWork
 from scalpel_graph.errors import CheckError, GraphError, InputError, Unverifiable
-from scalpel_graph.graph import ModelGraph
+from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.library import custom_op_library
-from scalpel_graph.passes import pipelines
+from scalpel_graph.passes import pipelines, sparse_layers
 from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.expand_lrn import ExpandLrn
+from scalpel_graph.passes.fold_constants import FoldConstants
+from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.manager import PassManager
+from scalpel_graph.passes.matching import is_standard
 from scalpel_graph.report import BeforeAfter, PassRun, Report, SkippedNode
 from scalpel_graph.target import Target, load_target
 from scalpel_graph.value_types import VALUE_TYPES, ValueType, allowance
@@ -87,9 +93,9 @@ def optimize(
             f"weights must be {', '.join(VALUE_TYPES[:-1])} or {VALUE_TYPES[-1]}, got {weights!r}"
         )
     tell = progress or (lambda step: None)
-    source = _loaded(model)
+    source = loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
-    shapes = inputs.parse_input_shapes(_shape_options(input_shapes or {}), source.proto)
+    shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(
         target=profile,
@@ -166,7 +172,48 @@ def list_passes() -> list[tuple[str, str]]:
     return [(step.name, step.summary) for step in pipelines.list_passes()]
 
 
-def _loaded(model: str | os.PathLike[str] | ModelProto | io.LoadedModel) -> io.LoadedModel:
+def understood(model: ModelProto, *, expand_lrn: bool = False) -> ModelGraph:
+    """A graph of a model, in which what is constant is folded and types are known as far as they can be.
+
+    Nodes that are layers have the labels that they have in the model.
+
+    Args:
+        model: the model.
+        expand_lrn: have LRN made of other operators, as the pipeline for CPUs does.
+
+    Raises:
+        GraphError: the model cannot be represented.
+    """
+    graph = ModelGraph(model)
+    manager = PassManager([*([ExpandLrn()] if expand_lrn else []), FoldConstants(), FoldShapes()])
+    manager.run(graph, PassContext(target=load_target("gpu")))  # these passes are the same for every target
+    graph.infer(strict=False)
+    return graph
+
+
+def layer_works(graph: ModelGraph, dimensions: Mapping[str, int]) -> dict[str, LayerWork]:
+    """By label, what the layers of a graph have to compute; those that are not understood are missing.
+
+    Args:
+        graph: the graph.
+        dimensions: sizes of symbolic dimensions; a symbol that is not there counts as 1.
+    """
+    shapes = graph.assumed_shapes(dimensions)
+    described = []
+    for node in graph.nodes:
+        if is_standard(node, "Conv", "Gemm", "MatMul"):
+            with contextlib.suppress(sparse_layers.Refusal):
+                described.append(sparse_layers.describe(graph, node, shapes))
+    together = sparse_layers.in_one_network(described, "fp32")
+    return {node_label(layer.node): layer.work for layer in together}
+
+
+def loaded(model: str | os.PathLike[str] | ModelProto | io.LoadedModel) -> io.LoadedModel:
+    """A model that is given as a file or in memory.
+
+    Raises:
+        InputError: it is unusable.
+    """
     if isinstance(model, io.LoadedModel):
         return model
     return io.from_proto(model) if isinstance(model, ModelProto) else io.load(Path(model))
@@ -197,6 +244,6 @@ def _unchanged(reason: str) -> Verification:
     )
 
 
-def _shape_options(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+def shape_options(shapes: Mapping[str, Sequence[int]]) -> list[str]:
     """As the command line spells them, so that both ways in are checked alike."""
     return [f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items()]

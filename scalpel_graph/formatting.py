@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from scalpel_graph.pruning.report import LayerReport
 from scalpel_graph.report import Candidate, LayerDecision, Report
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -49,6 +50,20 @@ def speed_up(layer: LayerDecision) -> str:
     if layer.dense_us is None or layer.chosen.predicted_us <= 0:
         return ""
     return f"{layer.dense_us / layer.chosen.predicted_us:.1f}×"
+
+
+def technique(layer: LayerReport) -> str:
+    """What the zeros of a pruned layer come in: ``1×8 groups``, ``nodes``, ``2:4``."""
+    if layer.group_shape is not None:
+        if layer.group_shape == (1, 1):
+            return "single weights"
+        return f"{layer.group_shape[0]}×{layer.group_shape[1]} groups"
+    return {"node": "nodes", "none": ""}.get(layer.technique, layer.technique)
+
+
+def faster(before_us: float | None, after_us: float | None) -> str:
+    """How many times faster something is predicted to get: ``2.1×``; empty if that is not known."""
+    return f"{before_us / after_us:.1f}×" if before_us and after_us else ""
 
 
 def left_dense(layers: Iterable[LayerDecision]) -> list[tuple[str, list[str]]]:

@@ -107,11 +107,11 @@ def has_open_dimensions(
     shapes = shapes or {}
     known = {**symbol_sizes(model, shapes), **(dimensions or {})}
     for value in required_inputs(model):
-        tensor = _tensor_type(value.type)
+        tensor = tensor_type(value.type)
         if tensor is None or value.name in shapes:
             continue
         if not tensor.HasField("shape") or any(
-            not isinstance(dim, int) and dim not in known for dim in _dims(tensor)
+            not isinstance(dim, int) and dim not in known for dim in dims_of(tensor)
         ):
             return True
     return False
@@ -145,7 +145,7 @@ def symbol_sizes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict
     Raises:
         InputError: the shapes contradict the model or each other.
     """
-    types = {value.name: _tensor_type(value.type) for value in model.graph.input}
+    types = {value.name: tensor_type(value.type) for value in model.graph.input}
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
         tensor = types.get(name)
@@ -156,16 +156,17 @@ def symbol_sizes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict
             raise InputError(f"input shape of {name!r}: this input is not a tensor; leave the option out")
         if not tensor.HasField("shape"):
             continue
-        dims = _dims(tensor)
+        dims = dims_of(tensor)
         if len(dims) != len(shape):
             raise InputError(
-                f"input shape of {name!r}: it is {_show(dims)}; give {len(dims)} sizes, not {len(shape)}"
+                f"input shape of {name!r}: it is {show_dims(dims)}; give {len(dims)} sizes, not {len(shape)}"
             )
         for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
             fixed = sizes.setdefault(dim, size) if isinstance(dim, str) else dim
             if fixed is not None and fixed != size:
                 raise InputError(
-                    f"input shape of {name!r}: dimension {axis} of {_show(dims)} must be {fixed}, not {size}"
+                    f"input shape of {name!r}: dimension {axis} of {show_dims(dims)} must be {fixed}, not"
+                    f" {size}"
                 )
     return sizes
 
@@ -180,7 +181,7 @@ def load_check_inputs(path: str | Path, model: ModelProto) -> dict[str, Any]:
             the type or shape that the model states.
     """
     path = Path(path)
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     types = {value.name: value.type for value in model.graph.input}
     required = [value.name for value in required_inputs(model)]
     for name in required:
@@ -189,7 +190,7 @@ def load_check_inputs(path: str | Path, model: ModelProto) -> dict[str, Any]:
     for name in arrays:
         if name not in types:
             raise InputError(f"{path}: the model has no input {name!r}; it must hold: {', '.join(required)}")
-    inputs = {name: _checked(path, name, array, types[name]) for name, array in arrays.items()}
+    inputs = {name: checked_type(path, name, array, types[name]) for name, array in arrays.items()}
     try:
         symbol_sizes(model, {name: array.shape for name, array in inputs.items()})
     except InputError as error:
@@ -200,7 +201,12 @@ def load_check_inputs(path: str | Path, model: ModelProto) -> dict[str, Any]:
 # -- files --------------------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
+def read_npz(path: Path) -> dict[str, Array]:
+    """The arrays of an ``.npz`` file.
+
+    Raises:
+        InputError: there is no such file, or it is not readable as one.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -215,8 +221,13 @@ def _read_npz(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def _checked(path: Path, name: str, array: Array, declared: TypeProto) -> Array:
-    tensor = _tensor_type(declared)
+def checked_type(path: Path, name: str, array: Array, declared: TypeProto) -> Array:
+    """An array of a file, which must be of the element type that an input declares.
+
+    Raises:
+        InputError: it is not, or the input is no tensor.
+    """
+    tensor = tensor_type(declared)
     dtype = None if tensor is None else _dtype(tensor.elem_type)
     if dtype is None:
         raise InputError(
@@ -236,14 +247,14 @@ def _checked(path: Path, name: str, array: Array, declared: TypeProto) -> Array:
 # -- types and shapes ---------------------------------------------------------------------------------------
 
 
-def _tensor_type(declared: TypeProto) -> TypeProto.Tensor | None:
+def tensor_type(declared: TypeProto) -> TypeProto.Tensor | None:
     """The tensor type in a type, possibly an optional one."""
     if declared.HasField("optional_type"):
         declared = declared.optional_type.elem_type
     return declared.tensor_type if declared.HasField("tensor_type") else None
 
 
-def _dims(tensor: TypeProto.Tensor) -> tuple[int | str | None, ...]:
+def dims_of(tensor: TypeProto.Tensor) -> tuple[int | str | None, ...]:
     """Sizes, symbols, and None for unknown (some exporters write −1 for that)."""
     return tuple(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else (dim.dim_param or None)
@@ -251,7 +262,8 @@ def _dims(tensor: TypeProto.Tensor) -> tuple[int | str | None, ...]:
     )
 
 
-def _show(dims: Iterable[int | str | None]) -> str:
+def show_dims(dims: Iterable[int | str | None]) -> str:
+    """``[?, n, 3]``, for messages."""
     return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
 
 
@@ -278,12 +290,12 @@ def _resolve_shapes(
     resolved = {name: tuple(shape) for name, shape in shapes.items()}
     open_dims: dict[str, tuple[int | str | None, ...]] = {}
     for value in required_inputs(model):
-        tensor = _tensor_type(value.type)
+        tensor = tensor_type(value.type)
         if tensor is None or value.name in resolved:
             continue
         expected = _dims_by_use(model.graph, value.name)
         if tensor.HasField("shape"):
-            dims = _dims(tensor)
+            dims = dims_of(tensor)
             if expected is None or len(expected) != len(dims):
                 expected = (None,) * len(dims)
         elif expected is not None:
@@ -359,7 +371,7 @@ class _Maker:
             return self.tensor(declared.tensor_type.elem_type, resolved[self.name])
         if declared.HasField("sequence_type") and declared.sequence_type.elem_type.HasField("tensor_type"):
             tensor = declared.sequence_type.elem_type.tensor_type
-            shape = tuple(dim if isinstance(dim, int) else 2 for dim in _dims(tensor))
+            shape = tuple(dim if isinstance(dim, int) else 2 for dim in dims_of(tensor))
             return [
                 self.tensor(tensor.elem_type, shape if tensor.HasField("shape") else (2,)) for _ in range(3)
             ]
@@ -461,8 +473,8 @@ class _IntegerLimits:
 
     def _add(self, graph: GraphProto) -> None:
         for value in graph.value_info:
-            tensor = _tensor_type(value.type)
-            dims = _dims(tensor) if tensor is not None and tensor.HasField("shape") else (None,)
+            tensor = tensor_type(value.type)
+            dims = dims_of(tensor) if tensor is not None and tensor.HasField("shape") else (None,)
             known = tuple(dim for dim in dims if isinstance(dim, int))
             if len(known) == len(dims):
                 self._dims.setdefault(value.name, known)

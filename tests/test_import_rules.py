@@ -68,7 +68,7 @@ def test_the_declared_dependencies_are_those_that_are_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split("[^A-Za-z0-9_-]", entry)[0] for entry in project["dependencies"]}
     used = {name.split(".")[0] for path in (*PACKAGE, *PASSES) for name in imported(path)}
-    own_names = {"google": "protobuf", "onnx_graphsurgeon": "onnx-graphsurgeon"}
+    own_names = {"google": "protobuf", "onnx_graphsurgeon": "onnx-graphsurgeon", "yaml": "pyyaml"}
     used = {own_names.get(name, name) for name in used - sys.stdlib_module_names - {"scalpel_graph"}}
     assert used == declared
 

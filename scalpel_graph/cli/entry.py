@@ -9,6 +9,11 @@ def opt() -> int:
     return _main("scalpel_graph.cli.opt")
 
 
+def prune() -> int:
+    """``scalpel-prune``."""
+    return _main("scalpel_graph.cli.prune")
+
+
 def bench() -> int:
     """``scalpel-bench``."""
     return _main("scalpel_graph.cli.bench")

@@ -15,6 +15,7 @@ from scalpel_graph import inputs, io, report_html
 from scalpel_graph.api import OptimizeResult, list_passes, optimize
 from scalpel_graph.cli import console as cli
 from scalpel_graph.cli import summary
+from scalpel_graph.cli.output import check_report, file_report_suffix
 from scalpel_graph.errors import InputError
 from scalpel_graph.report import BeforeAfter, Report
 from scalpel_graph.target import target_names
@@ -32,7 +33,6 @@ examples:
 OUT is written only after it gave the same answers as IN, and whole or not at all. Exit code: 0 written
 and verified; 2 the input or an option is unusable; 3 the result failed its check and was not written.
 """
-_REPORT_SUFFIXES = (".json", ".html")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,17 +175,7 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.output is not None and not options.dry_run:
         io.check_writable(options.output, options.input)
     if options.report:
-        if options.report.suffix.lower() not in _REPORT_SUFFIXES:
-            raise InputError(
-                f"--report {options.report}: its name must end in {' or '.join(_REPORT_SUFFIXES)}"
-            )
-        cli.check_folder(options.report)
-        if any(model and _is_same(options.report, model) for model in (options.input, options.output)):
-            raise InputError(f"--report {options.report}: is one of the models; give another name")
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
+        check_report(options.report, [options.input, options.output])
 
 
 def _write(result: OptimizeResult, source: io.LoadedModel, path: Path) -> Report:
@@ -204,7 +194,7 @@ def _write(result: OptimizeResult, source: io.LoadedModel, path: Path) -> Report
 
 
 def _write_report(report: Report, path: Path) -> None:
-    if path.suffix.lower() == ".html":
+    if file_report_suffix(path) == ".html":
         cli.write_file(path, report_html.render(report))
     else:
         cli.write_file(path, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")

@@ -4,6 +4,7 @@ import re
 
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
+from scalpel_graph.pruning.layers import WeightLayer
 
 
 def parse_group_shape(text: str) -> GroupShape:
@@ -16,3 +17,14 @@ def parse_group_shape(text: str) -> GroupShape:
     if match is None:
         raise InputError(f"group shape must be two positive numbers such as 4x1, got {text!r}")
     return int(match[1]), int(match[2])
+
+
+def why_straddles(layer: WeightLayer, group_shape: GroupShape) -> str:
+    """Why a layer cannot be cut into groups of a shape; empty if it can.
+
+    A row block never straddles two groups of a Conv.
+    """
+    channels = layer.shape[0] // layer.group
+    if layer.group > 1 and channels % group_shape[0]:
+        return f"blocks of {group_shape[0]} rows do not divide the {channels} channels of a group"
+    return ""

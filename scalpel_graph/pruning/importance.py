@@ -52,19 +52,36 @@ def zero_least_important(
         importance: see `group_importance`.
     """
     scores = group_importance(weights, group_shape, importance)
-    # Decimal fractions are not exact: 0.29 · 100 must count as 29.
-    n_pruned = int(np.floor(sparsity * scores.size + 1e-6))
+    drop = least_important(scores, count_of(scores.size, sparsity))
     pruned = weights.copy()
-    if n_pruned == 0:
-        return pruned
-    threshold = np.partition(scores, n_pruned - 1, axis=None)[n_pruned - 1]
-    drop = scores < threshold
-    ties = np.flatnonzero(scores == threshold)
-    drop.flat[ties[: n_pruned - int(drop.sum())]] = True
-    r, c = group_shape
-    M, K = weights.shape
-    pruned[drop.repeat(r, axis=0)[:M].repeat(c, axis=1)[:, :K]] = 0
+    pruned[expand(drop, group_shape, weights.shape)] = 0
     return pruned
+
+
+def count_of(n: int, fraction: float) -> int:
+    """``floor(fraction · n)``, where decimal fractions mean what they say: 0.29 · 100 is 29."""
+    return int(np.floor(fraction * n + 1e-6))
+
+
+def least_important(scores: _Scores, count: int) -> npt.NDArray[np.bool_]:
+    """Which ``count`` scores are the least; among equals the first ones, in row-major order."""
+    drop = np.zeros(scores.shape, dtype=np.bool_)
+    if count <= 0:
+        return drop
+    threshold = np.partition(scores, count - 1, axis=None)[count - 1]
+    drop |= scores < threshold
+    ties = np.flatnonzero(scores == threshold)
+    drop.flat[ties[: count - int(drop.sum())]] = True
+    return drop
+
+
+def expand(
+    groups: npt.NDArray[np.bool_], group_shape: GroupShape, shape: tuple[int, ...]
+) -> npt.NDArray[np.bool_]:
+    """One entry for each weight of a matrix of ``shape`` ``[M, K]``, from one for each group."""
+    r, c = group_shape
+    M, K = shape
+    return np.asarray(groups.repeat(r, axis=0)[:M].repeat(c, axis=1)[:, :K])
 
 
 def _rms(blocks: Array) -> _Scores:

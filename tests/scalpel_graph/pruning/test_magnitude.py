@@ -10,7 +10,7 @@ from models.mobilenet import mobilenet_v1
 from models.resnet import resnet50
 from scalpel_graph import group_csr
 from scalpel_graph.errors import InputError
-from scalpel_graph.pruning import PruneResult, WeightLayer, prune_magnitude, weight_layers
+from scalpel_graph.pruning import MagnitudeResult, WeightLayer, prune_magnitude, weight_layers
 from scalpel_graph.pruning.importance import zero_least_important
 
 SHAPES = [(1, 8), (8, 1), (4, 1), (1, 1), (3, 5)]
@@ -56,11 +56,11 @@ def matrices(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     }
 
 
-def reasons(result: PruneResult) -> dict[str, str]:
+def reasons(result: MagnitudeResult) -> dict[str, str]:
     return {layer.name: layer.reason for layer in result.layers if not layer.pruned}
 
 
-def pruned_names(result: PruneResult) -> set[str]:
+def pruned_names(result: MagnitudeResult) -> set[str]:
     return {layer.name for layer in result.layers if layer.pruned}
 
 
