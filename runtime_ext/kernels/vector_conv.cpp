@@ -139,9 +139,10 @@ class VectorConvPlan final : public ConvPlan {
   }
 
   size_t band_tasks(int64_t batch, const Layout& layout) const {
-    const double pixels = static_cast<double>(batch * layout.out_h) * static_cast<double>(layout.out_w);
+    const double pixels =
+        static_cast<double>(batch) * static_cast<double>(layout.out_h) * static_cast<double>(layout.out_w);
     const size_t wanted = task_count(blocks_.multiply_adds() * pixels, SpmmGrid::kMultiplyAddsPerTask);
-    return std::min({wanted, static_cast<size_t>(batch * layout.bands), size_t{BufferPool::kMost}});
+    return std::min({wanted, saturating_product({batch, layout.bands}), size_t{BufferPool::kMost}});
   }
 
   // A band is copied right before it is multiplied, by the same task, and does not leave the second cache in between.
