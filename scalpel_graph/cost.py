@@ -419,7 +419,7 @@ def _missed(work: LayerWork, lanes: int, rows: int, stored: int) -> float:
     Row blocks follow each other over a tile of pixels. One that reads more than the cache holds finds nothing
     there of what the one before it read; of less, it finds as much as the cache holds of all there is.
     """
-    single, several = _TILE_VECTORS[min(max(lanes, 8), 16)]
+    single, several = _TILE_VECTORS[16 if lanes >= 16 else 8]
     tile = _FLOAT_BYTES * min(lanes * (single if rows == 1 else several), work.N)
     everything, read = work.K * tile, stored / work.M * tile
     if read >= _FIRST_CACHE:
