@@ -2,7 +2,7 @@
 
 import datetime
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,9 +154,7 @@ def _dense(samples: Sequence[Sample], operation: str, block: int) -> Prices:
             ]
         elif cost.dense_operation(work, block) == operation:
             found.append(Equation(cost.dense_amounts(work, block), _time(sample)))
-    return {
-        threads: fit(found, OPERATIONS[operation], KNOTS["dense"]) for threads, found in equations.items()
-    }
+    return _fitted(equations, operation, "dense")
 
 
 def _depthwise_kernel(samples: Sequence[Sample], lanes: int) -> Prices:
@@ -166,10 +164,7 @@ def _depthwise_kernel(samples: Sequence[Sample], lanes: int) -> Prices:
         if sample.job.group_shape is not None and cost.has_depthwise_kernel(work):
             amounts = cost.depthwise_kernel_amounts(work, lanes)
             equations.setdefault(sample.job.threads, []).append(Equation(amounts, _time(sample)))
-    return {
-        threads: fit(found, OPERATIONS[DEPTHWISE_KERNEL], KNOTS["sparse"])
-        for threads, found in equations.items()
-    }
+    return _fitted(equations, DEPTHWISE_KERNEL, "sparse")
 
 
 def _sparse(samples: Sequence[Sample], operation: str, shape: GroupShape, lanes: int) -> Prices:
@@ -180,6 +175,8 @@ def _sparse(samples: Sequence[Sample], operation: str, shape: GroupShape, lanes:
         if sample.job.group_shape == run and cost.sparse_operation(work) == operation:
             amounts = cost.sparse_amounts(work, run, sample.density, lanes)
             equations.setdefault(sample.job.threads, []).append(Equation(amounts, _time(sample)))
-    return {
-        threads: fit(found, OPERATIONS[operation], KNOTS["sparse"]) for threads, found in equations.items()
-    }
+    return _fitted(equations, operation, "sparse")
+
+
+def _fitted(equations: Mapping[int, Sequence[Equation]], operation: str, knots: str) -> Prices:
+    return {threads: fit(found, OPERATIONS[operation], KNOTS[knots]) for threads, found in equations.items()}
