@@ -35,16 +35,16 @@ _WHAT = "layer of this pruner"
 class GroupPruner:
     """Prunes the weights of Linear, Conv1d and Conv2d layers in aligned groups, and holds them at zero.
 
-    A layer's weights are the matrix ``W[M, K]`` of group-CSR: ``M`` outputs, ``K`` inputs of one output (for a
-    Conv ``in_channels / groups · kernel``). It is cut into groups of ``r`` outputs × ``c`` inputs; at the edges,
-    groups are padded with zeros. A group that was pruned never comes back.
+    A layer's weights are the matrix ``W[M, K]`` of group-CSR: ``M`` outputs, ``K`` inputs of one output (for
+    a Conv ``in_channels / groups · kernel``). It is cut into groups of ``r`` outputs × ``c`` inputs; at the
+    edges, groups are padded with zeros. A group that was pruned never comes back.
 
-    Nothing is added to the model: zeros are written into its weights, so its ``state_dict`` keeps its keys. An
-    optimizer would move them (by momentum, Adam's moments, weight decay of averaged weights), so they are
-    written again after each of its steps: see `attach`.
+    Nothing is added to the model: zeros are written into its weights, so its ``state_dict`` keeps its keys.
+    An optimizer would move them (by gradients, momentum or Adam's moments), so they are written again after
+    each of its steps: see `attach`.
 
-    Source: Scalpel (Yu et al., ISCA 2017), section 4.1. With ``group_shape="1x1"`` it is the traditional
-    pruning of single weights (Han et al., NIPS 2015).
+    Source: Scalpel (Yu et al., ISCA 2017), SIMD-aware weight pruning. With ``group_shape="1x1"`` it is the
+    traditional pruning of single weights (Han et al., NIPS 2015).
 
     Attributes:
         model: the module.
@@ -69,7 +69,8 @@ class GroupPruner:
             group_shape: outputs × inputs of a group, as ``"1x8"`` or ``(1, 8)``: one for all; one for each
                 pattern of layer names (later ones win); or a function of a layer's name and module. Layers
                 that no pattern names, and those for which the function gives None, are left alone.
-            layers: names or patterns (``*``, ``?``, ``[ab]``) of the layers to prune; depthwise ones never are.
+            layers: names or patterns (``*``, ``?``, ``[ab]``) of the layers to prune; depthwise ones are
+                left alone.
             exclude: names or patterns of layers to leave alone.
             importance: root mean square of a group's weights, mean of magnitudes, or largest magnitude.
 
@@ -155,13 +156,13 @@ class GroupPruner:
     def apply(self) -> None:
         """Writes the zeros into the weights.
 
-        Only needed where no `torch.optim.Optimizer` drives the model, and after weights were loaded or averaged.
+        Only needed where no `torch.optim.Optimizer` drives the model, and after weights were loaded or
+        averaged.
         """
-        for name, pruned in self._pruned.items():
+        for name in self._pruned:
             weight = self.layers[name].weight
-            if pruned.device != weight.device:
-                pruned = self._pruned[name] = pruned.to(weight.device)
-            weight.masked_fill_(pruned, 0)
+            self._pruned[name] = self._pruned[name].to(weight.device)
+            weight.masked_fill_(self._pruned[name], 0)
 
     def attach(self, optimizer: Optimizer | None = None) -> ExitStack:
         """Holds the zeros after every step of an optimizer, whatever its kind, in any training loop.
@@ -218,8 +219,8 @@ class GroupPruner:
         gone = np.zeros(scores.size, np.bool_)
         gone[order] = np.cumsum(sizes[order]) <= count_of(int(sizes.sum()), rate)
         start = 0
-        for groups in self._groups.values():
-            groups |= gone[start : start + groups.size].reshape(groups.shape)
+        for name, groups in self._groups.items():
+            self._groups[name] = groups | gone[start : start + groups.size].reshape(groups.shape)
             start += groups.size
         self._update(self.layers)
 

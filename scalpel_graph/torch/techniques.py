@@ -1,4 +1,4 @@
-"""The three techniques of the Scalpel paper, put together from the pieces; training itself is the caller's."""
+"""The techniques of the Scalpel paper, put together from the pieces; training itself is the caller's."""
 
 from collections.abc import Callable, Iterable
 
@@ -23,8 +23,8 @@ def simd_aware_pruning(
 ) -> None:
     """Prunes the groups under a threshold and retrains the others, for rising thresholds.
 
-    Source: Scalpel (Yu et al., ISCA 2017), section 4.1. To go on with a run that was interrupted, load the
-    states of model and pruner and give the thresholds that are left.
+    Source: Scalpel (Yu et al., ISCA 2017), SIMD-aware weight pruning. To go on with a run that was
+    interrupted, load the states of model and pruner and give the thresholds that are left.
 
     Args:
         pruner: says what is pruned, in which groups. Its zeros are held in every step of every optimizer that
@@ -57,9 +57,9 @@ def node_pruning(
 ) -> None:
     """Trains with rising penalties on the nodes, then freezes the masks and retrains what is left.
 
-    Source: Scalpel (Yu et al., ISCA 2017), section 4.2. Blocked nodes stay in the model, masked; ``scalpel-opt``
-    removes them from what `export_onnx` writes. To go on with a run that was interrupted, load the states
-    of model and pruner and give the penalties that are left.
+    Source: Scalpel (Yu et al., ISCA 2017), node pruning. Blocked nodes stay in the model, masked;
+    ``scalpel-opt`` removes them from what `export_onnx` writes. To go on with a run that was interrupted,
+    load the states of model and pruner and give the penalties that are left.
 
     Args:
         pruner: drives the masks in every step of every optimizer that drives a parameter of its model.
