@@ -160,5 +160,5 @@ class NodePruner:
         self._sgd.zero_grad()
 
     def _freeze_if_done(self, name: str) -> None:
-        if self.masks[name].blocked >= self._wanted.get(name, self.masks[name].nodes):
+        if name in self._wanted and self.masks[name].blocked >= self._wanted[name]:
             self.masks[name].freeze()
