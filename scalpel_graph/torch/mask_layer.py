@@ -125,7 +125,7 @@ class MaskLayer(nn.Module):
         alpha = self.alpha.to(x.dtype).view(shape)
         if self.frozen or not torch.is_grad_enabled():
             return x * alpha
-        masked: Tensor = _StraightThrough.apply(x, alpha, self.beta, self.dim)
+        masked: Tensor = _StraightThrough.apply(x, alpha, self.beta, self.dim)  # type: ignore[no-untyped-call]
         return masked
 
     def extra_repr(self) -> str:

@@ -154,7 +154,7 @@ class NodePruner:
         self._sgd.step()
         for name in trained:
             mask = self.masks[name]
-            mask.beta -= self.penalty * lr
+            mask.beta.sub_(self.penalty * lr)
             mask.update(self._wanted.get(name, mask.nodes - 1))
             self._freeze_if_done(name)
         self._sgd.zero_grad()

@@ -41,7 +41,7 @@ def pruned():
         masks["pool1.mask"].alpha[::2] = 0
         masks["relu2.mask"].alpha[:24] = 0
         masks["relu3.mask"].alpha[5:21] = 0
-    GroupPruner(network, {"conv2": "1x3", "fc1": "1x8"}).prune_to(0.75)
+    GroupPruner(network, {"conv2": "1x3", "fc1": "1x8"}).prune_to({"conv2": 0.75, "fc1": 0.25})
     return network
 
 
