@@ -1,5 +1,6 @@
 """SIMD-aware weight pruning: weights go in aligned groups, and stay zero while the others are retrained."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -21,6 +22,7 @@ from scalpel_graph.pruning.importance import (
     group_importance,
     least_important,
 )
+from scalpel_graph.torch.blocked_inputs import blocked_inputs
 from scalpel_graph.torch.layers import PrunableLayer, select_layers
 from scalpel_graph.torch.per_layer import check_fractions, per_layer
 from scalpel_graph.torch.step_hooks import around_steps
@@ -85,19 +87,34 @@ class GroupPruner:
         self.layers: dict[str, PrunableLayer] = {}
         self.group_shapes: dict[str, GroupShape] = {}
         candidates = select_layers(model, layers, exclude)
-        for name, shape in _shapes(group_shape, candidates).items():
+        for name, shape in _group_shapes(group_shape, candidates).items():
             if straddles := why_straddles(candidates[name], shape):
                 raise InputError(f"{name!r} cannot be cut into {shape[0]}x{shape[1]} groups: {straddles}")
             self.layers[name] = candidates[name]
             self.group_shapes[name] = shape
-        self._groups: dict[str, _Groups] = {
-            name: np.zeros(
-                tuple(-(-n // g) for n, g in zip(layer.shape, self.group_shapes[name], strict=True)),
-                np.bool_,
-            )
-            for name, layer in self.layers.items()
-        }
+        self._inputs = {name: np.ones(layer.shape[1], np.bool_) for name, layer in self.layers.items()}
+        self._groups: dict[str, _Groups] = {name: self._nothing(name) for name in self.layers}
         self._pruned: dict[str, Tensor] = {}
+
+    def skip_blocked_inputs(self, example_inputs: Any) -> None:
+        """Cuts the groups out of what is left once ``scalpel-opt`` has removed the nodes that masks block.
+
+        Without this, groups behind a Flatten are no longer aligned afterwards, unless the positions of one
+        channel are a multiple of ``c``. The weights that read blocked nodes belong to no group then, keep
+        their values, and count in no rate. Call it once the masks are frozen, before anything is pruned.
+
+        Args:
+            example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments; the model runs on
+                it twice, in evaluation mode.
+
+        Raises:
+            InputError: something is pruned already.
+        """
+        if any(groups.any() for groups in self._groups.values()):
+            raise InputError("groups cannot be cut anew after some were pruned: skip blocked inputs first")
+        for name, blocked in blocked_inputs(self.model, self.layers.values(), example_inputs).items():
+            self._inputs[name] = ~blocked.numpy()
+            self._groups[name] = self._nothing(name)
 
     def prune_below(self, threshold: float | Mapping[str, float]) -> None:
         """Prunes every group whose importance is less than a threshold.
@@ -143,13 +160,13 @@ class GroupPruner:
         self._update(chosen)
 
     def rates(self) -> dict[str, float]:
-        """The part of each layer's weights that is pruned."""
-        return {name: self._lost(name) / layer.weight.numel() for name, layer in self.layers.items()}
+        """The part of each layer's weights that is pruned; those of skipped inputs apart."""
+        return {name: self._lost(name) / math.prod(self._shape(name)) for name in self.layers}
 
     @property
     def rate(self) -> float:
-        """The part of all weights of these layers that is pruned."""
-        total = sum(layer.weight.numel() for layer in self.layers.values())
+        """The part of all weights of these layers that is pruned; those of skipped inputs apart."""
+        total = sum(math.prod(self._shape(name)) for name in self.layers)
         return sum(map(self._lost, self.layers)) / total
 
     @torch.no_grad()
@@ -182,10 +199,15 @@ class GroupPruner:
         """What a later run needs to go on: tensors and plain values, without the weights.
 
         Returns:
-            For each layer ``group_shape`` ``[r, c]`` and ``pruned``, bool ``[ceil(M / r), ceil(K / c)]``.
+            For each layer ``group_shape`` ``[r, c]``; ``inputs``, bool ``[K]``: columns that groups are cut
+            from, ``L`` in all; and ``pruned``, bool ``[ceil(M / r), ceil(L / c)]``.
         """
         return {
-            name: {"group_shape": list(self.group_shapes[name]), "pruned": torch.from_numpy(groups.copy())}
+            name: {
+                "group_shape": list(self.group_shapes[name]),
+                "inputs": torch.from_numpy(self._inputs[name].copy()),
+                "pruned": torch.from_numpy(groups.copy()),
+            }
             for name, groups in self._groups.items()
         }
 
@@ -204,17 +226,17 @@ class GroupPruner:
             if tuple(saved["group_shape"]) != self.group_shapes[name]:
                 there, here = ("x".join(map(str, s)) for s in (saved["group_shape"], self.group_shapes[name]))
                 raise InputError(f"{name!r} was saved with groups of {there}, here they are {here}")
-            if tuple(saved["pruned"].shape) != self._groups[name].shape:
+            rows = self._groups[name].shape[0]
+            if len(saved["inputs"]) != len(self._inputs[name]) or len(saved["pruned"]) != rows:
                 raise InputError(f"{name!r} was saved with weights of another shape")
         for name, saved in state.items():
+            self._inputs[name] = saved["inputs"].cpu().numpy().copy()
             self._groups[name] = saved["pruned"].cpu().numpy().copy()
         self._update(state)
 
     def _prune_overall(self, rate: float) -> None:
         scores = np.concatenate([self._scores(name).ravel() for name in self.layers])
-        sizes = np.concatenate(
-            [_sizes(x.shape, self.group_shapes[n]).ravel() for n, x in self.layers.items()]
-        )
+        sizes = np.concatenate([_sizes(self._shape(n), self.group_shapes[n]).ravel() for n in self.layers])
         order = np.argsort(scores, kind="stable")
         gone = np.zeros(scores.size, np.bool_)
         gone[order] = np.cumsum(sizes[order]) <= count_of(int(sizes.sum()), rate)
@@ -230,22 +252,33 @@ class GroupPruner:
         weight = layer.weight.detach().cpu()
         if weight.dtype != torch.float64:
             weight = weight.float()
-        scores = group_importance(
-            weight.reshape(layer.shape).numpy(), self.group_shapes[name], self.importance
-        )
+        matrix = weight.reshape(layer.shape).numpy()[:, self._inputs[name]]
+        scores = group_importance(matrix, self.group_shapes[name], self.importance)
         scores[self._groups[name]] = -1
         if not np.isfinite(scores).all():
             raise InputError(f"the weights of {name!r} are not finite: its training has diverged")
         return scores
 
+    def _shape(self, name: str) -> tuple[int, int]:
+        """``(M, L)``: of the matrix that groups are cut from."""
+        return self.layers[name].shape[0], int(self._inputs[name].sum())
+
+    def _nothing(self, name: str) -> _Groups:
+        r, c = self.group_shapes[name]
+        M, L = self._shape(name)
+        return np.zeros((-(-M // r), -(-L // c)), np.bool_)
+
     def _lost(self, name: str) -> int:
-        sizes = _sizes(self.layers[name].shape, self.group_shapes[name])
+        sizes = _sizes(self._shape(name), self.group_shapes[name])
         return int(sizes[self._groups[name]].sum())
 
     def _update(self, names: Iterable[str]) -> None:
         for name in names:
             layer = self.layers[name]
-            pruned = expand(self._groups[name], self.group_shapes[name], layer.shape)
+            pruned = np.zeros(layer.shape, np.bool_)
+            pruned[:, self._inputs[name]] = expand(
+                self._groups[name], self.group_shapes[name], self._shape(name)
+            )
             self._pruned[name] = torch.from_numpy(pruned).reshape(layer.weight.shape)
         self.apply()
 
@@ -256,18 +289,18 @@ def _sizes(shape: tuple[int, int], group_shape: GroupShape) -> Array:
     return np.outer(rows, columns)
 
 
-def _shapes(
+def _group_shapes(
     group_shape: Shape | Mapping[str, Shape] | ShapeOf, layers: Mapping[str, PrunableLayer]
 ) -> dict[str, GroupShape]:
     if callable(group_shape):
         given = {name: group_shape(name, layer.module) for name, layer in layers.items()}
     else:
         given = dict(per_layer(group_shape, list(layers), "layer that is to be pruned"))
-    shapes = {name: _shape(shape) for name, shape in given.items() if shape is not None}
+    shapes = {name: _group_shape(shape) for name, shape in given.items() if shape is not None}
     if not shapes:
         raise InputError("no layer is left to prune: none was given a group shape")
     return shapes
 
 
-def _shape(shape: Shape) -> GroupShape:
+def _group_shape(shape: Shape) -> GroupShape:
     return parse_group_shape(shape if isinstance(shape, str) else "x".join(map(str, shape)))

@@ -1,6 +1,7 @@
 """The techniques of the Scalpel paper, put together from the pieces; training itself is the caller's."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
@@ -97,6 +98,7 @@ def combined_pruning(
     *,
     epochs: int,
     retrain_epochs: int,
+    example_inputs: Any = None,
     on_stage: Callable[[NodePruner | GroupPruner], object] | None = None,
 ) -> None:
     """Node pruning, then SIMD-aware pruning of the same model: the paper's choice for CPUs.
@@ -111,7 +113,11 @@ def combined_pruning(
         thresholds: of the groups, one for each stage.
         epochs: of each stage.
         retrain_epochs: between the two.
+        example_inputs: of the model; if given, blocked inputs are skipped, so that the groups are aligned in
+            what ``scalpel-opt`` leaves: see `GroupPruner.skip_blocked_inputs`.
         on_stage: is called after each stage with the pruner at work.
     """
     node_pruning(nodes, train, penalties, epochs=epochs, retrain_epochs=retrain_epochs, on_stage=on_stage)
+    if example_inputs is not None:
+        groups.skip_blocked_inputs(example_inputs)
     simd_aware_pruning(groups, train, thresholds, epochs=epochs, on_stage=on_stage)

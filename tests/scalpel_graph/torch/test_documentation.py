@@ -15,6 +15,7 @@ def test_the_example_of_the_documentation_runs(tmp_path):
     )
     *stages, last = done.stdout.splitlines()
     assert stages[-1].startswith("GroupPruner 50% of nodes")
+    assert stages[0].startswith("NodePruner 50% of nodes, 0.0%")
     pruned = float(re.search(r"([\d.]+)% pruned", stages[-1])[1])
     assert pruned > 60
     assert float(re.match(r"accuracy ([\d.]+)%", last)[1]) > 95
