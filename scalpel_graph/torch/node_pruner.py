@@ -80,8 +80,8 @@ class NodePruner:
 
         Args:
             optimizer: one optimizer, or None for every optimizer that drives a parameter of the model, made
-                already or later. With a `torch.amp.GradScaler` it must hold β as well: then the gradient of β
-                is unscaled with the others.
+                already or later. With a `torch.amp.GradScaler` it must hold β as well, and its gradients be
+                unscaled (``scaler.unscale_(optimizer)``) before the step.
 
         Returns:
             A context manager that ends it; so does its ``close()``. It may be ignored.
