@@ -129,8 +129,9 @@ class GroupPruner:
         for value in chosen.values():
             if not value >= 0:
                 raise InputError(f"a threshold must be at least 0, got {value}")
+        scores = {name: self._scores(name) for name in chosen}
         for name, value in chosen.items():
-            self._groups[name] |= self._scores(name) < value
+            self._groups[name] |= scores[name] < value
         self._update(chosen)
 
     def prune_to(self, rate: float | Mapping[str, float], *, overall: bool = False) -> None:
@@ -154,9 +155,9 @@ class GroupPruner:
             return
         chosen = per_layer(rate, list(self.layers), _WHAT)
         check_fractions(chosen.values(), "a pruning rate")
+        scores = {name: self._scores(name) for name in chosen}
         for name, value in chosen.items():
-            scores = self._scores(name)
-            self._groups[name] |= least_important(scores, count_of(scores.size, value))
+            self._groups[name] |= least_important(scores[name], count_of(scores[name].size, value))
         self._update(chosen)
 
     def rates(self) -> dict[str, float]:

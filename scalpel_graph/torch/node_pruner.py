@@ -112,9 +112,10 @@ class NodePruner:
         """What a later run needs to go on, besides the ``state_dict`` of the model, which holds α and β.
 
         Returns:
-            ``penalty``, ``frozen`` (names of mask layers) and ``sgd`` (the momentum of β).
+            ``penalty``, ``masks`` and ``frozen`` (names of mask layers), ``sgd`` (the momentum of β).
         """
         return {
+            "masks": list(self.masks),
             "penalty": self.penalty,
             "frozen": [name for name, mask in self.masks.items() if mask.frozen],
             "sgd": self._sgd.state_dict(),
@@ -126,8 +127,9 @@ class NodePruner:
         Raises:
             InputError: it is of other mask layers.
         """
-        if unknown := sorted(set(state["frozen"]) - set(self.masks)):
-            raise InputError(f"the saved state is of other mask layers: {', '.join(unknown)} is not here")
+        if state["masks"] != list(self.masks):
+            there, here = (", ".join(names) for names in (state["masks"], self.masks))
+            raise InputError(f"the saved state is of other mask layers: {there}; here they are {here}")
         self.penalty = state["penalty"]
         self._sgd.load_state_dict(state["sgd"])
         for name, mask in self.masks.items():

@@ -103,7 +103,9 @@ def combined_pruning(
 ) -> None:
     """Node pruning, then SIMD-aware pruning of the same model: the paper's choice for CPUs.
 
-    There the nodes are those of the convolutions, and the groups those of the fully connected layers.
+    There the nodes are those of the convolutions, and the groups those of the fully connected layers. To go
+    on with a run that was interrupted, load the states of the model and of both pruners and give the stages
+    that are left.
 
     Args:
         nodes: as in `node_pruning`.
@@ -112,12 +114,12 @@ def combined_pruning(
         penalties: of the nodes, one for each stage.
         thresholds: of the groups, one for each stage.
         epochs: of each stage.
-        retrain_epochs: between the two.
-        example_inputs: of the model; if given, blocked inputs are skipped, so that the groups are aligned in
-            what ``scalpel-opt`` leaves: see `GroupPruner.skip_blocked_inputs`.
+        retrain_epochs: between the two; 0 for none.
+        example_inputs: of the model; if given, blocked inputs are skipped before the first group goes, so
+            that groups are aligned in what ``scalpel-opt`` leaves: see `GroupPruner.skip_blocked_inputs`.
         on_stage: is called after each stage with the pruner at work.
     """
     node_pruning(nodes, train, penalties, epochs=epochs, retrain_epochs=retrain_epochs, on_stage=on_stage)
-    if example_inputs is not None:
+    if example_inputs is not None and not groups.rate:
         groups.skip_blocked_inputs(example_inputs)
     simd_aware_pruning(groups, train, thresholds, epochs=epochs, on_stage=on_stage)

@@ -116,3 +116,27 @@ def test_combined():
     assert groups.rate == pytest.approx((network[4].weight == 0).float().mean().item())
     assert groups.rate > 0.3
     assert train.epochs[-3:] == [5, 10, 10]
+
+
+def test_combined_goes_on_where_it_was():
+    """Interrupted after the first stage of groups: the second leaves the blocked inputs skipped."""
+    network, train = model(), Trainer()
+    insert_masks(network, ["1"], X)
+    nodes = NodePruner(network, wanted=0.5)
+    groups = GroupPruner(network, "1x8", layers=["4"])
+    epochs = {"epochs": 10, "retrain_epochs": 0, "example_inputs": X}
+    combined_pruning(nodes, groups, train, [1.0], [0.03], **epochs)
+
+    again = model()
+    insert_masks(again, ["1"], X)
+    again.load_state_dict(network.state_dict())
+    second, more = NodePruner(again, wanted=0.5), GroupPruner(again, "1x8", layers=["4"])
+    second.load_state_dict(nodes.state_dict())
+    more.load_state_dict(groups.state_dict())
+    assert second.done
+    combined_pruning(second, more, train, [1.0], [0.04], **epochs)
+    assert more.rate > groups.rate > 0
+    skipped = ~more.state_dict()["4"]["inputs"]
+    assert skipped.sum() == 8 * 16
+    assert (again[4].weight[:, ~skipped] == 0).float().mean().item() == pytest.approx(more.rate)
+    assert train.epochs == [10, 10, 10]
