@@ -1,9 +1,10 @@
 """The CUDA kernels without ONNX Runtime: on device pointers, from PyTorch, CuPy or `DeviceArray`.
 
-``load()`` is the library that is installed where nvcc was found (`scalpel_graph.library.cuda_op_library`).
+`Library` is of the file that is installed where nvcc was found (`scalpel_graph.library.cuda_op_library`).
 """
 
 import ctypes
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,6 +119,21 @@ class DeviceArray:
         return values
 
 
+def installed_card() -> tuple[str, str]:
+    """Name and driver of the first card, as nvidia-smi says.
+
+    Raises:
+        CudaError: there is no nvidia-smi, or it finds no card.
+    """
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        card, driver = done.stdout.splitlines()[0].rsplit(",", 1)
+    except (OSError, subprocess.CalledProcessError, IndexError, ValueError) as error:
+        raise CudaError("no CUDA device is here: nvidia-smi finds none") from error
+    return card.strip(), driver.strip()
+
+
 class Plan(Protocol):
     """A layer whose weights are on the device."""
 
@@ -152,7 +168,7 @@ class Gemm(_Plan):
     """``Y[N, M] = clamp(X[N, K] · Wᵀ + bias + residual)``.
 
     Args:
-        library: from `load`.
+        library: that computes it.
         matrix: ``W``.
         bias: ``[M]`` float32; None for none.
         activation_min, activation_max: bounds of the output.
@@ -188,7 +204,7 @@ class Conv(_Plan):
     """A 2-D convolution.
 
     Args:
-        library: from `load`.
+        library: that computes it.
         matrix: ``W[M, C / group * kH * kW]``.
         weight_shape: ``[M, C / group, kH, kW]``.
         strides, dilations: along each axis.

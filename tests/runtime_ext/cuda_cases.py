@@ -1,9 +1,11 @@
 """What the CUDA kernels are tried on: every kernel, all remainders, epilogues, geometries.
 
 The same cases run on the host, emulated, and on a card (benchmarks/gpu_suite.py).
+``python -m tests.runtime_ext.cuda_cases LIBRARY`` runs them all.
 """
 
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -119,3 +121,16 @@ def conv_cases(dtype: Any, group_shape: GroupShape) -> Iterator[Case]:
         name = f"conv {shape} on {size}, {case}, {group_shape} of {np.dtype(dtype)}"
         product = conv(x, weights.astype(np.float32), case)
         yield Case(name, weights, group_shape, x, product, case, next(epilogues), seed)
+
+
+def check_all(library: cuda.Library) -> int:
+    """Checks every case and gives their number."""
+    return sum(
+        case.check(library)
+        for dtype, group_shape in itertools.product(DTYPES, GROUP_SHAPES)
+        for case in (*gemm_cases(dtype, group_shape), *conv_cases(dtype, group_shape))
+    )
+
+
+if __name__ == "__main__":
+    print(f"{check_all(cuda.Library(sys.argv[1]))} cases agree")
