@@ -1,4 +1,4 @@
-"""The paper's five networks with nodes removed, on a GPU: ONNX Runtime's CUDA provider, or PyTorch in its place."""
+"""The paper's five networks with nodes removed, on a GPU: in ONNX Runtime, or in PyTorch in its place."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

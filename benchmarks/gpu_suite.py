@@ -1,11 +1,11 @@
-"""Everything about target gpu that needs a card, in one command: tests, sanitizers, benchmarks, one JSON file.
+"""All about target gpu that needs a card, in one command: tests, sanitizers, benchmarks, one JSON file.
 
 ``python -m benchmarks.gpu_suite`` builds the CUDA library for the card that is there and runs the sections
-below, each once: what the JSON file has already is not run again, so that a run that was cut off goes on where
-it stopped. It stops by itself when ``--minutes`` are over. Ratios are above 1 where ours is faster.
+below, each once: what the JSON file has already is not run again, so that a run that was cut off goes on
+where it stopped. It stops by itself when ``--minutes`` are over. Ratios are above 1 where ours is faster.
 
-It needs a C++ compiler, CMake, ninja, pybind11, nvcc, PyTorch, and what the package needs; ONNX Runtime's CUDA
-provider is used where it is there, and PyTorch (cuDNN, cuBLAS) in its place where it is not.
+It needs a C++ compiler, CMake, ninja, pybind11, nvcc, PyTorch, and what the package needs; ONNX Runtime's
+CUDA provider is used where it is there, and PyTorch (cuDNN, cuBLAS) in its place where it is not.
 """
 
 import argparse
@@ -77,7 +77,7 @@ Section = Callable[[Clock], dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the suite; 0 if every section of it is done or cannot run here, 1 if one failed, 2 without a card."""
+    """Runs the suite; 0 if each section is done or cannot run here, 1 if one failed, 2 without a card."""
     options = _parser().parse_args(arguments)
     try:
         card, driver = cuda.installed_card()
@@ -149,7 +149,7 @@ def _find_build() -> None:
 
 def _build(clock: Clock) -> dict[str, Any]:
     pybind11 = import_module("pybind11").get_cmake_dir()
-    commands = [
+    commands: list[list[str | Path]] = [
         [
             "cmake", "-S", ROOT, "-B", _BUILD, "-G", "Ninja", "-DSCALPEL_CUDA=ON",
             "-DSCALPEL_CUDA_ARCHITECTURES=native", f"-Dpybind11_DIR={pybind11}",
@@ -211,9 +211,8 @@ def _sanitizer(tool: str) -> Section:
 def _provider(clock: Clock) -> dict[str, Any]:
     """The operators in ONNX Runtime's CUDA provider, eager and in a CUDA graph."""
     _need_provider()
-    from tests.runtime_ext.test_ort_operators import CONVS, GEMMS  # noqa: PLC0415
-
-    layers = {**GEMMS, **CONVS}
+    known = import_module("tests.runtime_ext.test_ort_operators")
+    layers = {**known.GEMMS, **known.CONVS}
     for name, layer in layers.items():
         clock.left()
         feeds = layer.feeds()
@@ -257,9 +256,12 @@ def _products(rows: int) -> Section:
         t, library = torch(), cuda.Library(_LIBRARY)
         t.backends.cuda.matmul.allow_tf32 = False
         bandwidth = copy_bytes_per_us()
-        found = []
+        found: list[dict[str, Any]] = []
         for (M, K), shape, dtype in (
-            (size, shape, dtype) for size in _MATRICES for shape in _SHAPES for dtype in ("float32", "float16")
+            (size, shape, dtype)
+            for size in _MATRICES
+            for shape in _SHAPES
+            for dtype in ("float32", "float16")
         ):
             clock.left()
             dense, matrix = sparse_matrix(M, K, shape, dtype)
@@ -298,7 +300,7 @@ def _products(rows: int) -> Section:
 
 
 def _networks(clock: Clock) -> dict[str, Any]:
-    """The paper's networks, dense against node-pruned: at its counts, and at multiples that the profile likes."""
+    """The paper's networks, dense against node-pruned: at its counts, and at multiples near them."""
     if find_spec("onnx_graphsurgeon") is None:
         raise NotRunError("onnx-graphsurgeon is not installed, which the optimizer needs")
     from benchmarks.gpu_networks import REMOVED, in_onnx_runtime, in_pytorch, node_pruned  # noqa: PLC0415
@@ -309,7 +311,7 @@ def _networks(clock: Clock) -> dict[str, Any]:
     with_provider = _CUDA_PROVIDER in onnxruntime.get_available_providers()
     profile = load_target("h100")
     exact = Target(name="exact", kind="gpu", description="widths as they come")
-    found = []
+    found: list[dict[str, Any]] = []
     for name in REMOVED:
         models = {
             "dense": optimize(NETWORKS[name].build(), target=profile).model,
@@ -339,7 +341,9 @@ def _networks(clock: Clock) -> dict[str, Any]:
         for way in ways
         for batch in (1, 128)
     }
-    runner = "ONNX Runtime CUDA provider" if with_provider else "PyTorch, in place of ONNX Runtime's CUDA provider"
+    runner = (
+        "ONNX Runtime CUDA provider" if with_provider else "PyTorch, in place of ONNX Runtime's CUDA provider"
+    )
     return {"run_by": runner, "geometric_means": means, "networks": found}
 
 
@@ -371,7 +375,7 @@ def _widths(clock: Clock) -> dict[str, Any]:
     from scalpel_graph.target import load_target  # noqa: PLC0415
 
     t, multiple = torch(), load_target("h100").round_channels_to
-    found = []
+    found: list[dict[str, Any]] = []
     for channels, outputs, kernel, size, stride in _RESNET_50:
         clock.left()
         ways = {}
@@ -382,10 +386,19 @@ def _widths(clock: Clock) -> dict[str, Any]:
             ways[way] = Repeated([partial(t.conv2d, x, w, stride=stride, padding=kernel // 2)])
         us = in_turns(ways)
         found.append(
-            {"layer": [channels, outputs, kernel, size, stride], "us": us, "speed_up": us["naive"] / us["rounded"]}
+            {
+                "layer": [channels, outputs, kernel, size, stride],
+                "us": us,
+                "speed_up": us["naive"] / us["rounded"],
+            }
         )
     ratios = [row["speed_up"] for row in found]
-    return {"run_by": "PyTorch", "slowest": min(ratios), "faster": sum(r > 1.01 for r in ratios), "layers": found}
+    return {
+        "run_by": "PyTorch",
+        "slowest": min(ratios),
+        "faster": sum(r > 1.01 for r in ratios),
+        "layers": found,
+    }
 
 
 def _profile(clock: Clock) -> dict[str, Any]:
@@ -466,7 +479,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_suite", description=__doc__)
     parser.add_argument("--json", type=Path, default=_RESULTS, help="the results (default: %(default)s)")
     parser.add_argument(
-        "--minutes", type=float, default=9.0, help="stop after so many (default: %(default)s); run it again to go on"
+        "--minutes",
+        type=float,
+        default=9.0,
+        help="stop after so many (default: %(default)s); run it again to go on",
     )
     parser.add_argument(
         "--again", metavar="SECTION", choices=list(SECTIONS), action="append", default=[],

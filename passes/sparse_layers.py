@@ -109,20 +109,19 @@ def _decide_on_gpu(described: Sequence[Layer], target: GpuTarget, decisions: Dec
         if best is None:
             reason = f"kept dense: {nonzero:.0%} of weights are non-zero, no sparse form is smaller"
         elif chosen.decision == "dense":
-            reason = (
-                f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not predicted to be clearly faster"
-            )
+            reason = f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not predicted to pay"
         else:
             r, c = chosen.group_shape or (1, 1)
             ratio = ways[0].predicted_us / chosen.predicted_us
             reason = f"{r}×{c} groups, {chosen.density:.0%} stored, predicted {ratio:.1f}× faster than dense"
-        _note(decisions, layer, chosen, nonzero, ways, reason)
+        _note(decisions, layer, chosen, density=nonzero, ways=ways, reason=reason)
 
 
 def _note(
     decisions: Decisions,
     layer: Layer,
     chosen: Candidate,
+    *,
     density: float,
     ways: Sequence[Candidate],
     reason: str,
@@ -174,7 +173,7 @@ def _decide_on_cpu(
             chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
         reason = _reason(layer, ways, alone, chosen, target=target, verb=verb)
         density = float(np.count_nonzero(layer.weights)) / layer.weights.size
-        _note(into, layer, chosen, density, ways, reason)
+        _note(into, layer, chosen, density=density, ways=ways, reason=reason)
 
 
 def _candidates(layer: Layer, context: PassContext, target: CpuTarget) -> list[Candidate]:

@@ -222,6 +222,7 @@ class Conv(_Plan):
         library: Library,
         matrix: GroupCsr,
         weight_shape: Sequence[int],
+        *,
         strides: Sequence[int] = (1, 1),
         dilations: Sequence[int] = (1, 1),
         pads: Sequence[int] = (0, 0, 0, 0),

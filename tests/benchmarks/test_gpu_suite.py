@@ -1,4 +1,4 @@
-"""What of the suite needs no card: that it says so, goes on where it stopped, and prunes and runs the right nets."""
+"""What of the suite needs no card: that it says so, goes on where it stopped, and runs the right networks."""
 
 import json
 import subprocess
@@ -122,20 +122,16 @@ def test_pytorch_computes_what_onnx_runtime_does(name):
 def test_the_papers_nodes_are_gone():
     optimized = sg.optimize(gpu_networks.node_pruned("lenet-300-100"), target=EXACT).model
     widths = [
-        numpy_helper.to_array(tensor).size
-        for tensor in optimized.graph.initializer
-        if len(tensor.dims) == 1
+        numpy_helper.to_array(tensor).size for tensor in optimized.graph.initializer if len(tensor.dims) == 1
     ]
     assert sorted(widths) == [10, 68, 207]
     rounded = gpu_networks.node_pruned("lenet-300-100", 8)
-    biases = {t.name: numpy_helper.to_array(t) for t in rounded.graph.initializer if t.name.endswith("bias")}
-    weights = {t.name: numpy_helper.to_array(t) for t in rounded.graph.initializer}
-    assert (weights["fc1.weight"].any(axis=1)).sum() == 208 and (weights["fc2.weight"].any(axis=1)).sum() == 72
-    assert set(biases) == {"fc1.bias", "fc2.bias", "fc3.bias"}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in rounded.graph.initializer}
+    assert [int(weights[f"{name}.weight"].any(axis=1).sum()) for name in ("fc1", "fc2")] == [208, 64]
 
 
 def test_a_network_that_pytorch_is_not_given_is_refused():
-    with pytest.raises(ValueError, match="no form in PyTorch|does not follow"):
+    with pytest.raises(ValueError, match=r"no form in PyTorch|does not follow"):
         gpu_networks.InPyTorch(NETWORKS["mobilenet-v1"].build(), "cpu")
 
 

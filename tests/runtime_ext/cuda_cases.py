@@ -65,18 +65,24 @@ class Case:
         else:
             case = self.conv
             plan = cuda.Conv(
-                library, matrix, self.weights.shape, case.strides, case.dilations, case.pads, case.group,
-                bias, low, high,
-            )  # fmt: skip
+                library,
+                matrix,
+                self.weights.shape,
+                strides=case.strides,
+                dilations=case.dilations,
+                pads=case.pads,
+                group=case.group,
+                bias=bias,
+                activation_min=low,
+                activation_max=high,
+            )
         expected = self.product
         if bias is not None:
             expected = expected + bias.reshape(-1, *(1,) * (expected.ndim - 2))
         if residual is not None:
             expected = expected + residual
         Y = cuda.run_on_host_arrays(library, plan, self.x, residual)
-        np.testing.assert_allclose(
-            Y, np.clip(expected, low, high), rtol=1e-4, atol=1e-4, err_msg=self.name
-        )
+        np.testing.assert_allclose(Y, np.clip(expected, low, high), rtol=1e-4, atol=1e-4, err_msg=self.name)
         return True
 
 

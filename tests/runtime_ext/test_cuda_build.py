@@ -1,4 +1,4 @@
-"""The CUDA sources compile with nvcc, where there is one, and the library loads without a card or a driver."""
+"""The CUDA sources compile with nvcc, where there is one, and the library loads without a card."""
 
 import shutil
 import subprocess

@@ -37,5 +37,3 @@ def test_a_wrong_input_is_an_error(library):
     with pytest.raises(SessionError, match=r"X \[1, 17\] must have the shape \[\.\.\., 16\]"):
         run(runner, {"x": np.zeros((1, 17), np.float32)})
     assert run(runner, {"x": np.zeros((0, 16), np.float32)})["y"].shape == (0, 8)
-
-

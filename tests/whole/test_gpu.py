@@ -133,7 +133,7 @@ def pruned_matrices():
 
 
 def test_a_profile_with_prices_makes_products_of_few_rows_sparse():
-    """The output runs on stock ONNX Runtime through its functions, and with our operators; both are checked."""
+    """It runs in stock ONNX Runtime through its functions, and with our operators."""
     result = sg.optimize(pruned_matrices(), target=GPU)
     assert op_types(result.model) == ["GroupCsrGemm", "Gemm"]
     decisions = {layer.name: layer.chosen for layer in result.report.layers}

@@ -8,7 +8,10 @@ HERE = Path(__file__).parent
 #: Everything of runtime_ext/cuda but the launches, and what it needs of the kernels.
 KERNELS = (
     HERE / "launch.cpp",
-    *(RUNTIME / "cuda" / f"{name}.cpp" for name in ("packed_matrix", "gemm_plan", "conv_plan", "c_interface")),
+    *(
+        RUNTIME / "cuda" / f"{name}.cpp"
+        for name in ("packed_matrix", "gemm_plan", "conv_plan", "c_interface")
+    ),
     *(RUNTIME / "kernels" / f"{name}.cpp" for name in ("validate", "conv_geometry")),
 )
 #: The CUDA operators as those of the CPU.
@@ -18,7 +21,8 @@ OPERATORS = (
     *(
         RUNTIME / "ort" / f"{name}.cpp"
         for name in (
-            "group_csr_conv", "group_csr_gemm", "layer", "node", "operator_call", "register", "shape_inference",
+            "group_csr_conv", "group_csr_gemm", "layer", "node", "operator_call", "register",
+            "shape_inference",
         )
     ),
 )  # fmt: skip
