@@ -6,6 +6,8 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #define SCALPEL_X86 1
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace scalpel {
@@ -51,12 +53,24 @@ bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+bool has_neon() {
+  constexpr unsigned long kAsimd = 1ul << 1;
+  return (getauxval(AT_HWCAP) & kAsimd) != 0;
+}
+#elif defined(__aarch64__)
+bool has_neon() { return true; }  // the architecture demands it
+#else
+bool has_neon() { return false; }
+#endif
+
 }  // namespace
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas{Isa::kScalar};
   if (has_avx2() && kernel_set(Isa::kAvx2) != nullptr) isas.push_back(Isa::kAvx2);
   if (has_avx512() && kernel_set(Isa::kAvx512) != nullptr) isas.push_back(Isa::kAvx512);
+  if (has_neon() && kernel_set(Isa::kNeon) != nullptr) isas.push_back(Isa::kNeon);
   return isas;
 }
 
@@ -87,6 +101,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kNeon:
+      return "neon";
   }
   return "unknown";
 }

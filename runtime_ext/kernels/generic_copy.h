@@ -16,7 +16,12 @@ typename Simd::Mask lanes_inside(int64_t first, int64_t size) {
   constexpr int64_t kLanes = Simd::kLanes;
   const int64_t begin = first < 0 ? (-first < kLanes ? -first : kLanes) : 0;
   const int64_t end = size - first < kLanes ? size - first : kLanes;
-  return Simd::lanes(static_cast<int>(begin), static_cast<int>(end > begin ? end : begin));
+  const int first_lane = static_cast<int>(begin), end_lane = static_cast<int>(end > begin ? end : begin);
+  if constexpr (Simd::kHasMaskedLoads) {
+    return Simd::lanes(first_lane, end_lane);
+  } else {
+    return Simd::lanes_of_row(first_lane, end_lane, first, size);
+  }
 }
 
 // Calls load(row) for the vector at column x of each row that lies inside the input. Rows are short (7 or 14 values):
@@ -43,12 +48,20 @@ template <typename Simd>
 void copy_moved(const PlaneCopy& copy) {
   constexpr int64_t kLanes = Simd::kLanes;
   constexpr uint16_t kAll = static_cast<uint16_t>((1u << kLanes) - 1);
-  const float* from = copy.from + copy.top * copy.in_w + copy.left;
+  const int64_t moved = copy.top * copy.in_w + copy.left, last = copy.in_h * copy.in_w - kLanes;
   const int64_t vectors = (copy.out_h * copy.out_w + kLanes - 1) / kLanes;
   for (int64_t i = 0; i < vectors; ++i) {
     const uint16_t inside = copy.inside[i];
-    Simd::store(copy.to + i * kLanes, inside == kAll ? Simd::load(from + i * kLanes)
-                                                     : Simd::load_masked(from + i * kLanes, Simd::lanes_of(inside)));
+    const int64_t at = moved + i * kLanes;
+    const float* from = copy.from + at;
+    float* to = copy.to + i * kLanes;
+    if (inside == kAll) {
+      Simd::store(to, Simd::load(from));
+    } else if constexpr (Simd::kHasMaskedLoads) {
+      Simd::store(to, Simd::load_masked(from, Simd::lanes_of(inside)));
+    } else {
+      Simd::store(to, at >= 0 && at <= last ? Simd::keep(Simd::load(from), inside) : Simd::load_kept(from, inside));
+    }
   }
 }
 

@@ -23,6 +23,7 @@ class DepthwiseColumn {
   static_assert((Kernel == 3 || Kernel == 5) && (Stride == 1 || Stride == 2), "there are loads for no others");
   using Vector = typename Simd::Vector;
   using Mask = typename Simd::Mask;
+  using Weights = typename Simd::template Weights<Kernel * Kernel>;
   static constexpr int64_t kLanes = Simd::kLanes;
   static constexpr int kInRows = (Rows - 1) * Stride + Kernel;
 
@@ -47,30 +48,38 @@ class DepthwiseColumn {
       const int64_t next = first + 2 * kLanes;
       masks_[2] = lanes_inside<Simd>(next, next + Kernel - 1 < in_w_ ? next + Kernel - 1 : in_w_);
     }
+    whole_ = first >= 0 && first + (Stride == 1 ? kLanes + Kernel - 1 : 3 * kLanes) <= in_w_;
   }
 
   // One channel; the pointers to column x of the output's first row, and to what its first weight reads there.
   void run(const float* from, const float* weights, float bias, float* to, const float* residual) const {
-    Vector all_weights[Kernel * Kernel];
-#pragma GCC unroll 25
-    for (int i = 0; i < Kernel * Kernel; ++i) all_weights[i] = Simd::broadcast(weights + i);
+    const Weights all_weights = Simd::template kept_weights<Kernel * Kernel>(weights);
     const Vector start = Simd::set(bias);
     for (int64_t y = 0; y < out_h_; y += Rows) {
       const int64_t in_y = y * Stride - top_;
       const bool inside = in_y >= 0 && in_y + kInRows <= in_h_ && (y + Rows - 1) * out_w_ <= last_whole_;
-      if (inside) {
-        tile<true>(y, in_y, from, all_weights, start, to, residual);
-      } else {
-        tile<false>(y, in_y, from, all_weights, start, to, residual);
+      if (Simd::kHasMaskedLoads || !whole_) {
+        if (inside) {
+          tile<true, false>(y, in_y, from, all_weights, start, to, residual);
+        } else {
+          tile<false, false>(y, in_y, from, all_weights, start, to, residual);
+        }
+      } else if constexpr (!Simd::kHasMaskedLoads) {
+        if (inside) {
+          tile<true, true>(y, in_y, from, all_weights, start, to, residual);
+        } else {
+          tile<false, true>(y, in_y, from, all_weights, start, to, residual);
+        }
       }
     }
   }
 
  private:
-  // Inside: all rows it reads and writes are there, and the vector it writes last ends in the output.
-  template <bool Inside>
-  __attribute__((always_inline)) void tile(int64_t y, int64_t in_y, const float* from, const Vector (&weights)[Kernel * Kernel], Vector start,
-            float* to, const float* residual) const {
+  // Inside: all rows it reads and writes are there, and the vector it writes last ends in the output. Whole: so do
+  // all vectors it reads in their rows.
+  template <bool Inside, bool Whole>
+  __attribute__((always_inline)) void tile(int64_t y, int64_t in_y, const float* from, const Weights& weights,
+                                           Vector start, float* to, const float* residual) const {
     Vector sums[Rows];
 #pragma GCC unroll 16
     for (Vector& sum : sums) sum = start;
@@ -79,14 +88,20 @@ class DepthwiseColumn {
     for (int in_row = 0; in_row < kInRows; ++in_row) {
       const bool there = Inside || (in_y + in_row >= 0 && in_y + in_row < in_h_);
       const float* source = there ? row_of_input + in_row * in_w_ : kZeros;
+      const auto load = [&](int64_t at, int mask) __attribute__((always_inline)) {
+        if constexpr (Whole) return Simd::load(source + at);
+        if constexpr (!Inside && !Simd::kHasMaskedLoads) {
+          if (!there) return Simd::zero();
+        }
+        return Simd::load_masked(source + at, masks_[mask]);
+      };
       // What each column of the kernel reads.
       Vector values[Kernel];
       if constexpr (Stride == 1) {
 #pragma GCC unroll 5
-        for (int i = 0; i < Kernel; ++i) values[i] = Simd::load_masked(source + i, masks_[i]);
+        for (int i = 0; i < Kernel; ++i) values[i] = load(i, i);
       } else {
-        const Vector low = Simd::load_masked(source, masks_[0]), high = Simd::load_masked(source + kLanes, masks_[1]);
-        const Vector next = Simd::load_masked(source + 2 * kLanes, masks_[2]);
+        const Vector low = load(0, 0), high = load(kLanes, 1), next = load(2 * kLanes, 2);
         const Vector next_even = Kernel > 3 ? Simd::even(next, next) : next;
         values[0] = Simd::even(low, high);
         values[1] = Simd::odd(low, high);
@@ -102,7 +117,7 @@ class DepthwiseColumn {
         for (int row = 0; row < Rows; ++row) {
           const int kernel_row = in_row - row * Stride;
           if (kernel_row < 0 || kernel_row >= Kernel) continue;
-          sums[row] = Simd::multiply_add(weights[kernel_row * Kernel + i], values[i], sums[row]);
+          sums[row] = Simd::multiply_add(Simd::weight(weights, kernel_row * Kernel + i), values[i], sums[row]);
         }
       }
     }
@@ -130,6 +145,7 @@ class DepthwiseColumn {
   const int columns_;
   const int64_t last_whole_;  // where the last vector that ends in the output begins, counted from column x
   const Vector min_, max_;
+  bool whole_;
   Mask masks_[Kernel];  // of a load for each column of the kernel; with a stride of 2, of three vectors in a row
 };
 

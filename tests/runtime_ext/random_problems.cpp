@@ -1,5 +1,6 @@
-// Runs every kernel on random problems in memory of exactly the right size, and on corrupt arrays, for a build with
-// AddressSanitizer and UndefinedBehaviorSanitizer. Exits with 1 if a kernel and the scalar reference disagree.
+// Runs every kernel on random problems in memory of exactly the right size, and on corrupt arrays: for a build with
+// AddressSanitizer and UndefinedBehaviorSanitizer, and for emulated processors. Exits with 1 if a kernel and the scalar
+// reference disagree.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -265,6 +266,8 @@ void try_streams() {
     double sum = 0;
     for (const float value : from) sum += static_cast<double>(passes) * static_cast<double>(value);
     require(std::abs(static_cast<double>(set->read_stream(from.data(), count, passes)) - sum) < 1e-2, "the sum of all");
+    float result = 1.0f;
+    require(set->multiply_add(passes, &result) > 0 && std::isfinite(result), "multiply-adds of finite numbers");
   }
 }
 
