@@ -38,6 +38,12 @@ LAYERS = (
     Layer("Conv 3×3, 64→64, 28²", ("conv", 64, 64, 3, 1, 1, 28)),
     Layer("Conv 3×3, 256→256, 7²", ("conv", 256, 256, 3, 1, 1, 7)),
 )
+#: Which have no zeros to leave out.
+DEPTHWISE_LAYERS = tuple(
+    Layer(f"depthwise {size}×{size}/{stride}, {channels}, {width}²",
+          ("conv", channels, channels, size, stride, channels, width))
+    for size in (3, 5) for stride in (1, 2) for channels, width in ((64, 28), (128, 14))
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,14 +57,17 @@ def _main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         program, plugin = _build(options.build, Path(folder))
         for layer in LAYERS:
-            counts = [count(program, plugin, layer, shape, options) for shape in GROUP_SHAPES]
+            counts = [count(program, plugin, layer, shape, options.density, options) for shape in GROUP_SHAPES]
             table.rows.append([layer.name, *(f"{per_multiply_add:.3f}" for per_multiply_add in counts)])
+        for layer in DEPTHWISE_LAYERS:
+            dense = count(program, plugin, layer, (1, 1), 1.0, options)
+            table.rows.append([layer.name, f"{dense:.3f}", *[""] * (len(GROUP_SHAPES) - 1)])
     table.print(console.output_console(), markdown=options.markdown)
     return 0
 
 
 def count(
-    program: Path, plugin: Path, layer: Layer, shape: GroupShape, options: argparse.Namespace
+    program: Path, plugin: Path, layer: Layer, shape: GroupShape, density: float, options: argparse.Namespace
 ) -> float:
     """Instructions of a run for each multiply-add by a stored weight.
 
@@ -66,7 +75,7 @@ def count(
     """
 
     def once(runs: int) -> tuple[int, float]:
-        kernel = [options.isa, *shape, options.density, runs, *layer.arguments]
+        kernel = [options.isa, *shape, density, runs, *layer.arguments]
         done = _run("qemu-aarch64", "-cpu", options.cpu, "-plugin", plugin, program, *kernel)
         return int(done.stderr), float(done.stdout)
 

@@ -46,7 +46,8 @@ class DepthwiseColumn {
       masks_[0] = lanes_inside<Simd>(first, in_w_);
       masks_[1] = lanes_inside<Simd>(first + kLanes, in_w_);
       const int64_t next = first + 2 * kLanes;
-      masks_[2] = lanes_inside<Simd>(next, next + Kernel - 1 < in_w_ ? next + Kernel - 1 : in_w_);
+      const bool is_last = !Simd::kHasMaskedLoads || next + Kernel - 1 >= in_w_;
+      masks_[2] = lanes_inside<Simd>(next, is_last ? in_w_ : next + Kernel - 1);
     }
     whole_ = first >= 0 && first + (Stride == 1 ? kLanes + Kernel - 1 : 3 * kLanes) <= in_w_;
   }
@@ -164,8 +165,33 @@ void depthwise_columns(const DepthwiseCall& call) {
   }
 }
 
+// The same pixel by pixel, for rows that are too short for masks.
+template <int Kernel, int Stride>
+void depthwise_pixels(const DepthwiseCall& call) {
+  for (int64_t channel = 0; channel < call.channels; ++channel) {
+    const float* from = call.from + channel * call.in_h * call.in_w;
+    const float* weights = call.weights + channel * Kernel * Kernel;
+    for (int64_t i = 0; i < call.out_h * call.out_w; ++i) {
+      const int64_t at = channel * call.out_h * call.out_w + i;
+      const int64_t top = i / call.out_w * Stride - call.top, left = i % call.out_w * Stride - call.left;
+      float sum = call.bias != nullptr ? call.bias[channel] : 0.0f;
+      for (int64_t y = 0; y < Kernel; ++y) {
+        for (int64_t x = 0; x < Kernel; ++x) {
+          const int64_t in_y = top + y, in_x = left + x;
+          if (in_y < 0 || in_y >= call.in_h || in_x < 0 || in_x >= call.in_w) continue;
+          sum += weights[y * Kernel + x] * from[in_y * call.in_w + in_x];
+        }
+      }
+      if (call.residual != nullptr) sum += call.residual[at];
+      sum = sum < call.min ? call.min : sum;
+      call.to[at] = sum > call.max ? call.max : sum;
+    }
+  }
+}
+
 template <typename Simd, int Kernel, int Stride>
 void depthwise(const DepthwiseCall& call) {
+  if (!has_masks<Simd>(call.in_w)) return depthwise_pixels<Kernel, Stride>(call);
   // Of two heights of a tile the one that leaves fewer rows of the last tile unused.
   constexpr int kHigh = Simd::kDepthwiseRows, kLow = kHigh - 1;
   const int64_t high = (call.out_h + kHigh - 1) / kHigh * kHigh, low = (call.out_h + kLow - 1) / kLow * kLow;

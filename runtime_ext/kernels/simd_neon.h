@@ -13,6 +13,15 @@
 namespace scalpel {
 namespace {
 
+// The lanes whose bits are set, lane 0 the lowest.
+constexpr uint32_t kAll = ~0u;
+alignas(16) constexpr uint32_t kLanesOfBits[16][4] = {
+    {0, 0, 0, 0},       {kAll, 0, 0, 0},       {0, kAll, 0, 0},       {kAll, kAll, 0, 0},
+    {0, 0, kAll, 0},    {kAll, 0, kAll, 0},    {0, kAll, kAll, 0},    {kAll, kAll, kAll, 0},
+    {0, 0, 0, kAll},    {kAll, 0, 0, kAll},    {0, kAll, 0, kAll},    {kAll, kAll, 0, kAll},
+    {0, 0, kAll, kAll}, {kAll, 0, kAll, kAll}, {0, kAll, kAll, kAll}, {kAll, kAll, kAll, kAll},
+};
+
 struct NeonPair;
 
 struct Neon {
@@ -37,7 +46,7 @@ struct Neon {
   static constexpr bool fetches_ahead(int) { return false; }
   static constexpr bool kFetchesWeightsAhead = false;
 
-  static constexpr int kDepthwiseRows = 8;  // of a tile
+  static constexpr int kDepthwiseRows = 4;  // of a tile
 
   static Vector zero() { return vdupq_n_f32(0.0f); }
   static Vector set(float value) { return vdupq_n_f32(value); }
@@ -77,7 +86,8 @@ struct Neon {
   }
   template <int Count>
   static Vector weight(const Weights<Count>& weights, int i) {
-    return vdupq_n_f32(weights.vectors[i / 4][i % 4]);
+    const Vector four = weights.vectors[i / 4];
+    return vdupq_n_f32(four[i % 4]);
   }
 
   // Elements 0, 2, 4, ... of two vectors in a row.
@@ -99,35 +109,29 @@ struct Neon {
   static Vector at_most(Vector v, Vector max) { return vminq_f32(max, v); }
   static Vector clamp(Vector v, Vector min, Vector max) { return at_most(at_least(v, min), max); }
 
-  // There are no masked loads. Part of a vector is read float by float; where it is known to be part of a row of four
-  // or more, from a whole vector inside that row instead.
+  // There are no masked loads. The first floats of a vector are read in pieces; what lies inside a row of four or more
+  // is taken from a whole vector inside that row.
   static constexpr bool kHasMaskedLoads = false;
+  struct First {
+    int count;
+  };
+  // Lanes [0, end).
+  static First lanes(int, int end) { return {end}; }
+  static Vector load_masked(const float* from, First lanes) { return load_first(from, lanes.count); }
   struct Mask {
-    int begin, end;  // of the lanes
-    bool in_row;
     int64_t shift;     // floats from the beginning of the vector to that of one inside the row
     uint8x16_t bytes;  // to take from that one; those beyond its end are zero
   };
-  // Lanes [begin, end).
-  static Mask lanes(int begin, int end) { return {begin, end, false, 0, vdupq_n_u8(0)}; }
   // Lanes l with 0 <= first + l < size, of a row of `size` floats.
-  static Mask lanes_of_row(int begin, int end, int64_t first, int64_t size) {
-    if (size < kLanes) return lanes(begin, end);
-    const int64_t inside = first < 0 ? 0 : first > size - kLanes ? size - kLanes : first, shift = inside - first;
-    const int64_t moved = shift < -kLanes ? -kLanes : shift > kLanes ? kLanes : shift;
+  static Mask lanes_of_row(int64_t first, int64_t size) {
     alignas(16) static constexpr uint8_t kBytes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const uint8x16_t bytes = vsubq_u8(vld1q_u8(kBytes), vdupq_n_u8(static_cast<uint8_t>(4 * moved)));
-    return {begin, end, true, shift, bytes};
+    const int64_t inside = first < 0 ? 0 : first > size - kLanes ? size - kLanes : first, shift = inside - first;
+    const int64_t lanes = shift < -kLanes ? -kLanes : shift > kLanes ? kLanes : shift;
+    return {shift, vsubq_u8(vld1q_u8(kBytes), vdupq_n_u8(static_cast<uint8_t>(4 * lanes)))};
   }
-  // Zero in the other lanes, which are not read.
+  // Zero in the other lanes.
   static Vector load_masked(const float* from, const Mask& mask) {
-    if (mask.in_row) {
-      return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(load(from + mask.shift)), mask.bytes));
-    }
-    if (mask.begin == 0) return load_first(from, mask.end);
-    Vector v = zero();
-    for (int i = mask.begin; i < mask.end; ++i) v[i] = from[i];
-    return v;
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(load(from + mask.shift)), mask.bytes));
   }
   static Vector load_first(const float* from, int count) {
     if (count == kLanes) return load(from);
@@ -142,8 +146,7 @@ struct Neon {
   }
   // The lanes whose bits are set, zero in the others; of a vector that may be read as a whole.
   static Vector keep(Vector v, uint16_t bits) {
-    const uint32x4_t bit = {1, 2, 4, 8};
-    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vtstq_u32(vdupq_n_u32(bits), bit)));
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vld1q_u32(kLanesOfBits[bits])));
   }
   // The same of a vector of which the other lanes may not be read.
   static Vector load_kept(const float* from, uint16_t bits) {

@@ -67,7 +67,7 @@ def build(
         lanes: floats in a vector of its kernels.
         block: channels in a block of ONNX Runtime's layout.
     """
-    dense = {operation: _dense(samples, operation, block) for operation in DENSE_OPERATIONS}
+    dense = {operation: _dense(samples, operation, block) for operation in dense_operations(block)}
     shapes = dict.fromkeys(
         sample.job.group_shape
         for sample in samples

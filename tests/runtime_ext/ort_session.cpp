@@ -1,7 +1,7 @@
 // Runs a model of one float input and one float output in an ONNX Runtime that is loaded at run time, for a machine
 // that is emulated and has no Python:
-//   ort_session LIBONNXRUNTIME MODEL LIBSCALPEL_ORT|- OPTIMIZED|- < INPUT > OUTPUT
-// LIBSCALPEL_ORT is registered, and the model as the session runs it is written to OPTIMIZED. INPUT is the number of
+//   ort_session LIBONNXRUNTIME MODEL X Y LIBSCALPEL_ORT|- OPTIMIZED|- < INPUT > OUTPUT
+// X and Y are the names of input and output. LIBSCALPEL_ORT is registered, and the model as the session runs it is written to OPTIMIZED. INPUT is the number of
 // dimensions, the dimensions and the values; OUTPUT is the values.
 #include <dlfcn.h>
 
@@ -54,7 +54,7 @@ void read(void* to, size_t size) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) fail("usage: ort_session LIBONNXRUNTIME MODEL LIBSCALPEL_ORT|- OPTIMIZED|-");
+  if (argc != 7) fail("usage: ort_session LIBONNXRUNTIME MODEL X Y LIBSCALPEL_ORT|- OPTIMIZED|-");
   void* library = dlopen(argv[1], RTLD_NOW);
   if (library == nullptr) fail(dlerror());
   struct Base {
@@ -79,13 +79,13 @@ int main(int argc, char** argv) {
   call(kCreateEnv, kWarnings, "ort_session", &env);
   call(kCreateSessionOptions, &options);
   call(kSetIntraOpNumThreads, options, 2);
-  if (std::strcmp(argv[3], "-") != 0) call(kRegisterCustomOpsLibrary, options, argv[3], &opened);
-  if (std::strcmp(argv[4], "-") != 0) call(kSetOptimizedModelFilePath, options, argv[4]);
+  if (std::strcmp(argv[5], "-") != 0) call(kRegisterCustomOpsLibrary, options, argv[5], &opened);
+  if (std::strcmp(argv[6], "-") != 0) call(kSetOptimizedModelFilePath, options, argv[6]);
   call(kCreateSession, env, argv[2], options, &session);
   call(kCreateCpuMemoryInfo, kArena, kDefaultMemory, &memory);
   call(kCreateTensorWithData, memory, values.data(), size * sizeof(float), shape.data(), shape.size(), kFloat, &input);
-  const char* input_names[] = {"x"};
-  const char* output_names[] = {"y"};
+  const char* input_names[] = {argv[3]};
+  const char* output_names[] = {argv[4]};
   call(kRun, session, static_cast<void*>(nullptr), input_names, &input, size_t{1}, output_names, size_t{1}, &output);
   float* result;
   size_t count;
