@@ -120,13 +120,17 @@ def server(cpu: str) -> Server:
     return Server(cpu)
 
 
-class _Runner:
+class _Plan:
     """A plan of the server."""
 
     def __init__(self, cpu: str, *request: bytes | str | npt.NDArray[Any]) -> None:
         self._server = server(cpu)
         (self._id,) = self._server.ask(*request)
         weakref.finalize(self, _drop, self._server, self._id)
+
+
+class _Runner(_Plan):
+    """A plan of float32 kernels."""
 
     def run(
         self,
@@ -173,6 +177,30 @@ class Gemm(_Runner):
         isa: str,
     ) -> None:
         super().__init__(cpu, "gemm", isa, *_matrix(values, row_offsets, column_indices, *shape))
+
+
+class Int8Gemm(_Plan):
+    """``Y[N, M] = X[N, K] · Wᵀ + bias`` of int8 in int32, with ``W`` in group-CSR."""
+
+    def __init__(
+        self,
+        cpu: str,
+        values: npt.NDArray[np.int8],
+        row_offsets: npt.NDArray[Any],
+        column_indices: npt.NDArray[Any],
+        shape: tuple[int, int],
+        isa: str,
+    ) -> None:
+        super().__init__(cpu, "int8_gemm", isa, *_matrix(values, row_offsets, column_indices, *shape))
+        self._M = shape[0]
+
+    def run(
+        self, X: npt.NDArray[np.int8], *, bias: npt.NDArray[np.int32] | None = None, threads: int = 1
+    ) -> npt.NDArray[np.int32]:
+        assert X.dtype == np.int8
+        rows, given = _ints(X.shape[:1]), b"" if bias is None else bias
+        (Y,) = self._server.ask("run_int8_gemm", self._id, rows, X, _ints([threads]), given)
+        return np.frombuffer(Y, np.int32).reshape(X.shape[0], self._M)
 
 
 class Conv(_Runner):

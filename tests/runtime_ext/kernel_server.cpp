@@ -16,6 +16,7 @@
 
 #include "bindings/thread_pool.h"
 #include "dispatch/kernel_sets.h"
+#include "kernels/int8.h"
 #include "kernels/interface.h"
 
 namespace {
@@ -95,14 +96,19 @@ class Guarded {
     if (mprotect(memory_, page, PROT_NONE) != 0 || mprotect(end, page, PROT_NONE) != 0) throw std::bad_alloc();
     data_ = at_end ? end - (size + alignment - 1) / alignment * alignment : memory_ + page;
   }
-  Guarded(const Field& content, bool at_end) : Guarded(content.size(), sizeof(float), at_end) {
+  Guarded(const Field& content, bool at_end) : Guarded(content, sizeof(float), at_end) {}
+  Guarded(const Field& content, size_t alignment, bool at_end) : Guarded(content.size(), alignment, at_end) {
     if (!content.empty()) std::memcpy(data_, content.data(), content.size());
   }
   ~Guarded() { munmap(memory_, bytes_); }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
 
-  float* floats() const { return reinterpret_cast<float*>(data_); }
+  float* floats() const { return as<float>(); }
+  template <typename T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
 
  private:
   size_t bytes_;
@@ -114,6 +120,7 @@ struct Plan {
   std::unique_ptr<GemmPlan> gemm;
   std::unique_ptr<ConvPlan> conv;
   std::unique_ptr<LrnPlan> lrn;
+  std::unique_ptr<Int8GemmPlan> int8_gemm;
   int64_t M = 0;  // rows of Y, or channels
 };
 
@@ -173,6 +180,17 @@ Message make_gemm(Arguments arguments) {
   plan.gemm = make_gemm_plan(matrix.view, isa, &error);
   plan.M = matrix.view.M;
   const bool made = plan.gemm != nullptr;
+  return keep(std::move(plan), made, error);
+}
+
+Message make_int8_gemm(Arguments arguments) {
+  const Isa isa = isa_from_name(arguments.word());
+  const Matrix matrix(&arguments);
+  std::string error;
+  Plan plan;
+  plan.int8_gemm = make_int8_gemm_plan(matrix.view, isa, &error);
+  plan.M = matrix.view.M;
+  const bool made = plan.int8_gemm != nullptr;
   return keep(std::move(plan), made, error);
 }
 
@@ -249,6 +267,28 @@ Message run(Arguments arguments) {
   return {bytes(out), bytes(std::vector<float>(Y.floats(), Y.floats() + floats))};
 }
 
+Message run_int8_gemm(Arguments arguments) {
+  const Plan& plan = plans.at(arguments.list<int64_t>().at(0));
+  const int64_t N = arguments.list<int64_t>().at(0);
+  const bool at_end = runs++ % 2 == 1;
+  const Guarded X(arguments.next(), 1, at_end);
+  const auto threads = static_cast<size_t>(arguments.list<int64_t>().at(0));
+  const auto bias = arguments.list<int32_t>();
+  std::vector<int32_t> Y(static_cast<size_t>(N * plan.M));
+  const Guarded workspace(plan.int8_gemm->workspace_bytes(N), 64, at_end);
+  ThreadPool pool(threads);
+  plan.int8_gemm->run(X.as<int8_t>(), N, bias.empty() ? nullptr : bias.data(), Y.data(), workspace.floats(),
+                      pool.parallel());
+  return {bytes(Y)};
+}
+
+Message int8_kernel_names(Arguments arguments) {
+  Message names;
+  const Int8Kernels* kernels = int8_kernels(isa_from_name(arguments.word()));
+  for (size_t i = 0; kernels != nullptr && i < kernels->count; ++i) names.push_back(text(kernels->kernels[i].name));
+  return names;
+}
+
 Message drop(Arguments arguments) {
   plans.erase(arguments.list<int64_t>().at(0));
   return {};
@@ -297,6 +337,7 @@ Message selected_kernels(Arguments arguments) {
 int main() {
   const std::map<std::string, Message (*)(Arguments)> commands{
       {"isas", isas}, {"chosen_isa", chosen_isa}, {"kernels", kernel_table}, {"selected_kernels", selected_kernels},
+      {"int8_kernels", int8_kernel_names}, {"int8_gemm", make_int8_gemm}, {"run_int8_gemm", run_int8_gemm},
       {"gemm", make_gemm}, {"conv", make_conv}, {"lrn", make_lrn}, {"run", run}, {"drop", drop},
   };
   Message request;
