@@ -57,7 +57,9 @@ def _main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         program, plugin = _build(options.build, Path(folder))
         for layer in LAYERS:
-            counts = [count(program, plugin, layer, shape, options.density, options) for shape in GROUP_SHAPES]
+            counts = [
+                count(program, plugin, layer, shape, options.density, options) for shape in GROUP_SHAPES
+            ]
             table.rows.append([layer.name, *(f"{per_multiply_add:.3f}" for per_multiply_add in counts)])
         for layer in DEPTHWISE_LAYERS:
             dense = count(program, plugin, layer, (1, 1), 1.0, options)
@@ -86,7 +88,9 @@ def count(
 def _build(build: Path, folder: Path) -> tuple[Path, Path]:
     kernels = build / "runtime_ext" / "kernels" / "libscalpel_kernels.a"
     if not kernels.is_file():
-        raise InputError(f"{kernels}: not there; make it as {_RUNTIME / 'toolchains'}/aarch64-linux-gnu.cmake says")
+        raise InputError(
+            f"{kernels}: not there; make it as {_RUNTIME / 'toolchains'}/aarch64-linux-gnu.cmake says"
+        )
     program, plugin = folder / "run_kernel", folder / "count_instructions.so"
     here = Path(__file__).parent
     flags = ("-std=c++17", "-O2", "-static", f"-I{_RUNTIME}")

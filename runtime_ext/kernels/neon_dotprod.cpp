@@ -62,16 +62,10 @@ void gemv_1(const Int8Call& call) {
   }
 }
 
-// The four weights of a row of a step, by their number among the rows.
-template <int Rows>
-int32x4_t dot(int32x4_t sum, int8x16_t x, int8x16_t weights, int row) {
-  const int32x4_t quads = vreinterpretq_s32_s8(weights);
-  return vdotq_s32(sum, x, vreinterpretq_s8_s32(Rows == 1 ? quads : vdupq_n_s32(quads[row])));
-}
-
 // `Rows` rows times `Vectors` vectors of four rows of X, from `pixel` on.
 template <int Rows, int Vectors>
 void multiply_tile(const Int8Call& call, int64_t block, int64_t pixel) {
+  static_assert(Rows == 1 || Rows == 4, "a register holds the weights of four rows");
   const int64_t row = block * Rows, pixels = (call.N + kLanes - 1) / kLanes * kLanes;
   const int64_t begin = call.begin[block], end = call.begin[block + 1];
   int32x4_t sums[Rows][Vectors];
@@ -88,8 +82,14 @@ void multiply_tile(const Int8Call& call, int64_t block, int64_t pixel) {
 #pragma GCC unroll 14
     for (int t = 0; t < Vectors; ++t) {
       const int8x16_t values = vld1q_s8(x + t * 16);
-#pragma GCC unroll 4
-      for (int i = 0; i < Rows; ++i) sums[i][t] = dot<Rows>(sums[i][t], values, weights, i);
+      if constexpr (Rows == 1) {
+        sums[0][t] = vdotq_s32(sums[0][t], values, weights);
+      } else {
+        sums[0][t] = vdotq_laneq_s32(sums[0][t], values, weights, 0);
+        sums[1][t] = vdotq_laneq_s32(sums[1][t], values, weights, 1);
+        sums[2][t] = vdotq_laneq_s32(sums[2][t], values, weights, 2);
+        sums[3][t] = vdotq_laneq_s32(sums[3][t], values, weights, 3);
+      }
     }
   }
   int32_t tile[Rows][Vectors * kLanes];

@@ -44,7 +44,18 @@ def cross_build() -> Path:
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run("cmake", "-G", "Unix Makefiles", "--toolchain", TOOLCHAIN, "-S", ROOT, "-B", BUILD, "-DSCALPEL_WERROR=ON")
+        run(
+            "cmake",
+            "-G",
+            "Unix Makefiles",
+            "--toolchain",
+            TOOLCHAIN,
+            "-S",
+            ROOT,
+            "-B",
+            BUILD,
+            "-DSCALPEL_WERROR=ON",
+        )
         run("cmake", "--build", BUILD)
     return BUILD
 
@@ -87,7 +98,11 @@ class Server:
             RuntimeError: a kernel ended the program.
         """
         as_bytes = [
-            field.encode() if isinstance(field, str) else field if isinstance(field, bytes) else field.tobytes()
+            field.encode()
+            if isinstance(field, str)
+            else field
+            if isinstance(field, bytes)
+            else field.tobytes()
             for field in fields
         ]
         to, back = self._process.stdin, self._process.stdout

@@ -48,7 +48,9 @@ def kernels(isa: str) -> list[Any]:
 def selected_kernels(isa: str, r: int, c: int) -> dict[str, str]:
     """`scalpel_graph._kernels.selected_kernels`."""
     name, _, cpu = isa.partition("@")
-    return emulated_kernels.selected_kernels(cpu, name, r, c) if cpu else _kernels.selected_kernels(name, r, c)
+    return (
+        emulated_kernels.selected_kernels(cpu, name, r, c) if cpu else _kernels.selected_kernels(name, r, c)
+    )
 
 
 def Gemm(*arguments: Any, isa: str = "") -> Any:  # noqa: N802

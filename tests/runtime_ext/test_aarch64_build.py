@@ -8,7 +8,9 @@ from tests.runtime_ext.compiler import RUNTIME, run
 from tests.runtime_ext.emulated_kernels import COMPILER, EMULATOR, cross_build, program, require_tools
 from tests.runtime_ext.instruction_sets import EMULATED_CPUS
 
-pytestmark = pytest.mark.skipif(not EMULATED_CPUS, reason="this machine is one of those that are emulated elsewhere")
+pytestmark = pytest.mark.skipif(
+    not EMULATED_CPUS, reason="this machine is one of those that are emulated elsewhere"
+)
 TOOLS = "aarch64-linux-gnu-"
 
 

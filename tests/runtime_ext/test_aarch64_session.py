@@ -48,7 +48,18 @@ def onnx_runtime() -> Path:
     if not folder.exists():
         platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (17, 27, 28)]
         wheel = f"onnxruntime=={onnxruntime.__version__}"
-        run(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *platforms, "-d", folder, wheel)
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            *platforms,
+            "-d",
+            folder,
+            wheel,
+        )
     (path,) = folder.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         (name,) = [name for name in archive.namelist() if "/libonnxruntime.so." in name]
@@ -79,7 +90,19 @@ def emulated(cpu: str, model: Path, x: Any, *, library: bool, optimized: Path) -
     proto = onnx.load(model)
     names = (proto.graph.input[0].name, proto.graph.output[0].name)
     operators = cross_build() / "runtime_ext" / "ort" / "libscalpel_ort.so" if library else "-"
-    command = [EMULATOR, "-cpu", cpu, "-L", system(), driver(), onnx_runtime(), model, *names, operators, optimized]
+    command = [
+        EMULATOR,
+        "-cpu",
+        cpu,
+        "-L",
+        system(),
+        driver(),
+        onnx_runtime(),
+        model,
+        *names,
+        operators,
+        optimized,
+    ]
     shape = np.array([x.ndim, *x.shape], np.int64)
     done = subprocess.run(command, input=shape.tobytes() + x.tobytes(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

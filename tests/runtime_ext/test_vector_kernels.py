@@ -70,9 +70,7 @@ def test_the_group_shapes_reach_every_kernel(isa):
         name for shape in GROUP_SHAPES for name in instruction_sets.selected_kernels(isa, *shape).values()
     }
     assert reached == {
-        kernel["name"]
-        for kernel in instruction_sets.kernels(isa)
-        if kernel["operation"] in ("spmm", "gemv")
+        kernel["name"] for kernel in instruction_sets.kernels(isa) if kernel["operation"] in ("spmm", "gemv")
     }
 
 

@@ -134,7 +134,7 @@ def test_a_profile_of_another_machine_chooses_sparse_layers_and_they_are_checked
 
 def test_prices_of_a_layout_that_there_is_not_are_refused():
     text = to_toml(load_target("aarch64"))
-    pointwise = '[[dense.pointwise]]\nthreads = 1\ncall = 3\n'
+    pointwise = "[[dense.pointwise]]\nthreads = 1\ncall = 3\n"
     with pytest.raises(InputError, match=r"dense\.pointwise is not a known key"):
         parse_target(f"{text}\n{pointwise}", "mine", None)
     with pytest.raises(InputError, match=r"dense\.pointwise is missing"):
