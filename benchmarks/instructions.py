@@ -3,7 +3,6 @@
 No time is measured here: QEMU says how many instructions run, exactly, and nothing about how long they take.
 """
 
-import argparse
 import os
 import subprocess
 import tempfile
@@ -56,29 +55,32 @@ def _main(arguments: Sequence[str]) -> int:
     table = Results(["layer", *(f"{r}×{c}" for r, c in GROUP_SHAPES)])
     with tempfile.TemporaryDirectory() as folder:
         program, plugin = _build(options.build, Path(folder))
+        command = ["qemu-aarch64", "-cpu", options.cpu, "-plugin", plugin, program]
         for layer in LAYERS:
-            counts = [
-                count(program, plugin, layer, shape, options.density, options) for shape in GROUP_SHAPES
-            ]
+            counts = [count(command, options.isa, layer, shape, options.density) for shape in GROUP_SHAPES]
             table.rows.append([layer.name, *(f"{per_multiply_add:.3f}" for per_multiply_add in counts)])
         for layer in DEPTHWISE_LAYERS:
-            dense = count(program, plugin, layer, (1, 1), 1.0, options)
+            dense = count(command, options.isa, layer, (1, 1), 1.0)
             table.rows.append([layer.name, f"{dense:.3f}", *[""] * (len(GROUP_SHAPES) - 1)])
     table.print(console.output_console(), markdown=options.markdown)
     return 0
 
 
-def count(
-    program: Path, plugin: Path, layer: Layer, shape: GroupShape, density: float, options: argparse.Namespace
-) -> float:
+def count(command: Sequence[str | Path], isa: str, layer: Layer, shape: GroupShape, density: float) -> float:
     """Instructions of a run for each multiply-add by a stored weight.
 
     What the program does beside its runs is the same for any number of them, and drops out.
+
+    Args:
+        command: that runs ``run_kernel.cpp`` in QEMU and prints the number of instructions.
+        isa: instruction set of the kernels.
+        layer: the layer.
+        shape: of its groups of weights.
+        density: fraction of groups that are stored.
     """
 
     def once(runs: int) -> tuple[int, float]:
-        kernel = [options.isa, *shape, density, runs, *layer.arguments]
-        done = _run("qemu-aarch64", "-cpu", options.cpu, "-plugin", plugin, program, *kernel)
+        done = _run(*command, isa, *shape, density, runs, *layer.arguments)
         return int(done.stderr), float(done.stdout)
 
     (one, multiply_adds), (three, _) = once(1), once(3)

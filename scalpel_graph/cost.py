@@ -42,7 +42,8 @@ DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
 _MOST_CONV_BYTES = 1.07
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
-#: Vectors of a tile of one row, and of several (`runtime_ext/kernels/neon.cpp`, `avx2.cpp`, `avx512.cpp`), by lanes.
+#: Vectors of a tile of one row, and of several (`runtime_ext/kernels/neon.cpp`, `avx2.cpp` and `avx512.cpp`),
+#: by lanes.
 _TILE_VECTORS = {4: (14, 6), 8: (7, 4), 16: (14, 6)}
 #: Bytes of activations in the first cache.
 _FIRST_CACHE = 48 * _KIB

@@ -42,7 +42,7 @@ class ConvTimes:
 
 
 def is_blocked_conv(weight_shape: tuple[int, ...], group: int, block: int) -> bool:
-    """Whether ONNX Runtime runs a dense Conv of this weight in its blocked layout; ``block`` 1: it has none."""
+    """Whether ONNX Runtime runs a dense Conv of this weight in its blocked layout, if it has one."""
     if len(weight_shape) != 4 or block == 1:
         return False
     outputs, inputs = weight_shape[:2]

@@ -111,8 +111,8 @@ class CpuTarget(Target):
     Attributes:
         isa: instruction set of the sparse kernels that the prices are for.
         lanes: floats in one of their vectors.
-        block: channels in a block of ONNX Runtime's layout: 16 with AVX-512, else 8; 1 on processors that it has
-            no such layout for.
+        block: channels in a block of ONNX Runtime's layout: 16 with AVX-512, else 8; 1 on processors
+            that it has no such layout for.
         min_columns: a Conv with a smaller K has too little to skip and stays dense.
         margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
             dense time.

@@ -131,9 +131,10 @@ class HostMeasure:
 
 
 def blocked_channels(measure: Measure) -> int:
-    """Channels in a block of ONNX Runtime's layout on this machine: 8 or 16, or 1 if it has no such layout here.
+    """Channels in a block of ONNX Runtime's layout on this machine: 8 or 16, or 1 if it has no such layout.
 
-    Without groups, channels always go into the blocked layout; eight in each group only where a block has no more.
+    Without groups, channels always go into the blocked layout; eight in each group only where a block has no
+    more.
     """
     for layer, block in ((conv(16, 16, 3, 8, group=2), 8), (conv(16, 16, 3, 8), 16)):
         weights = layer.weights(np.random.default_rng(0), (1, 1), 1.0)

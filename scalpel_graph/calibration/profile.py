@@ -15,13 +15,13 @@ from scalpel_graph.cost import Amount, LayerWork
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
-    DENSE_OPERATIONS,
     DEPTHWISE_KERNEL,
     OPERATIONS,
     SPARSE_OPERATIONS,
     CpuTarget,
     Kernel,
     Prices,
+    dense_operations,
 )
 from scalpel_graph.version import __version__
 

@@ -1,7 +1,7 @@
 """The kernels of another machine behind the interface of `scalpel_graph._kernels`.
 
-They are built with the toolchain file for AArch64 and run by QEMU as one of its models of processors. A program of
-theirs (``kernel_server.cpp``) takes the calls through a pipe.
+They are built with the toolchain file for AArch64 and run by QEMU as one of its models of processors. A
+program of theirs (``kernel_server.cpp``) takes the calls through a pipe.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""The kernels of every instruction set that tests run: this machine's, and AArch64's on processors that QEMU emulates.
+"""The kernels of every instruction set that is tested: this machine's, and AArch64's in QEMU.
 
 Names and calls are those of `scalpel_graph._kernels`. An instruction set of an emulated processor is named
 ``neon@cortex-a72``.

@@ -1,4 +1,4 @@
-"""What the toolchain file for AArch64 builds: kernels that agree with the scalar ones, and the operator library."""
+"""What the toolchain file for AArch64 builds: kernels like the scalar ones, and the operator library."""
 
 from pathlib import Path
 
