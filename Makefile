@@ -33,7 +33,7 @@ test: $(VENV)/installed build/types
 	$(RUN) pytest -n auto --dist worksteal
 
 test-aarch64: $(VENV)/installed
-	CI=true SCALPEL_EVERY_CPU=true $(RUN) pytest tests/runtime_ext -k 'neon or aarch64'
+	CI=true SCALPEL_EVERY_CPU=true $(RUN) pytest tests/runtime_ext -k 'neon or aarch64 or cortex or max'
 
 clean:
 	rm -rf $(VENV) build $(DEMO)
