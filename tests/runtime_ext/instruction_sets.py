@@ -27,10 +27,8 @@ def isas(vector: bool = False, every_cpu: bool = False) -> list[str]:
         every_cpu: on every processor, in tests that are cheap enough.
     """
     here = [isa for isa in _kernels.isas() if isa != "scalar" or not vector]
-    cpus = EMULATED_CPUS if every_cpu else FULLY_TESTED
-    # The scalar kernels are the same code on every processor: once is enough.
-    scalar = [] if vector else [f"scalar@{cpu}" for cpu in cpus[:1]]
-    return [*here, *scalar, *(f"neon@{cpu}" for cpu in cpus)]
+    # random_problems.cpp compares the scalar kernels there with those.
+    return [*here, *(f"neon@{cpu}" for cpu in (EMULATED_CPUS if every_cpu else FULLY_TESTED))]
 
 
 def plain_name(isa: str) -> str:
