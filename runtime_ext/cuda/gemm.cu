@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kGemmThreads) run_gemm(const GemmArguments arg
 }  // namespace
 
 void launch_gemm(const PackedMatrix& matrix, const GemmArguments& arguments, cudaStream_t stream) {
-  with_gemm_kernel(matrix, gemm_tile(arguments.N), [&](auto kernel) {
+  with_gemm_kernel(matrix, gemm_tile(matrix, arguments.N), [&](auto kernel) {
     const auto grid = static_cast<unsigned>(gemm_grid(arguments));
     run_gemm<decltype(kernel)><<<grid, kGemmThreads, 0, stream>>>(arguments);
   });

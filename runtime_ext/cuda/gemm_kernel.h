@@ -165,8 +165,11 @@ struct GemmKernel {
   }
 };
 
-// Rows of X in a tile.
-inline int gemm_tile(int64_t N) { return N == 1 ? 1 : N <= 4 ? 4 : 8; }
+// Rows of X in a tile. Matrices with wide columns are too rare to have kernels for each.
+inline int gemm_tile(const PackedMatrix& matrix, int64_t N) {
+  if (matrix.wide_columns) return 8;
+  return N == 1 ? 1 : N <= 4 ? 4 : 8;
+}
 
 // How many warps share a row block: more where there are few row blocks, as long as each has something to read.
 inline int gemm_team(const PackedMatrix& matrix) {
@@ -201,16 +204,16 @@ void by_tile(int tile, const Run& run) {
 template <int kRows, int kColumns, typename Run>
 void by_type(const PackedMatrix& matrix, int tile, const Run& run) {
   if (matrix.is_half) {
-    if (matrix.wide_columns) return by_tile<kRows, kColumns, Float16, uint32_t>(tile, run);
+    if (matrix.wide_columns) return run(GemmKernel<kRows, kColumns, Float16, uint32_t, 8>{});
     return by_tile<kRows, kColumns, Float16, uint16_t>(tile, run);
   }
-  if (matrix.wide_columns) return by_tile<kRows, kColumns, float, uint32_t>(tile, run);
+  if (matrix.wide_columns) return run(GemmKernel<kRows, kColumns, float, uint32_t, 8>{});
   return by_tile<kRows, kColumns, float, uint16_t>(tile, run);
 }
 
 }  // namespace gemm_choice
 
-// Calls run(GemmKernel<...>{}) with the kernel for a matrix and a tile.
+// Calls run(GemmKernel<...>{}) with the kernel for a matrix and its tile (`gemm_tile`).
 template <typename Run>
 void with_gemm_kernel(const PackedMatrix& matrix, int tile, const Run& run) {
   if (matrix.rows == 16) return gemm_choice::by_type<16, 1>(matrix, tile, run);

@@ -17,7 +17,7 @@ constexpr int64_t kMostThreadBlocks = std::numeric_limits<int32_t>::max();
 inline GemmArguments gemm_arguments(const PackedMatrix& matrix, int team, const float* X, int64_t N,
                                     const float* residual, float* Y) {
   GemmArguments a{};
-  const int tile = gemm_tile(N);
+  const int tile = gemm_tile(matrix, N);
   a.X = X;
   a.residual = residual;
   a.Y = Y;

@@ -39,7 +39,7 @@ void run_gemm(const GemmArguments& a, int64_t thread_block) {
 }  // namespace
 
 void launch_gemm(const PackedMatrix& matrix, const GemmArguments& arguments, cudaStream_t) {
-  with_gemm_kernel(matrix, gemm_tile(arguments.N), [&](auto kernel) {
+  with_gemm_kernel(matrix, gemm_tile(matrix, arguments.N), [&](auto kernel) {
     for (int64_t block = 0; block < gemm_grid(arguments); ++block) run_gemm<decltype(kernel)>(arguments, block);
   });
 }
