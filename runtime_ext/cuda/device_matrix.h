@@ -24,7 +24,9 @@ class DeviceArray {
   DeviceArray(const void* data, size_t bytes) {
     if (data == nullptr || bytes == 0) return;
     check_cuda(cudaMalloc(&data_, bytes), "no device memory for the weights");
-    const cudaError_t error = cudaMemcpy(data_, data, bytes, cudaMemcpyHostToDevice);
+    cudaError_t error = cudaMemcpy(data_, data, bytes, cudaMemcpyHostToDevice);
+    // The copy may only be on its way when that returns, and streams like ONNX Runtime's do not wait for it.
+    if (error == cudaSuccess) error = cudaStreamSynchronize(nullptr);
     if (error != cudaSuccess) cudaFree(data_);
     check_cuda(error, "the weights cannot be copied to the device");
   }
