@@ -95,6 +95,11 @@ def optimize(
     tell = progress or (lambda step: None)
     source = loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
+    if autotune and profile.kind == "gpu":
+        raise InputError(
+            f"autotune times layers on this machine's CPU, and target {profile.option} is a GPU: leave it out;"
+            " scalpel-calibrate --target gpu measures a GPU"
+        )
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(

@@ -159,3 +159,8 @@ def test_without_prices_nothing_becomes_sparse(name):
     result = sg.optimize(pruned_matrices(), target=name)
     assert op_types(result.model) == ["Gemm", "Relu", "Gemm"]
     assert not result.report.layers
+
+
+def test_autotune_is_for_cpus():
+    with pytest.raises(sg.InputError, match="times layers on this machine's CPU, and target gpu is a GPU"):
+        sg.optimize(pruned_matrices(), target="gpu", autotune=True)
