@@ -97,7 +97,7 @@ def optimize(
     profile = load_target(target) if isinstance(target, str) else target
     if autotune and profile.kind == "gpu":
         raise InputError(
-            f"autotune times layers on this machine's CPU, and target {profile.option} is a GPU: leave it out;"
+            f"autotune times layers on the CPU here, and target {profile.option} is a GPU: leave it out;"
             " scalpel-calibrate --target gpu measures a GPU"
         )
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)

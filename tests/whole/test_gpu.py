@@ -162,5 +162,5 @@ def test_without_prices_nothing_becomes_sparse(name):
 
 
 def test_autotune_is_for_cpus():
-    with pytest.raises(sg.InputError, match="times layers on this machine's CPU, and target gpu is a GPU"):
+    with pytest.raises(sg.InputError, match="times layers on the CPU here, and target gpu is a GPU"):
         sg.optimize(pruned_matrices(), target="gpu", autotune=True)
