@@ -209,7 +209,7 @@ def _sanitizer(tool: str) -> Section:
 
 
 def _provider(clock: Clock) -> dict[str, Any]:
-    """The operators in ONNX Runtime's CUDA provider, eager and in a CUDA graph."""
+    """The operators in ONNX Runtime's CUDA provider; no other may take a node."""
     _need_provider()
     known = import_module("tests.runtime_ext.test_ort_operators")
     layers = {**known.GEMMS, **known.CONVS}
