@@ -19,6 +19,20 @@
 #define SCALPEL_INLINE static inline
 #endif
 
+/* Over the r rows of a block, r a constant: unrolled, so that sums stay in registers. */
+#if defined(__GNUC__)
+#define FOR_ROWS(I, R) _Pragma("GCC unroll 4") for (uint32_t I = 0; I < (R); ++I)
+#else
+#define FOR_ROWS(I, R) for (uint32_t I = 0; I < (R); ++I)
+#endif
+
+/* The inner loops exist in assembler too, for GCC, which allocates all of its registers to them when it optimizes. */
+#if defined(__ARM_FEATURE_SIMD32) && defined(__thumb2__) && defined(__OPTIMIZE__) && !defined(__clang__)
+#define SCALPEL_ASSEMBLER 1
+#else
+#define SCALPEL_ASSEMBLER 0
+#endif
+
 /* Two int16, or four int8, the first in the lowest bits; one LDR. */
 SCALPEL_INLINE uint32_t load_word(const void *from) {
   uint32_t word;

@@ -6,13 +6,13 @@ SCALPEL_INLINE void conv_pixel(const scalpel_q15_layer *layer, uint32_t row, uin
                                const uint16_t *columns, const int16_t *x, int16_t *y, uint32_t r, bool acc64) {
   const uint32_t here = layer->rows - row < r ? layer->rows - row : r;
   int64_t acc[4] = {0, 0, 0, 0};
-  for (uint32_t i = 0; i < here; ++i) acc[i] = q15_bias(layer, row + i, acc64);
+  FOR_ROWS(i, here) acc[i] = q15_bias(layer, row + i, acc64);
   for (; n != 0; --n) {
     const uint32_t pair = load_word(x + 2 * (size_t)*columns++);
-    for (uint32_t i = 0; i < r; ++i) acc[i] = add_products(load_word(values + 2 * i), pair, acc[i], acc64);
+    FOR_ROWS(i, r) acc[i] = add_products(load_word(values + 2 * i), pair, acc[i], acc64);
     values += 2 * r;
   }
-  for (uint32_t i = 0; i < here; ++i) y[row + i] = q15_output(layer, acc[i], acc64);
+  FOR_ROWS(i, here) y[row + i] = q15_output(layer, acc[i], acc64);
 }
 
 SCALPEL_INLINE void conv(const scalpel_q15_layer *layer, const scalpel_windows *windows, const int16_t *x, int16_t *y,

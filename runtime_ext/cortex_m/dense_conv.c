@@ -4,35 +4,35 @@
 SCALPEL_INLINE void q15_pixel(const scalpel_q15_layer *layer, const scalpel_runs *runs, const int16_t *values,
                               uint32_t row, const int16_t *x, int16_t *y, uint32_t r, bool acc64) {
   int64_t acc[2];
-  for (uint32_t i = 0; i < r; ++i) acc[i] = q15_bias(layer, row + i, acc64);
+  FOR_ROWS(i, r) acc[i] = q15_bias(layer, row + i, acc64);
   for (uint32_t run = 0; run < runs->count; ++run) {
     const int16_t *at = x + runs->offsets[run];
     for (uint32_t n = runs->length / 2u; n != 0; --n) {
       const uint32_t pair = load_word(at);
-      for (uint32_t i = 0; i < r; ++i) acc[i] = add_products(load_word(values + 2 * i), pair, acc[i], acc64);
+      FOR_ROWS(i, r) acc[i] = add_products(load_word(values + 2 * i), pair, acc[i], acc64);
       at += 2;
       values += 2 * r;
     }
     if (runs->length % 2u != 0) {
       const uint32_t pair = (uint16_t)*at;
-      for (uint32_t i = 0; i < r; ++i) acc[i] = add_products(load_word(values + 2 * i), pair, acc[i], acc64);
+      FOR_ROWS(i, r) acc[i] = add_products(load_word(values + 2 * i), pair, acc[i], acc64);
       values += 2 * r;
     }
   }
-  for (uint32_t i = 0; i < r; ++i) y[row + i] = q15_output(layer, acc[i], acc64);
+  FOR_ROWS(i, r) y[row + i] = q15_output(layer, acc[i], acc64);
 }
 
 SCALPEL_INLINE void w8_pixel(const scalpel_w8_layer *layer, const scalpel_runs *runs, const int8_t *values,
                              uint32_t row, const int16_t *x, void *y, size_t y_at, uint32_t r) {
   int32_t acc[2];
-  for (uint32_t i = 0; i < r; ++i) acc[i] = layer->bias[row + i];
+  FOR_ROWS(i, r) acc[i] = layer->bias[row + i];
   for (uint32_t run = 0; run < runs->count; ++run) {
     const int16_t *at = x + runs->offsets[run];
     for (uint32_t left = runs->length; left != 0;) {
       const uint32_t here = left < 4 ? left : 4;
       int16_t four[4] = {0, 0, 0, 0};
       memcpy(four, at, here * sizeof *at);
-      for (uint32_t i = 0; i < r; ++i) {
+      FOR_ROWS(i, r) {
         const uint32_t weights = load_word(values);
         acc[i] = add_products_32(even_bytes(weights), load_word(four), acc[i]);
         acc[i] = add_products_32(odd_bytes(weights), load_word(four + 2), acc[i]);
@@ -42,7 +42,7 @@ SCALPEL_INLINE void w8_pixel(const scalpel_w8_layer *layer, const scalpel_runs *
       left -= here;
     }
   }
-  for (uint32_t i = 0; i < r; ++i) w8_store(layer, y, y_at + row + i, w8_output(layer, row + i, acc[i]));
+  FOR_ROWS(i, r) w8_store(layer, y, y_at + row + i, w8_output(layer, row + i, acc[i]));
 }
 
 SCALPEL_INLINE void q15(const scalpel_q15_layer *layer, const scalpel_windows *windows, const scalpel_runs *runs,
