@@ -1,6 +1,6 @@
 /* Sparse fully connected layers, int16 weights. */
 #include "arithmetic.h"
-#include "sum_4x2.h"
+#include "sums.h"
 
 #if SCALPEL_ASSEMBLER
 
@@ -83,10 +83,8 @@ SCALPEL_INLINE void sum_32(int32_t *acc, uint32_t n, group_position *at, const i
 #endif
 
 SCALPEL_INLINE uint32_t next_column(group_position *at, bool narrow) {
-  uint16_t column;
-  if (narrow) return *at->columns++;
-  memcpy(&column, at->columns, sizeof column);
-  at->columns += sizeof column;
+  const uint32_t column = narrow ? *at->columns : load_half(at->columns);
+  at->columns += narrow ? 1 : 2;
   return column;
 }
 
@@ -112,9 +110,7 @@ SCALPEL_INLINE void sum_64(int64_t *acc, uint32_t n, group_position *at, const i
 
 SCALPEL_INLINE void fc(const scalpel_q15_layer *layer, const int16_t *x, int16_t *y, uint32_t r, bool narrow,
                        bool acc64) {
-  const uint32_t shift = layer->shift;
-  const int32_t min = layer->min;
-  const int32_t max = layer->max;
+  const q15_rounding rounding = q15_rounding_of(layer);
   const size_t bias_bytes = acc64 ? sizeof(int64_t) : sizeof(int32_t);
   group_position at = {layer->values, layer->columns};
   const uint16_t *counts = layer->counts;
@@ -130,12 +126,17 @@ SCALPEL_INLINE void fc(const scalpel_q15_layer *layer, const int16_t *x, int16_t
       int64_t acc[4];
       FOR_ROWS(i, r) acc[i] = ((const int64_t *)from)[i];
       sum_64(acc, *counts++, &at, x, r, narrow);
-      FOR_ROWS(i, r) to[i] = (int16_t)clamp_64(acc[i] >> shift, min, max);
+      FOR_ROWS(i, r) to[i] = q15_output_64(rounding, acc[i]);
     } else {
       int32_t acc[4];
       FOR_ROWS(i, r) acc[i] = ((const int32_t *)from)[i];
       sum_32(acc, *counts++, &at, x, r, narrow);
-      FOR_ROWS(i, r) to[i] = clamp_32(acc[i] >> shift, min, max);
+      if (r == 1) {
+        to[0] = q15_output(rounding, acc[0]);
+      } else {
+        store_word(to, q15_outputs(rounding, acc[0], acc[1]));
+        if (r == 4) store_word(to + 2, q15_outputs(rounding, acc[2], acc[3]));
+      }
     }
     if (!is_whole) memcpy(y, last_y, (size_t)left * sizeof *y);
     y += r;
