@@ -19,12 +19,14 @@
 #define SCALPEL_INLINE static inline
 #endif
 
-/* Over the r rows of a block, r a constant: unrolled, so that sums stay in registers. */
 #if defined(__GNUC__)
-#define FOR_ROWS(I, R) _Pragma("GCC unroll 4") for (uint32_t I = 0; I < (R); ++I)
+#define UNROLLED _Pragma("GCC unroll 4")
 #else
-#define FOR_ROWS(I, R) for (uint32_t I = 0; I < (R); ++I)
+#define UNROLLED
 #endif
+
+/* Over the r rows of a block, r a constant: unrolled, so that sums stay in registers. */
+#define FOR_ROWS(I, R) UNROLLED for (uint32_t I = 0; I < (R); ++I)
 
 /* The inner loops exist in assembler too, for GCC, which allocates all of its registers to them when it optimizes. */
 #if defined(__ARM_FEATURE_SIMD32) && defined(__thumb2__) && defined(__OPTIMIZE__) && !defined(__clang__)
@@ -82,7 +84,20 @@ SCALPEL_INLINE uint32_t even_bytes(uint32_t word) {
 }
 
 /* The bytes 1 and 3. */
-SCALPEL_INLINE uint32_t odd_bytes(uint32_t word) { return even_bytes(word >> 8 | word << 24); }
+SCALPEL_INLINE uint32_t odd_bytes(uint32_t word) {
+#if defined(__ARM_FEATURE_SIMD32)
+  uint32_t bytes;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(bytes) : "r"(word));
+  return bytes;
+#else
+  return even_bytes(word >> 8);
+#endif
+}
+
+/* acc + w0 * x0 + ... + w3 * x3 modulo 2^32, for weights in the order w0, w2, w1, w3. */
+SCALPEL_INLINE int32_t add_four(uint32_t weights, uint32_t first, uint32_t second, int32_t acc) {
+  return add_products_32(odd_bytes(weights), second, add_products_32(even_bytes(weights), first, acc));
+}
 
 SCALPEL_INLINE int64_t clamp_64(int64_t value, int32_t min, int32_t max) {
   return value < min ? min : value > max ? max : value;

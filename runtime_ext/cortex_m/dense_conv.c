@@ -67,27 +67,63 @@ static void q15_pixels(const row_block *block, const int64_t *bias, uint32_t r, 
   }
 }
 
-SCALPEL_INLINE void w8_pixel(const scalpel_w8_layer *layer, const scalpel_runs *runs, const int8_t *values,
-                             uint32_t row, const int16_t *x, void *y, size_t y_at, uint32_t r) {
-  int32_t acc[2];
-  FOR_ROWS(i, r) acc[i] = layer->bias[row + i];
+/* Two rows, as q15_pixels_32; x1 may be x0. */
+static void w8_sum_2_rows(const scalpel_runs *runs, const int8_t *values, const int16_t *x0, const int16_t *x1,
+                          int32_t *acc) {
+  const uint32_t rest = runs->length % 4u;
+  byte_run_windows at = {values, {NULL, NULL}};
+  for (uint32_t run = 0; run < runs->count; ++run) {
+    at.x[0] = x0 + runs->offsets[run];
+    at.x[1] = x1 + runs->offsets[run];
+    if (runs->length >= 4) scalpel_sum_w8_2_rows_2_pixels(acc, runs->length / 4u, &at);
+    if (rest != 0) {
+      int16_t four[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+      memcpy(four[0], at.x[0], rest * sizeof(int16_t));
+      memcpy(four[1], at.x[1], rest * sizeof(int16_t));
+      FOR_ROWS(i, 4) {
+        const int16_t *x = four[i / 2];
+        acc[i] = add_four(load_word(at.values + i % 2 * 4), load_word(x), load_word(x + 2), acc[i]);
+      }
+      at.values += 8;
+    }
+  }
+}
+
+static int32_t w8_sum_1_row(const scalpel_runs *runs, const int8_t *values, const int16_t *x, int32_t acc) {
   for (uint32_t run = 0; run < runs->count; ++run) {
     const int16_t *at = x + runs->offsets[run];
     for (uint32_t left = runs->length; left != 0;) {
       const uint32_t here = left < 4 ? left : 4;
       int16_t four[4] = {0, 0, 0, 0};
       memcpy(four, at, here * sizeof *at);
-      FOR_ROWS(i, r) {
-        const uint32_t weights = load_word(values);
-        acc[i] = add_products_32(even_bytes(weights), load_word(four), acc[i]);
-        acc[i] = add_products_32(odd_bytes(weights), load_word(four + 2), acc[i]);
-        values += 4;
-      }
+      acc = add_four(load_word(values), load_word(four), load_word(four + 2), acc);
+      values += 4;
       at += here;
       left -= here;
     }
   }
-  FOR_ROWS(i, r) w8_store(layer, y, y_at + row + i, w8_output(layer, row + i, acc[i]));
+  return acc;
+}
+
+/* r interleaved rows, one row of pixels, two rows of it two at a time; past the last pixel, it is computed again. */
+static void w8_pixels(const scalpel_w8_layer *layer, const scalpel_windows *windows, const scalpel_runs *runs,
+                      const int8_t *values, uint32_t row, const int16_t *x, void *y, size_t y_at, uint32_t r) {
+  const int32_t *bias = layer->bias + row;
+  for (uint32_t w = 0; w < windows->width; w += r) {
+    if (r == 2) {
+      const uint32_t second = w + 1 < windows->width;
+      int32_t acc[4] = {bias[0], bias[1], bias[0], bias[1]};
+      w8_sum_2_rows(runs, values, x, x + second * windows->x_column_step, acc);
+      for (uint32_t i = 0; i < 2 * (1 + second); ++i) {
+        const size_t to = y_at + i / 2 * windows->y_pixel_step + i % 2;
+        w8_store(layer, y, to, w8_output(layer, row + i % 2, acc[i]));
+      }
+    } else {
+      w8_store(layer, y, y_at, w8_output(layer, row, w8_sum_1_row(runs, values, x, bias[0])));
+    }
+    x += (size_t)r * windows->x_column_step;
+    y_at += (size_t)r * windows->y_pixel_step;
+  }
 }
 
 SCALPEL_INLINE void q15(const scalpel_q15_layer *layer, const scalpel_windows *windows, const scalpel_runs *runs,
@@ -137,18 +173,10 @@ void scalpel_dense_conv_w8(const scalpel_w8_layer *layer, const scalpel_windows 
     const uint32_t end = (group + 1) * group_rows;
     for (uint32_t row = group * group_rows; row < end;) {
       const uint32_t r = end - row >= 2 ? 2 : 1;
-      for (uint32_t h = 0; h < windows->height; ++h) {
-        const int16_t *from = x + (size_t)h * windows->x_row_step;
-        size_t to = (size_t)h * windows->y_row_step;
-        for (uint32_t w = 0; w < windows->width; ++w) {
-          if (r == 2) {
-            w8_pixel(layer, runs, values, row, from, y, to, 2);
-          } else {
-            w8_pixel(layer, runs, values, row, from, y, to, 1);
-          }
-          from += windows->x_column_step;
-          to += windows->y_pixel_step;
-        }
+      for (size_t h = 0; h < windows->height; ++h) {
+        const int16_t *from = x + h * windows->x_row_step;
+        const size_t to = h * windows->y_row_step + row;
+        w8_pixels(layer, windows, runs, values, row, from, y, to, r);
       }
       values += r * row_values;
       row += r;

@@ -199,6 +199,145 @@ NAKED void scalpel_sum_4_rows(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED con
       "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
 }
 
+/* ---- int8 weights: SXTB16 makes pairs of int16 of them. ---- */
+
+/* Into rounds of four steps of BYTES each, as many as n steps fit in, r1 becoming their number; LAST comes before the
+ * jump, when r9 is free again. */
+#define ENTER_ROUNDS(BYTES, LAST) \
+  "rsb r9, r1, #0\n\t"          \
+  "and r9, r9, #3\n\t"          \
+  "adds r1, r1, #3\n\t"         \
+  "lsrs r1, r1, #2\n\t"         \
+  "adr r10, 2f\n\t"             \
+  "mov r11, #" #BYTES "\n\t"    \
+  "mla r10, r9, r11, r10\n\t" LAST \
+  "mov pc, r10\n\t"             \
+  ".balign 4\n\t"               \
+  "2:\n\t"
+
+#define UNPACK_AND_ADD(ACC, W, EVEN, ODD, FIRST, SECOND)  \
+  "sxtb16 " EVEN ", " W "\n\t"                            \
+  "sxtb16 " ODD ", " W ", ror #8\n\t"                     \
+  "smlad " ACC ", " FIRST ", " EVEN ", " ACC "\n\t"       \
+  "smlad " ACC ", " SECOND ", " ODD ", " ACC "\n\t"
+
+#define STEP_1x4(NEXT)              \
+  NEXT("r0")                        \
+  "ldr.w r2, [lr], #4\n\t"          \
+  "ldr.w r6, [r3, r0, lsl #3]\n\t"  \
+  "ldr.w r7, [r8, r0, lsl #3]\n\t"  \
+  UNPACK_AND_ADD("r4", "r2", "r9", "r10", "r6", "r7")
+
+#define STEP_2x4(NEXT)              \
+  NEXT("r0")                        \
+  "ldr.w r2, [lr], #4\n\t"          \
+  "ldr.w r11, [lr], #4\n\t"         \
+  "ldr.w r6, [r3, r0, lsl #3]\n\t"  \
+  "ldr.w r7, [r8, r0, lsl #3]\n\t"  \
+  UNPACK_AND_ADD("r4", "r2", "r9", "r10", "r6", "r7") UNPACK_AND_ADD("r5", "r11", "r9", "r10", "r6", "r7")
+
+#define STEP_4x4(NEXT)                                                                            \
+  NEXT("r0")                                                                                      \
+  "ldr.w r2, [r8, r0, lsl #3]\n\t"                                                                \
+  "ldr.w r0, [r3, r0, lsl #3]\n\t"                                                                \
+  "ldr.w r9, [lr], #4\n\t"                                                                        \
+  "ldr.w r10, [lr], #4\n\t"                                                                       \
+  UNPACK_AND_ADD("r4", "r9", "r11", "r9", "r0", "r2") UNPACK_AND_ADD("r5", "r10", "r11", "r10", "r0", "r2") \
+  "ldr.w r9, [lr], #4\n\t"                                                                        \
+  "ldr.w r10, [lr], #4\n\t"                                                                       \
+  UNPACK_AND_ADD("r6", "r9", "r11", "r9", "r0", "r2") UNPACK_AND_ADD("r7", "r10", "r11", "r10", "r0", "r2")
+
+/* ACC are the registers of the sums, in braces. */
+#define SUM_W8(ACC, STEP, NEXT, BYTES)                                 \
+  __asm__ volatile(                                                    \
+      "push {r0, r2, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"        \
+      "ldmia r0, " ACC "\n\t"                                          \
+      "ldrd lr, r12, [r2]\n\t"                                         \
+      "cmp r1, #0\n\t"                                                 \
+      "beq 3f\n\t"                                                     \
+      "add r8, r3, #4\n\t" ENTER_ROUNDS(BYTES, "")                      \
+      STEP(NEXT) STEP(NEXT) STEP(NEXT) STEP(NEXT)                      \
+      "subs r1, r1, #1\n\t"                                            \
+      "bne 2b\n\t"                                                     \
+      "3:\n\t"                                                         \
+      "pop {r0, r2}\n\t"                                               \
+      "strd lr, r12, [r2]\n\t"                                         \
+      "stmia r0, " ACC "\n\t"                                          \
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}")
+
+#define DEFINE_SUM_W8(SHAPE, ACC, BYTES)                                                                             \
+  NAKED void scalpel_sum_##SHAPE##_u8(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED byte_group_position *at,        \
+                                      UNUSED const int16_t *x) {                                                     \
+    SUM_W8(ACC, STEP_##SHAPE, NEXT_U8, BYTES);                                                                       \
+  }                                                                                                                  \
+  NAKED void scalpel_sum_##SHAPE##_u16(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED byte_group_position *at,       \
+                                       UNUSED const int16_t *x) {                                                    \
+    SUM_W8(ACC, STEP_##SHAPE, NEXT_U16, BYTES);                                                                      \
+  }
+DEFINE_SUM_W8(1x4, "{r4}", 32)
+DEFINE_SUM_W8(2x4, "{r4, r5}", 52)
+DEFINE_SUM_W8(4x4, "{r4, r5, r6, r7}", 92)
+
+#define STEP_W8_2_ROWS_2_PIXELS \
+  "ldr.w r0, [lr], #4\n\t"      \
+  "ldr.w r2, [lr], #4\n\t"      \
+  "ldr.w r10, [r8], #4\n\t"     \
+  "ldr.w r11, [r9], #4\n\t"     \
+  "sxtb16 r3, r0\n\t"           \
+  "sxtb16 r12, r2\n\t"          \
+  "smlad r4, r10, r3, r4\n\t"   \
+  "smlad r5, r10, r12, r5\n\t"  \
+  "smlad r6, r11, r3, r6\n\t"   \
+  "smlad r7, r11, r12, r7\n\t"  \
+  "ldr.w r10, [r8], #4\n\t"     \
+  "ldr.w r11, [r9], #4\n\t"     \
+  "sxtb16 r0, r0, ror #8\n\t"   \
+  "sxtb16 r2, r2, ror #8\n\t"   \
+  "smlad r4, r10, r0, r4\n\t"   \
+  "smlad r5, r10, r2, r5\n\t"   \
+  "smlad r6, r11, r0, r6\n\t"   \
+  "smlad r7, r11, r2, r7\n\t"
+
+NAKED void scalpel_sum_w8_2_rows_2_pixels(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED byte_run_windows *at) {
+  __asm__ volatile(
+      "push {r0, r2, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldmia r0, {r4, r5, r6, r7}\n\t"
+      "ldr.w lr, [r2]\n\t"
+      "ldr.w r8, [r2, #4]\n\t"
+      "ldr.w r12, [r2, #8]\n\t" ENTER_ROUNDS(72, "mov r9, r12\n\t")
+      STEP_W8_2_ROWS_2_PIXELS STEP_W8_2_ROWS_2_PIXELS STEP_W8_2_ROWS_2_PIXELS STEP_W8_2_ROWS_2_PIXELS
+      "subs r1, r1, #1\n\t"
+      "bne 2b\n\t"
+      "pop {r0, r2}\n\t"
+      "str.w lr, [r2]\n\t"
+      "strd r8, r9, [r2, #4]\n\t"
+      "stmia r0, {r4, r5, r6, r7}\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
+#define STEP_W8_4_ROWS                                                                                      \
+  "ldr.w r0, [r3], #4\n\t"                                                                                  \
+  "ldr.w r12, [r3], #4\n\t"                                                                                 \
+  "ldr.w r8, [r2], #4\n\t"                                                                                  \
+  "ldr.w r9, [r2], #4\n\t"                                                                                  \
+  "ldr.w r10, [r2], #4\n\t"                                                                                 \
+  "ldr.w r11, [r2], #4\n\t"                                                                                 \
+  UNPACK_AND_ADD("r4", "r8", "lr", "r8", "r0", "r12") UNPACK_AND_ADD("r5", "r9", "lr", "r9", "r0", "r12")    \
+  UNPACK_AND_ADD("r6", "r10", "lr", "r10", "r0", "r12") UNPACK_AND_ADD("r7", "r11", "lr", "r11", "r0", "r12")
+
+NAKED void scalpel_sum_w8_4_rows(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED const int8_t *values,
+                                 UNUSED const int16_t *x) {
+  __asm__ volatile(
+      "push {r0, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldmia r0, {r4, r5, r6, r7}\n\t" ENTER_ROUNDS(88, "")
+      STEP_W8_4_ROWS STEP_W8_4_ROWS STEP_W8_4_ROWS STEP_W8_4_ROWS
+      "subs r1, r1, #1\n\t"
+      "bne 2b\n\t"
+      "pop {r0}\n\t"
+      "stmia r0, {r4, r5, r6, r7}\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
 #endif
 
 /* An empty translation unit would not be C99. */

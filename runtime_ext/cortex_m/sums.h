@@ -23,6 +23,17 @@ typedef struct {
   const int16_t *x[2];
 } run_windows;
 
+/* The same for int8 weights. */
+typedef struct {
+  const int8_t *values;
+  const uint8_t *columns;
+} byte_group_position;
+
+typedef struct {
+  const int8_t *values;
+  const int16_t *x[2];
+} byte_run_windows;
+
 #if SCALPEL_ASSEMBLER
 
 /* acc[i] += row i of n groups of 4x2 with one vector or window x; moves `at` behind them. */
@@ -41,6 +52,16 @@ void scalpel_sum_2_rows_2_pixels(int32_t *acc, uint32_t n, run_windows *at);
 
 /* acc[i] += row i of n > 0 pairs of columns, four rows interleaved, with one vector. */
 void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *values, const int16_t *x);
+
+/* The same for int8 weights, n counts fours of columns. */
+void scalpel_sum_1x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_1x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_2x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_2x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_4x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_4x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, uint32_t n, byte_run_windows *at);
+void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x);
 
 #else
 
@@ -96,6 +117,47 @@ SCALPEL_INLINE void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *
     FOR_ROWS(i, 4) acc[i] = add_products_32(load_word(values + 2 * i), pair, acc[i]);
     x += 2;
     values += 8;
+  }
+}
+
+SCALPEL_INLINE void byte_groups(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x, uint32_t r,
+                                bool narrow) {
+  for (; n != 0; --n) {
+    const int16_t *four = x + 4 * (size_t)(narrow ? *at->columns : load_half(at->columns));
+    FOR_ROWS(i, r) acc[i] = add_four(load_word(at->values + 4 * i), load_word(four), load_word(four + 2), acc[i]);
+    at->columns += narrow ? 1 : 2;
+    at->values += 4 * r;
+  }
+}
+
+#define DEFINE_SUM_W8(SHAPE, ROWS)                                                                                   \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) {  \
+    byte_groups(acc, n, at, x, ROWS, true);                                                                          \
+  }                                                                                                                  \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) { \
+    byte_groups(acc, n, at, x, ROWS, false);                                                                         \
+  }
+DEFINE_SUM_W8(1x4, 1)
+DEFINE_SUM_W8(2x4, 2)
+DEFINE_SUM_W8(4x4, 4)
+
+SCALPEL_INLINE void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, uint32_t n, byte_run_windows *at) {
+  for (; n != 0; --n) {
+    FOR_ROWS(i, 4) {
+      const int16_t *four = at->x[i / 2];
+      acc[i] = add_four(load_word(at->values + i % 2 * 4), load_word(four), load_word(four + 2), acc[i]);
+    }
+    at->values += 8;
+    at->x[0] += 4;
+    at->x[1] += 4;
+  }
+}
+
+SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x) {
+  for (; n != 0; --n) {
+    FOR_ROWS(i, 4) acc[i] = add_four(load_word(values + 4 * i), load_word(x), load_word(x + 2), acc[i]);
+    values += 16;
+    x += 4;
   }
 }
 
