@@ -50,6 +50,11 @@ SCALPEL_INLINE uint32_t load_half(const void *from) {
   return half;
 }
 
+/* The first of two int16 alone, or both, of `left` > 0 that there are. */
+SCALPEL_INLINE uint32_t load_some(const int16_t *from, uint32_t left) {
+  return left == 1 ? load_half(from) : load_word(from);
+}
+
 SCALPEL_INLINE int32_t low_half(uint32_t pair) { return (int16_t)(uint16_t)pair; }
 SCALPEL_INLINE int32_t high_half(uint32_t pair) { return (int16_t)(uint16_t)(pair >> 16); }
 
@@ -158,18 +163,33 @@ SCALPEL_INLINE uint32_t q15_outputs(q15_rounding rounding, int32_t acc0, int32_t
 
 SCALPEL_INLINE void store_word(void *to, uint32_t word) { memcpy(to, &word, sizeof word); }
 
-SCALPEL_INLINE int16_t w8_output(const scalpel_w8_layer *layer, uint32_t row, int32_t acc) {
-  const int64_t product = (int64_t)acc * layer->multipliers[row];
-  const uint32_t shift = layer->shifts[row];
-  if (shift >= 33) { /* The rounding term touches the upper word alone. */
-    const int32_t high = (int32_t)(product >> 32) + (int32_t)((uint32_t)1 << (shift - 33));
-    return clamp_32(layer->zero_point + (high >> (shift - 32)), layer->min, layer->max);
-  }
-  return (int16_t)clamp_64(layer->zero_point + shift_half_up(product, shift), layer->min, layer->max);
+/* What the outputs of all rows share; a copy, because stores of int8 might change the layer. */
+typedef struct {
+  const int32_t *multipliers;
+  const uint8_t *shifts;
+  int32_t zero_point;
+  int32_t min;
+  int32_t max;
+  bool y_is_int8;
+} w8_rounding;
+
+SCALPEL_INLINE w8_rounding w8_rounding_of(const scalpel_w8_layer *layer) {
+  const w8_rounding rounding = {layer->multipliers, layer->shifts, layer->zero_point,
+                                layer->min,         layer->max,    layer->y_is_int8 != 0};
+  return rounding;
 }
 
-SCALPEL_INLINE void w8_store(const scalpel_w8_layer *layer, void *y, size_t at, int16_t value) {
-  if (layer->y_is_int8) {
+SCALPEL_INLINE void w8_output(w8_rounding rounding, uint32_t row, int32_t acc, void *y, size_t at) {
+  const int64_t product = (int64_t)acc * rounding.multipliers[row];
+  const uint32_t shift = rounding.shifts[row];
+  int16_t value;
+  if (shift >= 33) { /* The rounding term touches the upper word alone. */
+    const int32_t high = (int32_t)(product >> 32) + (int32_t)((uint32_t)1 << (shift - 33));
+    value = clamp_32(rounding.zero_point + (high >> (shift - 32)), rounding.min, rounding.max);
+  } else {
+    value = (int16_t)clamp_64(rounding.zero_point + shift_half_up(product, shift), rounding.min, rounding.max);
+  }
+  if (rounding.y_is_int8) {
     ((int8_t *)y)[at] = (int8_t)value;
   } else {
     ((int16_t *)y)[at] = value;

@@ -5,6 +5,7 @@ typedef void (*sum)(int32_t *acc, uint32_t n, byte_group_position *at, const int
 
 SCALPEL_INLINE void conv(const scalpel_w8_layer *layer, const scalpel_windows *windows, const int16_t *x, void *y,
                          uint32_t r, sum add_groups) {
+  const w8_rounding rounding = w8_rounding_of(layer);
   byte_group_position block = {layer->values, layer->columns};
   const uint16_t *counts = layer->counts;
   for (uint32_t row = 0; row < layer->rows; row += r) {
@@ -21,7 +22,7 @@ SCALPEL_INLINE void conv(const scalpel_w8_layer *layer, const scalpel_windows *w
         FOR_ROWS(i, r) acc[i] = bias[i];
         at = block;
         add_groups(acc, n, &at, from);
-        for (uint32_t i = 0; i < rows; ++i) w8_store(layer, y, to + i, w8_output(layer, row + i, acc[i]));
+        for (uint32_t i = 0; i < rows; ++i) w8_output(rounding, row + i, acc[i], y, to + i);
         from += windows->x_column_step;
         to += windows->y_pixel_step;
       }

@@ -82,7 +82,7 @@ SCALPEL_INLINE const int8_t *w8_block(const scalpel_w8_layer *layer, const int8_
     FOR_ROWS(i, r) acc[i] = add_four(load_word(values + 4 * i), load_word(rest), load_word(rest + 2), acc[i]);
     values += 4 * r;
   }
-  FOR_ROWS(i, r) w8_store(layer, y, row + i, w8_output(layer, row + i, acc[i]));
+  for (uint32_t i = 0; i < r; ++i) w8_output(w8_rounding_of(layer), row + i, acc[i], y, row + i);
   return values;
 }
 

@@ -4,6 +4,7 @@
 typedef void (*sum)(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 
 SCALPEL_INLINE void fc(const scalpel_w8_layer *layer, const int16_t *x, void *y, uint32_t r, sum add_groups) {
+  const w8_rounding rounding = w8_rounding_of(layer);
   byte_group_position at = {layer->values, layer->columns};
   const uint16_t *counts = layer->counts;
   for (uint32_t row = 0; row < layer->rows; row += r) {
@@ -11,7 +12,7 @@ SCALPEL_INLINE void fc(const scalpel_w8_layer *layer, const int16_t *x, void *y,
     int32_t acc[4];
     FOR_ROWS(i, r) acc[i] = i < rows ? layer->bias[row + i] : 0;
     add_groups(acc, *counts++, &at, x);
-    for (uint32_t i = 0; i < rows; ++i) w8_store(layer, y, row + i, w8_output(layer, row + i, acc[i]));
+    for (uint32_t i = 0; i < rows; ++i) w8_output(rounding, row + i, acc[i], y, row + i);
   }
 }
 

@@ -1,4 +1,4 @@
-"""The Cortex-M kernels against numpy: on the host under sanitizers, and in QEMU with and without the DSP extension."""
+"""The Cortex-M kernels against numpy: on the host under sanitizers, in QEMU with and without the DSP extension."""
 
 import os
 import re
