@@ -1,4 +1,4 @@
-"""What each Cortex-M kernel costs, as sums of prices: fitted to exact counts of instructions, and to modelled cycles.
+"""What each Cortex-M kernel costs, as sums of prices: fitted to exact instruction counts and modelled cycles.
 
 A call costs the sum over its amounts (`Layer.amounts`) of amount times price.
 """
@@ -57,6 +57,8 @@ _ELEMENTWISE = (
     *("rescale_16", "rescale_8", "rescale_8_to_16", "rescale_16_to_8", "add_16", "add_8"),
     *("lookup_16", "lookup_8", "lrn_16", "softmax_16", "softmax_8", "argmax_16", "argmax_8"),
 )
+#: Instructions that are none.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,13 @@ def fit(firmware: Path, folder: Path) -> Costs:
     by_kernel: dict[str, list[Layer]] = {}
     for layer in fitted_layers(np.random.default_rng(0)):
         by_kernel.setdefault(layer.case.kernel, []).append(layer)
-    costs = Costs({}, {})
     instructions, cycles = {}, {}
     for kernel, layers in by_kernel.items():
         cases = [layer.case for layer in layers]
         counts = [outcome.instructions for outcome in run_in_qemu(M4, firmware, cases, folder)]
         instructions[kernel] = _prices(layers, counts)
         cycles[kernel] = _prices(layers, modelled_cycles(M4, firmware, cases, folder))
-    costs = Costs(instructions, cycles)
-    return costs
+    return Costs(instructions, cycles)
 
 
 def predicted(layer: Layer, prices: Mapping[str, Mapping[str, float]]) -> float:
@@ -143,6 +143,6 @@ def _prices(layers: Sequence[Layer], counts: Sequence[int]) -> dict[str, float]:
     while True:
         amounts = np.array([[layer.amounts[name] for name in names] for layer in layers], float)
         found, *_ = np.linalg.lstsq(amounts / np.array(counts)[:, None], np.ones(len(counts)))
-        if (found > 0).all():
+        if (found > _NOTHING).all():
             return dict(zip(names, found.tolist(), strict=True))
         names = [name for name, price in zip(names, found, strict=True) if price != found.min()]

@@ -1,11 +1,12 @@
 """A model of the Cortex-M4's cycles, applied to every instruction that QEMU executes.
 
-After the timing tables of the Cortex-M4 Technical Reference Manual (r0p1, section 3.3), without wait states: a
-load takes 2 cycles, and 1 behind another load whose result is not its address; loads and stores of n
+After the timing tables of the Cortex-M4 Technical Reference Manual (r0p1, section 3.3), without wait states:
+a load takes 2 cycles, and 1 behind another load whose result is not its address; loads and stores of n
 registers 1 + n; stores, multiplications and all else 1; a division 7 (2 to 12); whatever changes the program
 counter 2 more.
 """
 
+import os
 import re
 import subprocess
 from bisect import bisect_right
@@ -43,12 +44,9 @@ def modelled_cycles(board: Board, firmware: Path, cases: Sequence[Case], folder:
     code = _disassembled(firmware)
     start, stop = _bounds(firmware)
     write_cases(cases, folder)
-    log = folder / "trace.log"
-    command = [*qemu_command(board, firmware), "-singlestep", "-d", "exec,nochain", "-D", str(log)]
-    _output(*command, folder=folder)
     counted: list[int] = []
     total, is_counting, before, previous = 0, False, False, None
-    for at in _addresses(log):
+    for at in _addresses(qemu_command(board, firmware), folder):
         if before and not start[0] <= at < start[1]:
             is_counting, total, previous = True, 0, None
         before = start[0] <= at < start[1]
@@ -64,16 +62,26 @@ def modelled_cycles(board: Board, firmware: Path, cases: Sequence[Case], folder:
                 if instruction.is_load and last.is_load and last.loads not in instruction.address:
                     total -= 1
             previous = (at, instruction)
-    log.unlink()
     return counted
 
 
-def _addresses(log: Path) -> Iterator[int]:
-    with log.open("rb") as lines:
-        for line in lines:
-            found = _TRACE.search(line)
-            if found:
-                yield int(found[1], 16)
+def _addresses(command: Sequence[str], folder: Path) -> Iterator[int]:
+    """Of every instruction that the program executes; the trace, some 90 bytes each, never becomes a file."""
+    pipe = folder / "trace"
+    os.mkfifo(pipe)
+    trace = ("-singlestep", "-d", "exec,nochain", "-D", str(pipe))
+    try:
+        with subprocess.Popen([*command, *trace], cwd=folder, stderr=subprocess.PIPE) as running:
+            with pipe.open("rb") as lines:
+                for line in lines:
+                    found = _TRACE.search(line)
+                    if found:
+                        yield int(found[1], 16)
+            if running.wait() != 0:
+                assert running.stderr is not None
+                raise InputError(f"{command[0]}: {running.stderr.read().decode()}")
+    finally:
+        pipe.unlink()
 
 
 def _disassembled(firmware: Path) -> dict[int, _Instruction]:
@@ -117,9 +125,9 @@ def _bounds(firmware: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     return found[0], found[1]
 
 
-def _output(*command: str, folder: Path | None = None) -> str:
+def _output(*command: str) -> str:
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise InputError(f"{command[0]} is missing") from error
     if done.returncode != 0:

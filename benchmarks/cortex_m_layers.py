@@ -179,13 +179,18 @@ def convolution(shape: ConvShape, weights: Weights, rng: np.random.Generator) ->
         tiles = oh * -(-ow // 2)
         blocks = tiles * (M // 2 + M % 2)
         n_runs = blocks * len(own.offsets)
-        amounts = {"tile": tiles, "row_block": blocks, "run": n_runs, "step": n_runs * -(-own.length // c)}
+        amounts = {
+            "line": oh * (M // 2 + M % 2),
+            "row_block": blocks,
+            "run": n_runs,
+            "step": n_runs * -(-own.length // c),
+        }
     else:
         packed: SparseArrays = sparse_conv(values, weights.group_shape, padded)
         arrays = [x, packed.values, bias, *scales, packed.columns, packed.counts]
         tiles = oh * -(-ow // PIXELS_PER_TILE[weights.group_shape])
         amounts = {
-            "tile": tiles,
+            "line": oh * len(packed.counts),
             "tile_row_block": tiles * len(packed.counts),
             "tile_group": tiles * len(packed.columns),
         }
@@ -268,4 +273,7 @@ def elementwise(kind: str, elements: int, pixels: int, rng: np.random.Generator)
         tables = [np.round(32767 * np.exp(-np.arange(64) / 8)).astype(np.uint16)]
     else:
         numbers, y_bytes = (elements,), 4
-    return _layer(Case(kind, numbers, [x, *tables], y_bytes), {"element": elements, "pixel": pixels})
+    amounts = {"element": elements, "pixel": pixels}
+    if kind.startswith("pad"):
+        amounts["line"] = int(pixels**0.5) + 2
+    return _layer(Case(kind, numbers, [x, *tables], y_bytes), amounts)

@@ -108,8 +108,8 @@ def sparse_conv(weights: Array, group_shape: GroupShape, x: PaddedInput) -> Spar
     (r, c), M, own = group_shape, len(weights), runs(weights.shape, x)
     if (own.offsets % c).any() or (x.groups > 1 and (own.group_channels % c or M // x.groups % r)):
         raise ValueError(
-            f"{own.group_channels} channels and {M // x.groups} rows of a group, in an input of {x.width} times "
-            f"{x.channels} channels, do not divide into groups of {r}×{c}"
+            f"{own.group_channels} channels and {M // x.groups} rows of a group, in an input of {x.width} "
+            f"times {x.channels} channels, do not divide into groups of {r}×{c}"
         )
     padding = -own.length % c
     rows = np.pad(weights.reshape(M, -1, own.length), ((0, 0), (0, 0), (0, padding)))
