@@ -13,6 +13,7 @@ from benchmarks.cortex_m_cycles import modelled_cycles
 from benchmarks.cortex_m_layers import (
     GROUP_SHAPES,
     ConvShape,
+    Family,
     Layer,
     Weights,
     convolution,
@@ -128,7 +129,8 @@ def fitted_layers(rng: np.random.Generator) -> Iterator[Layer]:
 
 
 def _all_weights() -> Iterator[Weights]:
-    for family, acc64 in (("q15", False), ("q15", True), ("w8", False)):
+    variants: tuple[tuple[Family, bool], ...] = (("q15", False), ("q15", True), ("w8", False))
+    for family, acc64 in variants:
         for group_shape in (None, *GROUP_SHAPES[family]):
             yield Weights(family, group_shape, 1.0, acc64)
 

@@ -68,7 +68,7 @@ class Weights:
 
     def random(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Without zeros in the groups that are kept, ``[M, ...]``."""
-        values = rng.integers(1, 100, shape) * rng.choice([-1, 1], shape)
+        values: Array = rng.integers(1, 100, shape) * rng.choice([-1, 1], shape)
         dtype = np.int16 if self.family == "q15" else np.int8
         if self.group_shape is None:
             return values.astype(dtype)
@@ -77,7 +77,8 @@ class Weights:
         kept = np.zeros(blocks * columns, bool)
         kept[rng.permutation(kept.size)[: round(self.density * kept.size)]] = True
         mask = np.kron(kept.reshape(blocks, columns), np.ones((r, c), bool))
-        return (values * mask[: flat.shape[0], : flat.shape[1]].reshape(shape)).astype(dtype)
+        kept_values: Array = values * mask[: flat.shape[0], : flat.shape[1]].reshape(shape)
+        return kept_values.astype(dtype)
 
     @property
     def columns(self) -> int:
