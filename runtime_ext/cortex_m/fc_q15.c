@@ -38,27 +38,6 @@
                    : [x] "r"(x)                                                                                   \
                    : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "cc", "memory")
 
-#define GROUPS_2x2_2(NEXT) \
-  TWO_INPUTS(NEXT)         \
-  FOUR_WEIGHTS ADD("acc0", "r2", "r6") ADD("acc1", "r2", "r8") ADD("acc0", "r3", "r9") ADD("acc1", "r3", "r10")
-#define SUM_2x2(NEXT)                                                                                             \
-  __asm__ volatile("lsls r2, %[n], #31\n\t"                                                                       \
-                   "bpl 1f\n\t" NEXT("r2") INPUT("r2") "ldrd r6, r8, [%[values]], #8\n\t" ADD("acc0", "r2", "r6") \
-                       ADD("acc1", "r2", "r8")                                                                    \
-                   "1:\n\t"                                                                                       \
-                   "bcc 2f\n\t" GROUPS_2x2_2(NEXT)                                                                \
-                   "2:\n\t"                                                                                       \
-                   "lsrs %[n], %[n], #2\n\t"                                                                      \
-                   "beq 4f\n\t"                                                                                   \
-                   "3:\n\t" GROUPS_2x2_2(NEXT) GROUPS_2x2_2(NEXT)                                                 \
-                   "subs %[n], #1\n\t"                                                                            \
-                   "bne 3b\n\t"                                                                                   \
-                   "4:"                                                                                           \
-                   : [acc0] "+r"(acc[0]), [acc1] "+r"(acc[1]), [n] "+r"(n), [values] "+r"(at->values),            \
-                     [columns] "+r"(at->columns)                                                                  \
-                   : [x] "r"(x)                                                                                   \
-                   : "r2", "r3", "r6", "r8", "r9", "r10", "cc", "memory")
-
 /* Adds the n groups of a row block. */
 SCALPEL_INLINE void sum_32(int32_t *acc, uint32_t n, group_position *at, const int16_t *x, uint32_t r, bool narrow) {
   if (r == 1) {
@@ -69,9 +48,9 @@ SCALPEL_INLINE void sum_32(int32_t *acc, uint32_t n, group_position *at, const i
     }
   } else if (r == 2) {
     if (narrow) {
-      SUM_2x2(NEXT_U8);
+      scalpel_sum_2x2_u8(acc, n, at, x);
     } else {
-      SUM_2x2(NEXT_U16);
+      scalpel_sum_2x2_u16(acc, n, at, x);
     }
   } else if (narrow) {
     scalpel_sum_4x2_u8(acc, n, at, x);

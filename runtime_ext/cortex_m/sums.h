@@ -42,7 +42,9 @@ typedef struct {
 
 #if SCALPEL_ASSEMBLER
 
-/* acc[i] += row i of n groups of 4x2 with one vector or window x; moves `at` behind them. */
+/* acc[i] += row i of n groups with one vector or window x; moves `at` behind them. */
+void scalpel_sum_2x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+void scalpel_sum_2x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
 void scalpel_sum_4x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
 void scalpel_sum_4x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
 
