@@ -1,0 +1,107 @@
+/* What the kernels compute with: pairs of int16 in a word, as the DSP extension has them, and exact requantization. */
+#ifndef SCALPEL_CORTEX_M_ARITHMETIC_H
+#define SCALPEL_CORTEX_M_ARITHMETIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "scalpel_kernels.h"
+
+#if defined(__ARM_FEATURE_SIMD32)
+#include <arm_acle.h>
+#endif
+
+#if defined(__GNUC__)
+#define SCALPEL_INLINE static inline __attribute__((always_inline))
+#else
+#define SCALPEL_INLINE static inline
+#endif
+
+/* Two int16, or four int8, the first in the lowest bits; one LDR. */
+SCALPEL_INLINE uint32_t load_word(const void *from) {
+  uint32_t word;
+  memcpy(&word, from, sizeof word);
+  return word;
+}
+
+SCALPEL_INLINE int32_t low_half(uint32_t pair) { return (int16_t)(uint16_t)pair; }
+SCALPEL_INLINE int32_t high_half(uint32_t pair) { return (int16_t)(uint16_t)(pair >> 16); }
+
+/* acc + w0 * x0 + w1 * x1 modulo 2^32. */
+SCALPEL_INLINE int32_t add_products_32(uint32_t w, uint32_t x, int32_t acc) {
+#if defined(__ARM_FEATURE_SIMD32)
+  return __smlad((int16x2_t)w, (int16x2_t)x, acc);
+#else
+  return (int32_t)((uint32_t)acc + (uint32_t)(low_half(w) * low_half(x)) + (uint32_t)(high_half(w) * high_half(x)));
+#endif
+}
+
+/* acc + w0 * x0 + w1 * x1. */
+SCALPEL_INLINE int64_t add_products_64(uint32_t w, uint32_t x, int64_t acc) {
+#if defined(__ARM_FEATURE_SIMD32)
+  return __smlald((int16x2_t)w, (int16x2_t)x, acc);
+#else
+  return acc + (int64_t)low_half(w) * low_half(x) + (int64_t)high_half(w) * high_half(x);
+#endif
+}
+
+/* With the number of bits known where it is inlined. */
+SCALPEL_INLINE int64_t add_products(uint32_t w, uint32_t x, int64_t acc, bool acc64) {
+  return acc64 ? add_products_64(w, x, acc) : add_products_32(w, x, (int32_t)acc);
+}
+
+/* The bytes 0 and 2 of a word as two int16. */
+SCALPEL_INLINE uint32_t even_bytes(uint32_t word) {
+#if defined(__ARM_FEATURE_SIMD32)
+  return (uint32_t)__sxtb16((int8x4_t)word);
+#else
+  return (uint32_t)(uint16_t)(int8_t)(uint8_t)word | (uint32_t)(uint16_t)(int8_t)(uint8_t)(word >> 16) << 16;
+#endif
+}
+
+/* The bytes 1 and 3. */
+SCALPEL_INLINE uint32_t odd_bytes(uint32_t word) { return even_bytes(word >> 8 | word << 24); }
+
+SCALPEL_INLINE int64_t clamp_64(int64_t value, int32_t min, int32_t max) {
+  return value < min ? min : value > max ? max : value;
+}
+
+SCALPEL_INLINE int16_t clamp_32(int32_t value, int32_t min, int32_t max) {
+  return (int16_t)(value < min ? min : value > max ? max : value);
+}
+
+/* value * 2^-shift, half up. */
+SCALPEL_INLINE int64_t shift_half_up(int64_t value, uint32_t shift) {
+  return shift == 0 ? value : (value + ((int64_t)1 << (shift - 1))) >> shift;
+}
+
+SCALPEL_INLINE int16_t q15_output(const scalpel_q15_layer *layer, int64_t acc, bool acc64) {
+  return acc64 ? (int16_t)clamp_64(acc >> layer->shift, layer->min, layer->max)
+               : clamp_32((int32_t)acc >> layer->shift, layer->min, layer->max);
+}
+
+SCALPEL_INLINE int64_t q15_bias(const scalpel_q15_layer *layer, uint32_t row, bool acc64) {
+  return acc64 ? ((const int64_t *)layer->bias)[row] : ((const int32_t *)layer->bias)[row];
+}
+
+SCALPEL_INLINE int16_t w8_output(const scalpel_w8_layer *layer, uint32_t row, int32_t acc) {
+  const int64_t product = (int64_t)acc * layer->multipliers[row];
+  const uint32_t shift = layer->shifts[row];
+  if (shift >= 33) { /* The rounding term touches the upper word alone. */
+    const int32_t high = (int32_t)(product >> 32) + (int32_t)((uint32_t)1 << (shift - 33));
+    return clamp_32(layer->zero_point + (high >> (shift - 32)), layer->min, layer->max);
+  }
+  return (int16_t)clamp_64(layer->zero_point + shift_half_up(product, shift), layer->min, layer->max);
+}
+
+SCALPEL_INLINE void w8_store(const scalpel_w8_layer *layer, void *y, size_t at, int16_t value) {
+  if (layer->y_is_int8) {
+    ((int8_t *)y)[at] = (int8_t)value;
+  } else {
+    ((int16_t *)y)[at] = value;
+  }
+}
+
+#endif
