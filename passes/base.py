@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from scalpel_graph.autotune import Autotuner
 from scalpel_graph.graph import ModelGraph
-from scalpel_graph.mcu.network import Dtype, Network
+from scalpel_graph.mcu.network import Dtype
+from scalpel_graph.mcu.program import Program
 from scalpel_graph.pruning.samples import Samples
 from scalpel_graph.report import LayerDecision, RemovedNodes
 from scalpel_graph.target import Target
@@ -68,7 +69,7 @@ class PassContext:
         layers: one entry for each layer that a choice was made about.
         removed_nodes: the layers that lost channels or inputs, or could have.
         quantization: what to quantize for and with; None for targets that compute in floating point.
-        network: the quantized network, once there is one.
+        program: the quantized network as it runs on the device, once there is one.
     """
 
     target: Target
@@ -79,7 +80,7 @@ class PassContext:
     layers: list[LayerDecision] = field(default_factory=list)
     removed_nodes: list[RemovedNodes] = field(default_factory=list)
     quantization: Quantization | None = None
-    network: Network | None = None
+    program: Program | None = None
 
 
 class Pass(ABC):

@@ -89,6 +89,11 @@ class Format:
     scale: float
     zero_point: int = 0
 
+    @property
+    def fraction_bits(self) -> int:
+        """Of a power of two: ``scale = 2^−fraction_bits``."""
+        return -round(math.log2(self.scale))
+
 
 @dataclass(frozen=True)
 class Value:
