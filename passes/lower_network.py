@@ -13,11 +13,11 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.errors import InputError
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.mcu.network import FloatLayer, FloatNetwork, Shape, Window
+from scalpel_graph.mcu.network import Dtype, FloatLayer, FloatNetwork, Shape, Window
 from scalpel_graph.passes import sparse_layers
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.fuse_activation import bounds
-from scalpel_graph.passes.matching import attribute, is_standard, optional_input
+from scalpel_graph.passes.matching import attribute, is_standard, per_channel
 
 #: Layers that can take an activation over.
 _CLIPPING = ("Conv", "Gemm", "Add", "LRN", "MaxPool", "AveragePool")
@@ -38,7 +38,8 @@ def lower(graph: ModelGraph, context: PassContext) -> FloatNetwork:
 
 class _Lowering:
     def __init__(self, graph: ModelGraph, context: PassContext) -> None:
-        self.graph = graph
+        assert context.quantization is not None
+        self.graph, self.dtype = graph, context.quantization.dtype
         self.shapes = graph.assumed_shapes(context.dimensions)
         self.layers: list[FloatLayer] = []
         self.maker: dict[str, FloatLayer] = {}
@@ -212,12 +213,70 @@ class _Lowering:
         names = [self.value(node, index) for index in range(len(node.inputs))]
         self.add(FloatLayer("Concat", node_label(node), names, node.outputs[0].name))
 
+    def addition(self, node: gs.Node) -> None:
+        constants = [self.graph.constant(tensor) for tensor in node.inputs]
+        if any(values is not None for values in constants):
+            index = 0 if constants[0] is None else 1
+            self.add_bias(node, index, constants[1 - index])
+            return
+        if self.shape(node.inputs[0]) != self.shape(node.inputs[1]):
+            raise self.refusal(node, "its inputs have different shapes")
+        names = [self.value(node, 0), self.value(node, 1)]
+        self.add(FloatLayer("Add", node_label(node), names, node.outputs[0].name))
+
+    def add_bias(self, node: gs.Node, index: int, values: Array | None) -> None:
+        """A constant that is added to what a fully connected layer makes."""
+        name = self.value(node, index)
+        before, shape = self.maker.get(name), self.shape(node.outputs[0])
+        alone = self.graph.sole_consumer(node.inputs[index]) is not None and name == node.inputs[index].name
+        if values is None or before is None or before.op != "Gemm" or not alone or len(shape) != 1:
+            raise self.refusal(node, "it adds a constant to something that is not a layer's only output")
+        vector = per_channel(values, shape[0], 2, -1)
+        if vector is None or (before.low, before.high) != (-math.inf, math.inf):
+            raise self.refusal(node, "the constant that it adds is not one number for each output of a layer")
+        before.bias = vector.astype(np.float64) + (0.0 if before.bias is None else before.bias)
+        del self.maker[name]
+        before.output = node.outputs[0].name
+        self.maker[before.output] = before
+
+    def lrn(self, node: gs.Node) -> None:
+        attributes = {
+            "size": int(attribute(node, "size", 0)), "alpha": float(attribute(node, "alpha", 1e-4)),
+            "beta": float(attribute(node, "beta", 0.75)), "bias": float(attribute(node, "bias", 1.0)),
+        }  # fmt: skip
+        x = self.shape(node.inputs[0])
+        if len(x) not in (2, 3):
+            raise self.refusal(node, f"its input has {len(x) - 1} spatial dimensions; 1 and 2 can be")
+        if attributes["alpha"] < 0 or attributes["beta"] < 0 or attributes["bias"] <= 0:
+            raise self.refusal(node, "its alpha or beta is negative, or its bias is not positive")
+        layer = FloatLayer("LRN", node_label(node), [self.value(node)], node.outputs[0].name)
+        layer.attributes = attributes
+        self.add(layer)
+
+    def last(self, node: gs.Node) -> None:
+        """Softmax or ArgMax of a vector, at the end of the network."""
+        x, name = self.shape(node.inputs[0]), node.outputs[0].name
+        if name != self.output:
+            raise self.refusal(node, "it is not at the end of the network, where alone it can be")
+        default = -1 if node.op == "Softmax" else 0
+        if len(x) != 1 or int(attribute(node, "axis", default)) % 2 != 1:
+            raise self.refusal(node, "it is not over the features of [batch, features]")
+        if node.op == "ArgMax" and attribute(node, "select_last_index", 0):
+            raise self.refusal(node, "it wants the last of equal ones")
+        if node.op == "ArgMax" and x[0] > _MOST_CLASSES[self.dtype]:
+            raise self.refusal(node, f"it has {x[0]} classes; at most {_MOST_CLASSES[self.dtype]} can be")
+        self.add(FloatLayer(node.op, node_label(node), [self.value(node)], name))
+
     def nothing(self, node: gs.Node) -> None:
         self.alias_of(node, self.value(node))
 
 
 #: Elements of int16 whose sum float32 holds exactly: what the ONNX form of an average is computed in.
 _MOST_AVERAGED = 511
+
+
+#: What the index that ArgMax gives has to fit.
+_MOST_CLASSES: Mapping[Dtype, int] = {"q15": 32768, "int8": 128}
 
 
 def _window(
@@ -252,5 +311,9 @@ _RULES: Mapping[str, Callable[[_Lowering, gs.Node], None]] = {
     "Reshape": _Lowering.flatten,
     "Squeeze": _Lowering.flatten,
     "Concat": _Lowering.concat,
+    "Add": _Lowering.addition,
+    "LRN": _Lowering.lrn,
+    "Softmax": _Lowering.last,
+    "ArgMax": _Lowering.last,
     "Identity": _Lowering.nothing,
 }

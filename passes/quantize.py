@@ -6,9 +6,10 @@ the rounding, which is why only targets without floating point have this pass.
 
 from scalpel_graph.errors import InputError
 from scalpel_graph.graph import ModelGraph
-from scalpel_graph.mcu import onnx_form, quantize_q15, ranges
+from scalpel_graph.mcu import onnx_form, ranges
 from scalpel_graph.mcu.choose import choose
 from scalpel_graph.mcu.program import Program, Unsupported, build
+from scalpel_graph.mcu.quantize import quantize
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.lower_network import lower
 from scalpel_graph.target import McuTarget
@@ -35,7 +36,7 @@ class Quantize(Pass):
         target = context.target
         assert isinstance(target, McuTarget)  # no other pipeline has this pass
         try:
-            chosen, decisions = choose(quantize_q15.quantize(network, reached, graph.name), target)
+            chosen, decisions = choose(quantize(network, reached, graph.name, settings.dtype), target)
             program = build(chosen)
         except Unsupported as error:
             raise InputError(str(error)) from error

@@ -6,6 +6,7 @@ The same network gives the same bytes. The folder is written whole or not at all
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -149,7 +150,7 @@ def edge_inputs(network: Network) -> Array:
 
 def channels_last(x: Array) -> Array:
     """``[n, C, ...]`` as the device stores it: ``[n, ... · C]``."""
-    return np.moveaxis(x, 1, -1).reshape(len(x), -1)
+    return (x if x.ndim < 3 else np.moveaxis(x, 1, -1)).reshape(len(x), -1)
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -163,12 +164,14 @@ class _Bundle:
     def __init__(self, program: Program, sha256: str, samples: Array, report: Mapping[str, Any]) -> None:
         self.program, self.network = program, program.network
         self.name = identifier(self.network.name, set(_KEYWORDS))
+        self.ctype = "int16_t" if self.network.dtype == "q15" else "int8_t"
         self.sha256, self.report = sha256, report
         self.vectors = self_test(self.network, samples)
         self.environment = jinja2.Environment(
             loader=jinja2.PackageLoader("scalpel_graph", "templates/bundle"),
             trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
         )  # fmt: skip
+        self.environment.filters["comment"] = _comment
 
     def files(self) -> Iterable[tuple[str, str]]:
         """Name and text of each, in a fixed order."""
@@ -194,9 +197,9 @@ class _Bundle:
         network, program = self.network, self.program
         sources = [path.name for path in sorted(kernel_folder().glob("*.[cS]"))]
         return self.environment.get_template(template).render(
-            name=self.name, NAME=self.name.upper(), mark=_MARK, sha256=self.sha256, network=network,
+            title=_comment(self.network.name), name=self.name, NAME=self.name.upper(), mark=_MARK, sha256=self.sha256, network=network,
             program=program, input=network.values[network.input], output=network.values[network.output],
-            ctype="int16_t" if network.dtype == "q15" else "int8_t", kernels=sources,
+            ctype=self.ctype, kernels=sources,
             arena_bytes=max(program.arena_bytes, 8), vectors=len(self.vectors.inputs), report=self.report,
             **values,
         )  # fmt: skip
@@ -210,6 +213,9 @@ class _Bundle:
     def call(self, call: Call) -> str:
         arguments = [self.argument(argument) for argument in call.arguments]
         arguments += [self.pointer(buffer, const=True) for buffer in call.reads]
+        if "_argmax_" in call.function:
+            target = self.pointer(call.writes)
+            return f"*({target}) = ({self.ctype}){call.function}({', '.join(arguments)});"
         arguments.append(self.pointer(call.writes, first=call.y_offset))
         return f"{call.function}({', '.join(arguments)});"
 
@@ -275,6 +281,11 @@ class _Bundle:
             "inputs": ",\n".join(f"    {{\n{_numbers(row)}\n    }}" for row in self.vectors.inputs),
             "outputs": ",\n".join(f"    {{\n{_numbers(row)}\n    }}" for row in self.vectors.outputs),
         }
+
+
+def _comment(text: str) -> str:
+    """Text that may stand in a C comment, in a table or in code of Markdown."""
+    return re.sub(r"[^\w .:,+()-]+", "_", text)
 
 
 def _number(value: str | int | np.integer[Any]) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 
+import numpy as np
+
 from scalpel_graph.group_csr import Array, GroupShape
 
 Shape = tuple[int, ...]
@@ -198,7 +200,49 @@ class Concat(Layer):
     """Channels of several values, one after the other. All have one format."""
 
 
-IntegerLayer = Multiply | Pool | Clip | Flatten | Concat
+@dataclass(frozen=True, kw_only=True)
+class Add(Layer):
+    """``zero_point + floor((Σ (input_i − its zero point) · multiplier_i + 2^(shift − 1)) / 2^shift)``."""
+
+    multipliers: tuple[int, int]
+    shift: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lrn(Layer):
+    """Local response normalisation: a channel times what a table has for the squares around it.
+
+    With ``q = min(Σ x² >> square_shift, ((len(table) − 1) << fraction_bits) − 1)``, summed over the channels from
+    ``before`` before to ``after`` after: ``i = q >> fraction_bits``, ``f = q mod 2^fraction_bits``,
+    ``factor = table[i] − ((table[i] − table[i + 1]) · f >> fraction_bits)``, and
+    ``(x · factor + 2^(shift − 1)) >> shift``.
+    """
+
+    before: int
+    after: int
+    table: Array
+    square_shift: int
+    fraction_bits: int
+    shift: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Layer):
+    """Of a vector: ``e_i = table[min((max x − x_i) >> index_shift, len(table) − 1)]``, and
+    ``zero_point + floor((e_i · one + floor(S / 2)) / S)`` with ``S = Σ e_i``.
+    """
+
+    table: Array
+    index_shift: int
+    one: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArgMax(Layer):
+    """The index of the first largest number of a vector."""
+
+
+IntegerLayer = Multiply | Pool | Clip | Flatten | Concat | Add | Lrn | Softmax | ArgMax
 
 
 @dataclass(frozen=True)
@@ -221,11 +265,11 @@ class Network:
     layers: tuple[IntegerLayer, ...]
 
 
-def padded_window(layer: Pool | Multiply, x: Value) -> tuple[int, int]:
-    """``(H, W)`` of what a window moves over: the input with its padding."""
-    h, w, _ = x.hwc
-    top, left, bottom, right = layer.window.pads
-    return h + top + bottom, w + left + right
+def bound(weights: Array, bias: Array, shift: int) -> int:
+    """What no sum of a layer exceeds in magnitude, rounding included, whatever its int16 input."""
+    rounding = 2**shift >> 1
+    rows = np.abs(weights.astype(np.int64)).sum(axis=1).astype(object) * 2**15
+    return int(max(row + abs(int(b)) for row, b in zip(rows, bias, strict=True))) + rounding
 
 
 def hwc_columns(weights: Array, channels: int) -> Array:

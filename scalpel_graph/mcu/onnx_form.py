@@ -15,13 +15,17 @@ from scalpel_graph.graph import copy_fields
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import (
     LIMITS,
+    Add,
+    ArgMax,
     Clip,
     Concat,
     Flatten,
     Layer,
+    Lrn,
     Multiply,
     Network,
     Pool,
+    Softmax,
     Value,
     Window,
 )
@@ -127,6 +131,9 @@ class _Builder:
     def dequantize_output(self) -> None:
         name = self.network.output
         form = self.network.values[name].format
+        if isinstance(self.network.layers[-1], ArgMax):
+            self.node("Cast", [self.stored[name]], f"{name}_cast", name, to=TensorProto.INT64)
+            return
         x = self.node("Cast", [self.stored[name]], f"{name}_float", to=TensorProto.FLOAT)
         if form.zero_point:
             zero = self.constant(f"{name}_zero_point", np.float32(form.zero_point))
@@ -148,6 +155,118 @@ class _Builder:
                 self.clipped(layer, self.node("Concat", xs, f"{layer.name}_joined", axis=1), y)
             case Clip():
                 self.clipped(layer, xs[0], y)
+            case Add():
+                self.add(layer, xs, y)
+            case Lrn():
+                self.lrn(layer, xs[0], y)
+            case Softmax():
+                self.softmax(layer, xs[0], y)
+            case ArgMax():
+                x = self.node("Cast", xs, f"{layer.name}_int32", to=TensorProto.INT32)
+                keep = len(self.network.values[layer.output].shape)
+                index = self.node("ArgMax", [x], f"{layer.name}_index", axis=1, keepdims=keep)
+                self.node("Cast", [index], layer.name, y, to=self.type)
+
+    def zero_point(self, value: str) -> int:
+        return self.network.values[value].format.zero_point
+
+    def int64(self, hint: str, number: int | Array) -> str:
+        return self.constant(hint, np.asarray(number, np.int64))
+
+    def shifted(self, name: str, x: str, shift: int) -> str:
+        """``(x + 2^(shift − 1)) >> shift`` of int64."""
+        if shift == 0:
+            return x
+        half, divisor = self.int64(f"{name}_half", 2**shift >> 1), self.int64(f"{name}_divisor", 2**shift)
+        raised = self.node("Add", [x, half], f"{name}_raised")
+        rest = self.node("Mod", [raised, divisor], f"{name}_rest")
+        return self.node(
+            "Div", [self.node("Sub", [raised, rest], f"{name}_multiple"), divisor], f"{name}_shifted"
+        )
+
+    def finished(self, layer: Layer, x: str, y: str) -> None:
+        """The last nodes of a layer that computed int64: zero point, limits, type."""
+        name = layer.name
+        if zero := self.zero_point(layer.output):
+            x = self.node("Add", [x, self.int64(f"{name}_y_zero", zero)], f"{name}_to_zero")
+        limits = [self.int64(f"{name}_min", layer.low), self.int64(f"{name}_max", layer.high)]
+        self.node("Cast", [self.node("Clip", [x, *limits], f"{name}_clipped")], name, y, to=self.type)
+
+    def from_zero(self, layer: Layer, index: int, x: str) -> str:
+        """An input as int64, less its zero point."""
+        name = f"{layer.name}_{index}"
+        wide = self.node("Cast", [x], f"{name}_int64", to=TensorProto.INT64)
+        if zero := self.zero_point(layer.inputs[index]):
+            wide = self.node("Sub", [wide, self.int64(f"{name}_zero", zero)], f"{name}_from_zero")
+        return wide
+
+    def add(self, layer: Add, xs: Sequence[str], y: str) -> None:
+        parts = [
+            self.node(
+                "Mul",
+                [self.from_zero(layer, i, x), self.int64(f"{layer.name}_{i}_multiplier", multiplier)],
+                f"{layer.name}_{i}_part",
+            )
+            for i, (x, multiplier) in enumerate(zip(xs, layer.multipliers, strict=True))
+        ]
+        total = self.node("Add", parts, f"{layer.name}_sum")
+        self.finished(layer, self.shifted(layer.name, total, layer.shift), y)
+
+    def lrn(self, layer: Lrn, x: str, y: str) -> None:
+        """Sums of squares as a product with a band, which doubles hold exactly."""
+        name, shape = layer.name, self.network.values[layer.output].shape
+        wide = self.from_zero(layer, 0, x)
+        squares = self.node(
+            "Cast", [self.node("Mul", [wide, wide], f"{name}_squares")], f"{name}_double", to=TensorProto.DOUBLE
+        )
+        place = np.arange(shape[0])
+        distance = place[None, :] - place[:, None]
+        band = ((-layer.before <= distance) & (distance <= layer.after)).astype(np.float64)
+        flat = self.node(
+            "Reshape", [squares, self.int64(f"{name}_flat", np.array([0, shape[0], -1]))], f"{name}_pixels"
+        )
+        sums = self.node("MatMul", [self.constant(f"{name}_band", band), flat], f"{name}_sums")
+        whole = self.node("Cast", [sums], f"{name}_whole", to=TensorProto.INT64)
+        last = (len(layer.table) - 1) << layer.fraction_bits
+        unit, one = self.int64(f"{name}_unit", 1 << layer.fraction_bits), self.int64(f"{name}_one", 1)
+        q = self.node(
+            "Min",
+            [
+                self.node("Div", [whole, self.int64(f"{name}_square", 1 << layer.square_shift)], f"{name}_scaled"),
+                self.int64(f"{name}_last", last - 1),
+            ],
+            f"{name}_q",
+        )
+        i, f = self.node("Div", [q, unit], f"{name}_i"), self.node("Mod", [q, unit], f"{name}_f")
+        table = self.int64(f"{name}_table", layer.table)
+        here = self.node("Gather", [table, i], f"{name}_here")
+        after = self.node("Gather", [table, self.node("Add", [i, one], f"{name}_next")], f"{name}_after")
+        fall = self.node("Mul", [self.node("Sub", [here, after], f"{name}_fall"), f], f"{name}_fall_times")
+        factor = self.node(
+            "Sub", [here, self.node("Div", [fall, unit], f"{name}_fallen")], f"{name}_factor"
+        )
+        like_x = self.node(
+            "Reshape", [factor, self.int64(f"{name}_shape", np.array([-1, *shape]))], f"{name}_factors"
+        )
+        product = self.node("Mul", [wide, like_x], f"{name}_product")
+        self.finished(layer, self.shifted(name, product, layer.shift), y)
+
+    def softmax(self, layer: Softmax, x: str, y: str) -> None:
+        name = layer.name
+        wide = self.node("Cast", [x], f"{name}_int64", to=TensorProto.INT64)
+        largest = self.node("ReduceMax", [wide], f"{name}_largest", axes=[1], keepdims=1)
+        below = self.node("Sub", [largest, wide], f"{name}_below")
+        unit = self.int64(f"{name}_unit", 1 << layer.index_shift)
+        last = self.int64(f"{name}_last", len(layer.table) - 1)
+        index = self.node("Min", [self.node("Div", [below, unit], f"{name}_steps"), last], f"{name}_index")
+        e = self.node("Gather", [self.int64(f"{name}_table", layer.table), index], f"{name}_e")
+        axis = self.int64(f"{name}_axis", np.array([1]))
+        total = self.node("ReduceSum", [e, axis], f"{name}_total", keepdims=1)
+        half = self.node("Div", [total, self.int64(f"{name}_two", 2)], f"{name}_half")
+        scaled = self.node("Mul", [e, self.int64(f"{name}_unity", layer.one)], f"{name}_scaled")
+        self.finished(
+            layer, self.node("Div", [self.node("Add", [scaled, half], f"{name}_up"), total], f"{name}_y"), y
+        )
 
     def clipped(self, layer: Layer, x: str, y: str) -> None:
         """The last node of a layer: its limits, where they are any."""

@@ -14,17 +14,20 @@ from scalpel_graph import cortex_m_packing as packing
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import (
     ACCUMULATOR_32,
-    LIMITS,
+    Add,
+    ArgMax,
     Clip,
     Concat,
     Flatten,
     IntegerLayer,
+    Lrn,
     Multiply,
     Network,
     Pool,
+    Softmax,
     Value,
+    bound,
 )
-from scalpel_graph.mcu.quantize_q15 import bound
 
 #: Bytes of the kernels' structures on a 32-bit machine.
 STRUCT_BYTES = {
@@ -238,6 +241,16 @@ class _Planner:
                 self.concat(layer)
             case Clip():
                 self.clip(layer)
+            case Add():
+                self.add(layer)
+            case Lrn():
+                self.lrn(layer)
+            case Softmax():
+                self.softmax(layer)
+            case ArgMax():
+                x = self.buffers[layer.inputs[0]]
+                y, amounts = self.written(layer), {"element": x.elements}
+                self.call(f"argmax_{self.bits}", x.elements, reads=[x], writes=y, amounts=amounts)
         return LayerCode(layer, tuple(self.calls), tuple(self.constants), tuple(self.structs))
 
     # -- parts ------------------------------------------------------------------------------------------
@@ -489,6 +502,60 @@ class _Planner:
         source, y = self.buffers[layer.inputs[0]], self.written(layer)
         self.rescale(layer, "clip", source, y, 1, y.elements, y.elements)
 
+    def add(self, layer: Add) -> None:
+        values = [self.value(name).format.zero_point for name in layer.inputs]
+        length = self.value(layer.output).size
+        addition = self.struct(
+            "scalpel_addition", "addition", length=length,
+            multiplier=f"{{{layer.multipliers[0]}, {layer.multipliers[1]}}}",
+            x_zero_point=f"{{{values[0]}, {values[1]}}}",
+            zero_point=self.value(layer.output).format.zero_point, min=layer.low, max=layer.high,
+            shift=layer.shift,
+        )  # fmt: skip
+        sources = [self.buffers[name] for name in layer.inputs]
+        y = self.written(layer)
+        self.call(f"add_{self.bits}", addition, reads=sources, writes=y, amounts={"element": length})
+
+    def lrn(self, layer: Lrn) -> None:
+        height, width, channels = self.value(layer.output).hwc
+        table = self.constant("table", layer.table.astype(np.uint16))
+        lrn = self.struct(
+            "scalpel_lrn", "lrn", pixels=height * width, channels=channels, before=layer.before,
+            after=layer.after, table=table.name, entries=len(layer.table), square_shift=layer.square_shift,
+            fraction_bits=layer.fraction_bits, shift=layer.shift,
+            min=layer.low if self.network.dtype == "q15" else -(2**15),
+            max=layer.high if self.network.dtype == "q15" else 2**15 - 1,
+        )  # fmt: skip
+        x, y, size = self.buffers[layer.inputs[0]], self.written(layer), height * width * channels
+        amounts = {"element": size, "pixel": height * width}
+        if self.network.dtype == "q15":
+            self.call("lrn_16", lrn, reads=[x], writes=y, amounts=amounts)
+            return
+        # In 16 bits between two changes of zero point.
+        zeros = [self.value(name).format.zero_point for name in (layer.inputs[0], layer.output)]
+        wide = [Buffer(f"{self.prefix} {which}", size, 2) for which in ("squared", "normalised")]
+        steps = (("8_to_16", x, wide[0], zeros[0], 0), ("16_to_8", wide[1], y, 0, zeros[1]))
+        for number, (name, source, target, x_zero, y_zero) in enumerate(steps):
+            limits = {"min": layer.low, "max": layer.high} if number else {"min": -(2**15), "max": 2**15 - 1}
+            rescaling = self.struct(
+                "scalpel_rescaling", name, pixels=1, channels=size, x_pixel_step=size, y_pixel_step=size,
+                multiplier=1, x_zero_point=x_zero, y_zero_point=y_zero, **limits, shift=0,
+            )  # fmt: skip
+            self.call(f"rescale_{name}", rescaling, reads=[source], writes=target, amounts={"element": size})
+            if not number:
+                self.call("lrn_16", lrn, reads=[wide[0]], writes=wide[1], amounts=amounts)
+
+    def softmax(self, layer: Softmax) -> None:
+        x = self.buffers[layer.inputs[0]]
+        table = self.constant("table", layer.table.astype(np.uint16))
+        softmax = self.struct(
+            "scalpel_softmax", "softmax", length=x.elements, table=table.name, entries=len(layer.table),
+            index_shift=layer.index_shift, one=layer.one,
+            zero_point=self.value(layer.output).format.zero_point, max=layer.high,
+        )  # fmt: skip
+        y, amounts = self.written(layer), {"element": x.elements}
+        self.call(f"softmax_{self.bits}", softmax, reads=[x], writes=y, amounts=amounts)
+
     def rescale(
         self, layer: IntegerLayer, what: str, x: Buffer, y: Buffer, pixels: int, channels: int, step: int,
         *, y_offset: int = 0,
@@ -506,7 +573,7 @@ class _Planner:
 
 def _fits(ctype: str, name: str, number: int) -> bool:
     """Whether a number fits the field: those that count pixels or channels have 16 bits."""
-    wide = {"x_row_step", "x_column_step", "y_row_step", "y_pixel_step", "x_pixel_step", "length", "one"}
+    wide = {"x_row_step", "x_column_step", "y_row_step", "y_pixel_step", "x_pixel_step", "pixels", "length", "one"}
     if name in wide or ctype == "scalpel_rescaling":
         return -(2**31) <= number < 2**32
     return number < 2**16

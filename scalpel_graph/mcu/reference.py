@@ -6,13 +6,18 @@ import numpy as np
 
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import (
+    LIMITS,
+    Add,
+    ArgMax,
     Clip,
     Concat,
     Flatten,
     IntegerLayer,
+    Lrn,
     Multiply,
     Network,
     Pool,
+    Softmax,
     Value,
     Window,
 )
@@ -21,7 +26,7 @@ from scalpel_graph.mcu.network import (
 def quantize_input(network: Network, x: Array) -> Array:
     """Float32 input as the device gets it, rounded half up."""
     form = network.values[network.input].format
-    low, high = _limits(network)
+    low, high = LIMITS[network.dtype]
     scaled = x.astype(np.float32) * np.float32(1 / form.scale)
     stored = np.floor(scaled + np.float32(0.5)) + np.float32(form.zero_point)
     return np.clip(stored, low, high).astype(np.int64)
@@ -35,10 +40,6 @@ def run(network: Network, x: Array) -> Array:
         y = _layer(layer, [stored[name] for name in layer.inputs], values)
         stored[layer.output] = np.clip(y, layer.low, layer.high)
     return stored[network.output]
-
-
-def _limits(network: Network) -> tuple[int, int]:
-    return (-(2**15), 2**15 - 1) if network.dtype == "q15" else (-128, 127)
 
 
 def _layer(layer: IntegerLayer, xs: list[Array], values: Mapping[str, Value]) -> Array:
@@ -55,6 +56,19 @@ def _layer(layer: IntegerLayer, xs: list[Array], values: Mapping[str, Value]) ->
             return np.concatenate(xs, axis=1)
         case Clip():
             return x
+        case Add():
+            zeros = [values[name].format.zero_point for name in layer.inputs]
+            total = sum((a - z) * m for a, z, m in zip(xs, zeros, layer.multipliers, strict=True))
+            half = 2**layer.shift >> 1
+            return ((total + half) >> layer.shift) + values[layer.output].format.zero_point
+        case Lrn():
+            return _lrn(layer, x - zero) + values[layer.output].format.zero_point
+        case Softmax():
+            e = layer.table[np.minimum((x.max(axis=1, keepdims=True) - x) >> layer.index_shift, len(layer.table) - 1)]
+            total = e.sum(axis=1, keepdims=True)
+            return (e * layer.one + total // 2) // total + values[layer.output].format.zero_point
+        case ArgMax():
+            return x.argmax(axis=1).reshape(-1, *values[layer.output].shape)
 
 
 def _multiply(layer: Multiply, x: Array) -> Array:
@@ -95,6 +109,17 @@ def counts(layer: Pool, height: int, width: int) -> Array:
     inside = np.ones((1, 1, height, width), np.int64)
     n: Array = _patches(inside, layer.window, int(layer.count_pads)).sum(axis=(2, 3))[0, 0]
     return n
+
+
+def _lrn(layer: Lrn, x: Array) -> Array:
+    squares = np.pad(x * x, ((0, 0), (layer.before, layer.after), *((0, 0),) * (x.ndim - 2)))
+    sums = sum(squares[:, i : i + x.shape[1]] for i in range(layer.before + layer.after + 1))
+    last = len(layer.table) - 1
+    q = np.minimum(sums >> layer.square_shift, (last << layer.fraction_bits) - 1)
+    i, f = q >> layer.fraction_bits, q & ((1 << layer.fraction_bits) - 1)
+    factor = layer.table[i] - ((layer.table[i] - layer.table[i + 1]) * f >> layer.fraction_bits)
+    y: Array = (x * factor + (1 << (layer.shift - 1))) >> layer.shift
+    return y
 
 
 def _flatten(layer: Flatten, x: Array) -> Array:
