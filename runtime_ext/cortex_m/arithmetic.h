@@ -19,11 +19,31 @@
 #define SCALPEL_INLINE static inline
 #endif
 
+/* Over the r rows of a block, r a constant: unrolled, so that sums stay in registers. */
+#if defined(__GNUC__)
+#define FOR_ROWS(I, R) _Pragma("GCC unroll 4") for (uint32_t I = 0; I < (R); ++I)
+#else
+#define FOR_ROWS(I, R) for (uint32_t I = 0; I < (R); ++I)
+#endif
+
+/* The inner loops exist in assembler too, for GCC, which allocates all of its registers to them when it optimizes. */
+#if defined(__ARM_FEATURE_SIMD32) && defined(__thumb2__) && defined(__OPTIMIZE__) && !defined(__clang__)
+#define SCALPEL_ASSEMBLER 1
+#else
+#define SCALPEL_ASSEMBLER 0
+#endif
+
 /* Two int16, or four int8, the first in the lowest bits; one LDR. */
 SCALPEL_INLINE uint32_t load_word(const void *from) {
   uint32_t word;
   memcpy(&word, from, sizeof word);
   return word;
+}
+
+SCALPEL_INLINE uint32_t load_half(const void *from) {
+  uint16_t half;
+  memcpy(&half, from, sizeof half);
+  return half;
 }
 
 SCALPEL_INLINE int32_t low_half(uint32_t pair) { return (int16_t)(uint16_t)pair; }
@@ -77,14 +97,49 @@ SCALPEL_INLINE int64_t shift_half_up(int64_t value, uint32_t shift) {
   return shift == 0 ? value : (value + ((int64_t)1 << (shift - 1))) >> shift;
 }
 
-SCALPEL_INLINE int16_t q15_output(const scalpel_q15_layer *layer, int64_t acc, bool acc64) {
-  return acc64 ? (int16_t)clamp_64(acc >> layer->shift, layer->min, layer->max)
-               : clamp_32((int32_t)acc >> layer->shift, layer->min, layer->max);
+/* How sums of int16 weights become outputs; min and max are in both halves. */
+typedef struct {
+  uint32_t shift;
+  uint32_t min;
+  uint32_t max;
+} q15_rounding;
+
+SCALPEL_INLINE q15_rounding q15_rounding_of(const scalpel_q15_layer *layer) {
+  const q15_rounding rounding = {layer->shift, (uint16_t)layer->min * 0x10001u, (uint16_t)layer->max * 0x10001u};
+  return rounding;
 }
 
-SCALPEL_INLINE int64_t q15_bias(const scalpel_q15_layer *layer, uint32_t row, bool acc64) {
-  return acc64 ? ((const int64_t *)layer->bias)[row] : ((const int32_t *)layer->bias)[row];
+SCALPEL_INLINE int16_t q15_output(q15_rounding rounding, int32_t acc) {
+  return clamp_32(acc >> rounding.shift, low_half(rounding.min), low_half(rounding.max));
 }
+
+SCALPEL_INLINE int16_t q15_output_64(q15_rounding rounding, int64_t acc) {
+  return (int16_t)clamp_64(acc >> rounding.shift, low_half(rounding.min), low_half(rounding.max));
+}
+
+#if defined(__ARM_FEATURE_SIMD32)
+/* To int16; arm_acle.h's __ssat does not compile without a warning. */
+SCALPEL_INLINE uint32_t saturated(int32_t value) {
+  uint32_t result;
+  __asm__("ssat %0, #16, %1" : "=r"(result) : "r"(value));
+  return result;
+}
+#endif
+
+/* Two outputs, the first in the lower half. */
+SCALPEL_INLINE uint32_t q15_outputs(q15_rounding rounding, int32_t acc0, int32_t acc1) {
+#if defined(__ARM_FEATURE_SIMD32)
+  uint32_t pair = (saturated(acc0 >> rounding.shift) & 0xFFFFu) | saturated(acc1 >> rounding.shift) << 16;
+  (void)__ssub16((int16x2_t)pair, (int16x2_t)rounding.min);
+  pair = (uint32_t)__sel((uint8x4_t)pair, (uint8x4_t)rounding.min);
+  (void)__ssub16((int16x2_t)rounding.max, (int16x2_t)pair);
+  return (uint32_t)__sel((uint8x4_t)pair, (uint8x4_t)rounding.max);
+#else
+  return (uint32_t)(uint16_t)q15_output(rounding, acc0) | (uint32_t)(uint16_t)q15_output(rounding, acc1) << 16;
+#endif
+}
+
+SCALPEL_INLINE void store_word(void *to, uint32_t word) { memcpy(to, &word, sizeof word); }
 
 SCALPEL_INLINE int16_t w8_output(const scalpel_w8_layer *layer, uint32_t row, int32_t acc) {
   const int64_t product = (int64_t)acc * layer->multipliers[row];

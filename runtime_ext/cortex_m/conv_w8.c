@@ -6,19 +6,19 @@ SCALPEL_INLINE void conv_pixel(const scalpel_w8_layer *layer, uint32_t row, uint
                                const uint16_t *columns, const int16_t *x, void *y, size_t y_at, uint32_t r) {
   const uint32_t here = layer->rows - row < r ? layer->rows - row : r;
   int32_t acc[4] = {0, 0, 0, 0};
-  for (uint32_t i = 0; i < here; ++i) acc[i] = layer->bias[row + i];
+  FOR_ROWS(i, here) acc[i] = layer->bias[row + i];
   for (; n != 0; --n) {
     const int16_t *at = x + 4 * (size_t)*columns++;
     const uint32_t first = load_word(at);
     const uint32_t second = load_word(at + 2);
-    for (uint32_t i = 0; i < r; ++i) {
+    FOR_ROWS(i, r) {
       const uint32_t weights = load_word(values);
       acc[i] = add_products_32(even_bytes(weights), first, acc[i]);
       acc[i] = add_products_32(odd_bytes(weights), second, acc[i]);
       values += 4;
     }
   }
-  for (uint32_t i = 0; i < here; ++i) w8_store(layer, y, y_at + row + i, w8_output(layer, row + i, acc[i]));
+  FOR_ROWS(i, here) w8_store(layer, y, y_at + row + i, w8_output(layer, row + i, acc[i]));
 }
 
 SCALPEL_INLINE void conv(const scalpel_w8_layer *layer, const scalpel_windows *windows, const int16_t *x, void *y,

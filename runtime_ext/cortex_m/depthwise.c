@@ -3,19 +3,20 @@
 
 SCALPEL_INLINE void q15(const scalpel_q15_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
                         uint16_t n_taps, const int16_t *x, int16_t *y, bool acc64) {
+  const q15_rounding rounding = q15_rounding_of(layer);
   for (uint32_t h = 0; h < windows->height; ++h) {
     const int16_t *from = x + (size_t)h * windows->x_row_step;
     int16_t *to = y + (size_t)h * windows->y_row_step;
     for (uint32_t w = 0; w < windows->width; ++w) {
       for (uint32_t row = 0; row < layer->rows; ++row) {
-        int64_t acc = q15_bias(layer, row, acc64);
+        int64_t acc = acc64 ? ((const int64_t *)layer->bias)[row] : ((const int32_t *)layer->bias)[row];
         const int16_t *weight = layer->values + row;
         for (uint32_t tap = 0; tap < n_taps; ++tap) {
           const int32_t product = (int32_t)from[taps[tap] + row] * *weight;
           acc = acc64 ? acc + product : (int32_t)((uint32_t)acc + (uint32_t)product);
           weight += layer->rows;
         }
-        to[row] = q15_output(layer, acc, acc64);
+        to[row] = acc64 ? q15_output_64(rounding, acc) : q15_output(rounding, (int32_t)acc);
       }
       from += windows->x_column_step;
       to += windows->y_pixel_step;

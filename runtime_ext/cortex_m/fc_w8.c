@@ -8,7 +8,7 @@ SCALPEL_INLINE void fc(const scalpel_w8_layer *layer, const int16_t *x, void *y,
   for (uint32_t row = 0; row < layer->rows; row += r) {
     const uint32_t here = layer->rows - row < r ? layer->rows - row : r;
     int32_t acc[4] = {0, 0, 0, 0};
-    for (uint32_t i = 0; i < here; ++i) acc[i] = layer->bias[row + i];
+    FOR_ROWS(i, here) acc[i] = layer->bias[row + i];
     for (uint32_t n = *counts++; n != 0; --n) {
       uint16_t column;
       if (narrow) {
@@ -20,14 +20,14 @@ SCALPEL_INLINE void fc(const scalpel_w8_layer *layer, const int16_t *x, void *y,
       const int16_t *at = x + 4 * (size_t)column;
       const uint32_t first = load_word(at);
       const uint32_t second = load_word(at + 2);
-      for (uint32_t i = 0; i < r; ++i) {
+      FOR_ROWS(i, r) {
         const uint32_t weights = load_word(values);
         acc[i] = add_products_32(even_bytes(weights), first, acc[i]);
         acc[i] = add_products_32(odd_bytes(weights), second, acc[i]);
         values += 4;
       }
     }
-    for (uint32_t i = 0; i < here; ++i) w8_store(layer, y, row + i, w8_output(layer, row + i, acc[i]));
+    FOR_ROWS(i, here) w8_store(layer, y, row + i, w8_output(layer, row + i, acc[i]));
   }
 }
 

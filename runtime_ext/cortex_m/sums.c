@@ -1,0 +1,205 @@
+#include "sums.h"
+
+#if SCALPEL_ASSEMBLER
+
+/* Loads stand together, because the M4 overlaps them: n of them take n + 1 cycles. LDM takes as many and overlaps with
+ * nothing, so it serves where registers allow no longer row of loads. */
+
+#define UNUSED __attribute__((unused))
+#define NAKED __attribute__((naked))
+
+#define NEXT_U8(TO) "ldrb " TO ", [r12], #1\n\t"
+#define NEXT_U16(TO) "ldrh " TO ", [r12], #2\n\t"
+#define INPUT(TO) "ldr " TO ", [r3, " TO ", lsl #2]\n\t"
+#define FOUR_ROWS(X)                  \
+  "ldmia lr!, {r8, r9, r10, r11}\n\t" \
+  "smlad r4, " X ", r8, r4\n\t"       \
+  "smlad r5, " X ", r9, r5\n\t"       \
+  "smlad r6, " X ", r10, r6\n\t"      \
+  "smlad r7, " X ", r11, r7\n\t"
+#define TWO_GROUPS(NEXT) NEXT("r0") NEXT("r2") INPUT("r0") INPUT("r2") FOUR_ROWS("r0") FOUR_ROWS("r2")
+
+/* n mod 4 first: its lower bit goes to N, the other to C. */
+#define SUM_4x2(NEXT)                                                                \
+  __asm__ volatile(                                                                  \
+      "push {r0, r2, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"                      \
+      "ldmia r0, {r4, r5, r6, r7}\n\t"                                               \
+      "ldrd lr, r12, [r2]\n\t"                                                       \
+      "lsls r0, r1, #31\n\t"                                                         \
+      "bpl 1f\n\t" NEXT("r0") INPUT("r0") FOUR_ROWS("r0")                            \
+      "1:\n\t"                                                                       \
+      "bcc 2f\n\t" TWO_GROUPS(NEXT)                                                  \
+      "2:\n\t"                                                                       \
+      "lsrs r1, r1, #2\n\t"                                                          \
+      "beq 4f\n\t"                                                                   \
+      "3:\n\t" TWO_GROUPS(NEXT) TWO_GROUPS(NEXT)                                     \
+      "subs r1, r1, #1\n\t"                                                          \
+      "bne 3b\n\t"                                                                   \
+      "4:\n\t"                                                                       \
+      "pop {r0, r2}\n\t"                                                             \
+      "strd lr, r12, [r2]\n\t"                                                       \
+      "stmia r0, {r4, r5, r6, r7}\n\t"                                               \
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}")
+
+NAKED void scalpel_sum_4x2_u8(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
+                              UNUSED const int16_t *x) {
+  SUM_4x2(NEXT_U8);
+}
+
+NAKED void scalpel_sum_4x2_u16(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
+                               UNUSED const int16_t *x) {
+  SUM_4x2(NEXT_U16);
+}
+
+/* The loops below begin in the middle where n is no multiple of their steps: all steps are as long, in bytes. r1
+ * becomes the number of rounds, the first of them perhaps a part. */
+
+#define STEP_1x2_4_PIXELS           \
+  "ldrh.w r2, [r12], #2\n\t"        \
+  "ldr.w r3, [lr], #4\n\t"          \
+  "ldr.w r0, [r8, r2, lsl #2]\n\t"  \
+  "ldr.w r1, [r9, r2, lsl #2]\n\t"  \
+  "smlad r4, r0, r3, r4\n\t"        \
+  "smlad r5, r1, r3, r5\n\t"        \
+  "ldr.w r0, [r10, r2, lsl #2]\n\t" \
+  "ldr.w r1, [r11, r2, lsl #2]\n\t" \
+  "smlad r6, r0, r3, r6\n\t"        \
+  "smlad r7, r1, r3, r7\n\t"
+
+/* No register is left for a counter: the end of the columns lies on the stack. */
+NAKED void scalpel_sum_1x2_4_pixels(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED const group_windows *at) {
+  __asm__ volatile(
+      "push {r0, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldmia r0, {r4, r5, r6, r7}\n\t"
+      "ldrd lr, r12, [r2], #8\n\t"
+      "ldmia r2, {r8, r9, r10, r11}\n\t"
+      "cmp r1, #0\n\t"
+      "beq 3f\n\t"
+      "add r0, r12, r1, lsl #1\n\t"
+      "push {r0}\n\t"
+      "rsb r1, r1, #0\n\t"
+      "and r1, r1, #3\n\t"
+      "add r1, r1, r1, lsl #2\n\t"
+      "adr r0, 2f\n\t"
+      "add r0, r0, r1, lsl #3\n\t"
+      "mov pc, r0\n\t"
+      ".balign 4\n\t"
+      "2:\n\t" STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS
+      "ldr r0, [sp]\n\t"
+      "cmp r12, r0\n\t"
+      "bne 2b\n\t"
+      "add sp, sp, #4\n\t"
+      "3:\n\t"
+      "pop {r0}\n\t"
+      "stmia r0, {r4, r5, r6, r7}\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
+#define STEP_2x2_2_PIXELS          \
+  "ldrh.w r2, [r12], #2\n\t"       \
+  "ldr.w r10, [lr], #4\n\t"        \
+  "ldr.w r11, [lr], #4\n\t"        \
+  "ldr.w r3, [r8, r2, lsl #2]\n\t" \
+  "ldr.w r2, [r9, r2, lsl #2]\n\t" \
+  "smlad r4, r3, r10, r4\n\t"      \
+  "smlad r5, r3, r11, r5\n\t"      \
+  "smlad r6, r2, r10, r6\n\t"      \
+  "smlad r7, r2, r11, r7\n\t"
+
+NAKED void scalpel_sum_2x2_2_pixels(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED const group_windows *at) {
+  __asm__ volatile(
+      "push {r0, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldmia r0, {r4, r5, r6, r7}\n\t"
+      "ldrd lr, r12, [r2]\n\t"
+      "ldrd r8, r9, [r2, #8]\n\t"
+      "cmp r1, #0\n\t"
+      "beq 3f\n\t"
+      "rsb r2, r1, #0\n\t"
+      "and r2, r2, #3\n\t"
+      "adds r1, r1, #3\n\t"
+      "lsrs r1, r1, #2\n\t"
+      "add r2, r2, r2, lsl #3\n\t"
+      "adr r3, 2f\n\t"
+      "add r3, r3, r2, lsl #2\n\t"
+      "mov pc, r3\n\t"
+      ".balign 4\n\t"
+      "2:\n\t" STEP_2x2_2_PIXELS STEP_2x2_2_PIXELS STEP_2x2_2_PIXELS STEP_2x2_2_PIXELS
+      "subs r1, r1, #1\n\t"
+      "bne 2b\n\t"
+      "3:\n\t"
+      "pop {r0}\n\t"
+      "stmia r0, {r4, r5, r6, r7}\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
+#define STEP_2_ROWS_2_PIXELS  \
+  "ldr.w r2, [lr], #4\n\t"    \
+  "ldr.w r3, [lr], #4\n\t"    \
+  "ldr.w r10, [r8], #4\n\t"   \
+  "ldr.w r11, [r9], #4\n\t"   \
+  "smlad r4, r10, r2, r4\n\t" \
+  "smlad r5, r10, r3, r5\n\t" \
+  "smlad r6, r11, r2, r6\n\t" \
+  "smlad r7, r11, r3, r7\n\t"
+
+NAKED void scalpel_sum_2_rows_2_pixels(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED run_windows *at) {
+  __asm__ volatile(
+      "push {r0, r2, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldmia r0, {r4, r5, r6, r7}\n\t"
+      "ldr.w lr, [r2]\n\t"
+      "ldrd r8, r9, [r2, #4]\n\t"
+      "rsb r2, r1, #0\n\t"
+      "and r2, r2, #7\n\t"
+      "adds r1, r1, #7\n\t"
+      "lsrs r1, r1, #3\n\t"
+      "adr r3, 2f\n\t"
+      "add r3, r3, r2, lsl #5\n\t"
+      "mov pc, r3\n\t"
+      ".balign 4\n\t"
+      "2:\n\t" STEP_2_ROWS_2_PIXELS STEP_2_ROWS_2_PIXELS STEP_2_ROWS_2_PIXELS STEP_2_ROWS_2_PIXELS
+          STEP_2_ROWS_2_PIXELS STEP_2_ROWS_2_PIXELS STEP_2_ROWS_2_PIXELS STEP_2_ROWS_2_PIXELS
+      "subs r1, r1, #1\n\t"
+      "bne 2b\n\t"
+      "pop {r0, r2}\n\t"
+      "str.w lr, [r2]\n\t"
+      "strd r8, r9, [r2, #4]\n\t"
+      "stmia r0, {r4, r5, r6, r7}\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
+#define STEP_4_ROWS           \
+  "ldr.w r12, [r3], #4\n\t"   \
+  "ldr.w r8, [r2], #4\n\t"    \
+  "ldr.w r9, [r2], #4\n\t"    \
+  "ldr.w r10, [r2], #4\n\t"   \
+  "ldr.w r11, [r2], #4\n\t"   \
+  "smlad r4, r12, r8, r4\n\t" \
+  "smlad r5, r12, r9, r5\n\t" \
+  "smlad r6, r12, r10, r6\n\t" \
+  "smlad r7, r12, r11, r7\n\t"
+
+NAKED void scalpel_sum_4_rows(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED const int16_t *values,
+                              UNUSED const int16_t *x) {
+  __asm__ volatile(
+      "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldmia r0, {r4, r5, r6, r7}\n\t"
+      "rsb r8, r1, #0\n\t"
+      "and r8, r8, #7\n\t"
+      "adds r1, r1, #7\n\t"
+      "lsrs r1, r1, #3\n\t"
+      "add r8, r8, r8, lsl #3\n\t"
+      "adr r9, 2f\n\t"
+      "add r9, r9, r8, lsl #2\n\t"
+      "mov pc, r9\n\t"
+      ".balign 4\n\t"
+      "2:\n\t" STEP_4_ROWS STEP_4_ROWS STEP_4_ROWS STEP_4_ROWS STEP_4_ROWS STEP_4_ROWS STEP_4_ROWS STEP_4_ROWS
+      "subs r1, r1, #1\n\t"
+      "bne 2b\n\t"
+      "stmia r0, {r4, r5, r6, r7}\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
+#endif
+
+/* An empty translation unit would not be C99. */
+typedef group_position scalpel_sums;
