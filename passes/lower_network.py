@@ -20,7 +20,7 @@ from scalpel_graph.passes.fuse_activation import bounds
 from scalpel_graph.passes.matching import attribute, is_standard, per_channel
 
 #: Layers that can take an activation over.
-_CLIPPING = ("Conv", "Gemm", "Add", "LRN", "MaxPool", "AveragePool")
+_CLIPPING = ("Conv", "Gemm", "Add", "LRN")
 
 
 def lower(graph: ModelGraph, context: PassContext) -> FloatNetwork:
@@ -143,16 +143,28 @@ class _Lowering:
             raise self.refusal(node, limits)
         low, high = limits
         name = self.value(node)
-        before = self.maker.get(name)
-        read_once = self.graph.sole_consumer(node.inputs[0]) is not None and name == node.inputs[0].name
-        if before is not None and read_once and before.op in _CLIPPING:
-            before.low = min(max(before.low, low), high)
-            before.high = max(min(before.high, high), low)
-            del self.maker[name]
-            before.output = node.outputs[0].name
-            self.maker[before.output] = before
-        else:
+        clipping = self.clipping(node.inputs[0])
+        if clipping is None:
             self.add(FloatLayer("Clip", node_label(node), [name], node.outputs[0].name, low=low, high=high))
+            return
+        clipping.low = min(max(clipping.low, low), high)
+        clipping.high = max(min(clipping.high, high), low)
+        self.rename(name, node.outputs[0].name)
+
+    def clipping(self, tensor: gs.Tensor) -> FloatLayer | None:
+        """The layer that can limit a value that only one node reads: its own, or the one before a MaxPool."""
+        layer = self.maker.get(tensor.name)
+        if layer is None or self.graph.sole_consumer(tensor) is None:
+            return None
+        if layer.op == "MaxPool":
+            return self.clipping(tensor.inputs[0].inputs[0])
+        return layer if layer.op in _CLIPPING else None
+
+    def rename(self, old: str, new: str) -> None:
+        """Has the layer that makes a value make what the node after it made."""
+        layer = self.maker.pop(old)
+        layer.output = new
+        self.maker[new] = layer
 
     def pool(self, node: gs.Node) -> None:
         x, y = self.shape(node.inputs[0]), self.shape(node.outputs[0])
@@ -235,9 +247,7 @@ class _Lowering:
         if vector is None or (before.low, before.high) != (-math.inf, math.inf):
             raise self.refusal(node, "the constant that it adds is not one number for each output of a layer")
         before.bias = vector.astype(np.float64) + (0.0 if before.bias is None else before.bias)
-        del self.maker[name]
-        before.output = node.outputs[0].name
-        self.maker[before.output] = before
+        self.rename(name, node.outputs[0].name)
 
     def lrn(self, node: gs.Node) -> None:
         attributes = {

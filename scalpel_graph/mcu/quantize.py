@@ -48,13 +48,17 @@ def quantize(network: FloatNetwork, ranges: Ranges, name: str, dtype: Dtype) -> 
 
     Args:
         network: the float layers.
-        ranges: of every value.
+        ranges: of every value, before the limits of its layer.
         name: of the network.
         dtype: of activations.
 
     Raises:
         InputError: a layer's numbers do not fit.
     """
+    ranges = dict(ranges)
+    for layer in network.layers:  # a limit that was moved before a pool
+        low, high = ranges[layer.output]
+        ranges[layer.output] = max(low, layer.low), min(high, layer.high)
     same = classes(network, lambda layer: layer.op in _HAND_ON)
     formats = (q15 if dtype == "q15" else int8).formats(network, ranges, same)
     values = {value: Value(value, shape, formats[value]) for value, shape in network.shapes.items()}
