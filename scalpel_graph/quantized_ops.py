@@ -4,7 +4,7 @@
 (`scalpel_graph.group_csr`), `QGemm` and `QConv` by a dense one; all with the arithmetic of the
 microcontroller's kernels (`runtime_ext/cortex_m`), bit for bit::
 
-    acc = bias + Σ W · (X − input_zero_point)                       exactly
+    acc = bias + Σ W · (clip(X, input_min, input_max) − input_zero_point)      exactly
     Y   = clip(output_zero_point + floor((acc · multiplier + rounding) / 2^shift), output_min, output_max)
 
 with ``rounding = 2^(shift − 1)``, or 0 where the shift is 0. Rows of the weight are outputs. Columns of a
@@ -14,8 +14,7 @@ Conv's weight run over the kernel first and over the channels last (``kH, kW, C 
 Inputs, all but X initializers:
 
 ==  =======================================  =========================================================
-0   X                                        int16 or int8. Gemm: ``[..., K]``; Conv: ``[N, C, W]`` or
-                                             ``[N, C, H, W]``
+0   X                                        int16. Gemm: ``[..., K]``; Conv: ``[N, C, W]`` or ``[N, C, H, W]``
 1   values, row_offsets, column_indices      sparse: group-CSR, values int16 or int8
     weight                                   dense: ``[M, K]`` int16 or int8
 \\   bias                                     ``[M]`` int64, at the scale of the accumulator
@@ -23,11 +22,12 @@ Inputs, all but X initializers:
 \\   shift                                    ``[M]`` or ``[1]`` int32, 0 to 62
 ==  =======================================  =========================================================
 
-Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, of the element type ``to``.
+Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, int16. (Networks of 8 bits are stored so too: their limits keep
+every number within 8 bits.)
 
 Attributes: ``weight_shape`` (ints: ``[M, K]``, or ``[M, C / group, kernel...]``), ``input_zero_point``,
-``output_zero_point``, ``output_min``, ``output_max``, ``to`` (ints; the last an ONNX element type), and for
-Conv ``strides``, ``pads``, ``dilations``, ``group``. A Conv pads with the input's zero point.
+``input_min``, ``input_max``, ``output_zero_point``, ``output_min``, ``output_max`` (int), and for Conv ``strides``,
+``pads``, ``dilations`` (ints), ``group`` (int). A Conv pads with the input's zero point.
 
 The bodies are exact because doubles hold every sum: ``|acc| < 2^53``. The product with the multiplier is
 below 2^63 and computed in int64.
@@ -50,10 +50,11 @@ OPSET = 17
 ATTRIBUTE_TYPES = {
     "weight_shape": AttributeProto.INTS,
     "input_zero_point": AttributeProto.INT,
+    "input_min": AttributeProto.INT,
+    "input_max": AttributeProto.INT,
     "output_zero_point": AttributeProto.INT,
     "output_min": AttributeProto.INT,
     "output_max": AttributeProto.INT,
-    "to": AttributeProto.INT,
     "strides": AttributeProto.INTS,
     "pads": AttributeProto.INTS,
     "dilations": AttributeProto.INTS,
@@ -83,11 +84,8 @@ def write_body(body: FunctionBody, op_type: str, matrix: str) -> None:
         matrix: what the weight ``[M, K]`` is called there, of any element type.
     """
     W = body("Cast", [matrix], "weight_double", to=TensorProto.DOUBLE)
-    zero_point = body(
-        "Cast", [body.from_attribute("input_zero_point", "value_int")], "zero_double", to=TensorProto.DOUBLE
-    )
     if op_type in (GEMM, GROUP_CSR_GEMM):
-        x = body("Sub", [body("Cast", ["X"], "x_double", to=TensorProto.DOUBLE), zero_point], "x")
+        x = _from_zero(body, TensorProto.DOUBLE)
         columns = body("Transpose", [W], "weight_columns", perm=[1, 0])
         _requantize(body, body("MatMul", [x, columns], "products"), "bias", "multiplier", "shift", "Y")
     else:
@@ -110,8 +108,7 @@ def _conv(body: FunctionBody, W: str) -> None:
     channels = body("Slice", ["weight_shape", one, two], "channels_of_group")
     group = body("Unsqueeze", [body.from_attribute("group", "value_int"), zero], "groups")
 
-    x_zero = body("Cast", ["input_zero_point"], "zero_float", to=TensorProto.FLOAT)
-    x = body("Sub", [body("Cast", ["X"], "x_float", to=TensorProto.FLOAT), x_zero], "x")
+    x = _from_zero(body, TensorProto.FLOAT)
     x_shape = body("Shape", ["X"], "x_shape")
     batch = body("Slice", [x_shape, zero, one], "batch")
     spatial = body("Slice", [x_shape, two, end], "spatial")
@@ -170,6 +167,16 @@ def _conv(body: FunctionBody, W: str) -> None:
     body("Reshape", [y, body("Concat", [batch, rows, out], "y_shape", axis=0)], "Y")
 
 
+def _from_zero(body: FunctionBody, to: int) -> str:
+    """X within its limits, less its zero point."""
+    wide = body("Cast", ["X"], "x_wide", to=to)
+    low, high, zero_point = (
+        body("Cast", [body.from_attribute(name, "value_int")], f"{name}_wide", to=to)
+        for name in ("input_min", "input_max", "input_zero_point")
+    )
+    return body("Sub", [body("Clip", [wide, low, high], "x_limited"), zero_point], "x")
+
+
 def _requantize(
     body: FunctionBody, products: str, bias: str, multiplier: str, shift: str, output: str
 ) -> str:
@@ -186,4 +193,4 @@ def _requantize(
     quotient = body("Div", [multiple, divisor], "quotient")
     y = body("Add", [quotient, body.from_attribute("output_zero_point", "value_int")], "y")
     limits = [body.from_attribute(name, "value_int") for name in ("output_min", "output_max")]
-    return body("Cast", [body("Clip", [y, *limits], "clipped")], output, refs=("to",))
+    return body("Cast", [body("Clip", [y, *limits], "clipped")], output, to=TensorProto.INT16)

@@ -9,12 +9,13 @@ import onnxruntime as ort
 from onnx import ModelProto
 
 from scalpel_graph import io, quantized_ops
+from scalpel_graph.errors import CheckError
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu import reference
 from scalpel_graph.mcu.emit_c import edge_inputs
 from scalpel_graph.mcu.network import ArgMax, Dtype, Network
 from scalpel_graph.pruning.samples import Samples
-from scalpel_graph.session import run, session
+from scalpel_graph.session import SessionError, run, session
 from scalpel_graph.verify import Verification
 
 #: The relative error from which on a quantized network is refused.
@@ -60,9 +61,15 @@ def compare(
         samples: calibration inputs.
         most_error: the relative error that is allowed.
         library: of the operators.
+
+    Raises:
+        CheckError: the quantized one cannot be loaded.
     """
     original = session(before.proto)
-    ways = [session(after, library=library), session(after)]
+    try:
+        ways = [session(after, library=library), session(after)]
+    except SessionError as error:
+        raise CheckError(f"ONNX Runtime cannot load the result: {error}") from error
     form = network.values[network.input].format
     edges = ((edge_inputs(network) - form.zero_point) * form.scale).astype(np.float32)
     inexact = _bytes_differ(ways, {network.input: edges}, network, samples, with_reference=True)

@@ -47,8 +47,7 @@ def build(network: Network, source: ModelProto) -> ModelProto:
 class _Builder:
     def __init__(self, network: Network, source: ModelProto) -> None:
         self.network, self.source = network, source
-        self.type = TensorProto.INT16 if network.dtype == "q15" else TensorProto.INT8
-        self.dtype = np.int16 if network.dtype == "q15" else np.int8
+        self.type = TensorProto.INT16
         self.nodes: list[NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
         names = [value.name for value in (*source.graph.input, *source.graph.output)]
@@ -302,10 +301,11 @@ class _Builder:
         attributes: dict[str, Any] = {
             "weight_shape": list(layer.weights.shape),
             "input_zero_point": values[layer.inputs[0]].format.zero_point,
+            "input_min": LIMITS[self.network.dtype][0],
+            "input_max": LIMITS[self.network.dtype][1],
             "output_zero_point": values[layer.output].format.zero_point,
             "output_min": layer.low,
             "output_max": layer.high,
-            "to": int(self.type),
         }
         if is_conv:
             x_shape = values[layer.inputs[0]].shape
