@@ -75,7 +75,8 @@ class _Lowering:
         if rule is None:
             domain = f" of domain {node.domain}" if node.domain else ""
             raise self.refusal(
-                node, f"operator {node.op}{domain} has no integer form; there are: {', '.join(sorted(_RULES))}"
+                node,
+                f"operator {node.op}{domain} has no integer form; there are: {', '.join(sorted(_RULES))}",
             )
         for tensor in node.outputs:
             if tensor.name and tensor.name not in self.shapes:
@@ -88,7 +89,7 @@ class _Lowering:
     def value(self, node: gs.Node, index: int = 0) -> str:
         """The value that an input of a node is."""
         tensor = node.inputs[index]
-        name = self.alias.get(tensor.name, tensor.name)
+        name = self.alias.get(tensor.name, str(tensor.name))
         if name != self.input and name not in self.maker:
             raise self.refusal(node, f"its input {tensor.name!r} is not computed from the network's input")
         return name
@@ -118,9 +119,7 @@ class _Lowering:
             raise self.refusal(node, str(refusal)) from refusal
         if layer.residual is not None:
             raise self.refusal(node, f"its C {layer.residual.name!r} is not constant")
-        if not np.isfinite(layer.weights).all() or not (
-            layer.bias is None or np.isfinite(layer.bias).all()
-        ):
+        if not np.isfinite(layer.weights).all() or not (layer.bias is None or np.isfinite(layer.bias).all()):
             raise self.refusal(node, "its weights or bias are not all finite")
         if not layer.work.is_conv and len(self.shapes[node.inputs[0].name]) != 2:
             raise self.refusal(node, "its input is not [batch, features]; a Flatten before it helps")
@@ -132,9 +131,7 @@ class _Lowering:
         weights = np.array(layer.weights, np.float64)
         bias = None if layer.bias is None else np.array(layer.bias, np.float64)
         self.add(
-            FloatLayer(
-                op, node_label(node), [self.value(node)], node.outputs[0].name, weights, bias, window
-            )
+            FloatLayer(op, node_label(node), [self.value(node)], node.outputs[0].name, weights, bias, window)
         )
 
     def activation(self, node: gs.Node) -> None:
@@ -185,7 +182,8 @@ class _Lowering:
             begins = given[: len(kernel)]
             if mode in ("SAME_UPPER", "SAME_LOWER"):
                 total = [
-                    max((o - 1) * s + k - i, 0) for o, s, k, i in zip(y[1:], strides, kernel, x[1:], strict=True)
+                    max((o - 1) * s + k - i, 0)
+                    for o, s, k, i in zip(y[1:], strides, kernel, x[1:], strict=True)
                 ]
                 begins = tuple((n + (mode == "SAME_LOWER")) // 2 for n in total)
             # What the last window reaches: more than stated with ceil_mode, less where it does not fit.
@@ -213,9 +211,10 @@ class _Lowering:
             return
         if batch != 1 or len(y) != 1:
             raise self.refusal(
-                node, f"it makes {list(self.shapes[node.outputs[0].name])} of [1, {', '.join(map(str, x))}]; only"
-                " flattening to [batch, features] has an integer form",
-            )  # fmt: skip
+                node,
+                f"it makes {list(self.shapes[node.outputs[0].name])} of {[1, *x]}; only flattening to"
+                " [batch, features] has an integer form",
+            )
         self.add(FloatLayer("Flatten", node_label(node), [self.value(node)], node.outputs[0].name))
 
     def concat(self, node: gs.Node) -> None:
@@ -297,9 +296,7 @@ def _window(
     group: int = 1,
 ) -> Window:
     if len(kernel) == 1:
-        return Window(
-            (1, kernel[0]), (1, strides[0]), (1, dilations[0]), (0, pads[0], 0, pads[1]), group
-        )
+        return Window((1, kernel[0]), (1, strides[0]), (1, dilations[0]), (0, pads[0], 0, pads[1]), group)
     top, left, bottom, right = pads
     return Window(
         (kernel[0], kernel[1]), (strides[0], strides[1]), (dilations[0], dilations[1]),

@@ -28,8 +28,8 @@ class Quantize(Pass):
         network = lower(graph, context)
         if settings.samples is None:
             raise InputError(
-                "target mcu needs inputs to find the ranges of activations: give --calibration X.npz with some"
-                " hundred of them"
+                "target mcu needs inputs to find the ranges of activations: give --calibration X.npz with"
+                " some hundred of them"
             )
         model = graph.to_proto()
         reached = ranges.measure(model, network.shapes, settings.samples.batches())

@@ -120,10 +120,13 @@ def optimize(
     source = loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
-    _check_kind(profile, calibration, dtype, most_error, check_inputs, autotune, weights, check)
+    _check_kind(
+        profile, calibration=calibration, dtype=dtype, most_error=most_error, check_inputs=check_inputs,
+        autotune=autotune, weights=weights, check=check,
+    )  # fmt: skip
     quantization = None
     if profile.kind == "mcu":
-        samples = None if calibration is None else load_samples(calibration, source.proto)
+        samples = None if calibration is None else load_samples(Path(calibration), source.proto)
         quantization = Quantization(dtype or "q15", samples)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(
@@ -212,13 +215,12 @@ def optimize(
         microcontroller=None if agreement is None else _mcu_report(context, agreement),
     )
     samples = None if quantization is None else quantization.samples
-    return OptimizeResult(
-        source.proto if optimized is None else optimized, report, context.program, samples
-    )
+    return OptimizeResult(source.proto if optimized is None else optimized, report, context.program, samples)
 
 
 def _check_kind(
     profile: Target,
+    *,
     calibration: str | os.PathLike[str] | None,
     dtype: Dtype | None,
     most_error: float | None,

@@ -1,11 +1,12 @@
-"""The integer operators of domain ``ai.scalpel``: their contract, and each as a function of standard operators.
+"""The integer operators of domain ``ai.scalpel``: their contract, and each as a function of standard ones.
 
 `QGroupCsrGemm` and `QGroupCsrConv` multiply integer activations by an integer group-CSR matrix
 (`scalpel_graph.group_csr`), `QGemm` and `QConv` by a dense one; all with the arithmetic of the
 microcontroller's kernels (`runtime_ext/cortex_m`), bit for bit::
 
     acc = bias + Σ W · (clip(X, input_min, input_max) − input_zero_point)      exactly
-    Y   = clip(output_zero_point + floor((acc · multiplier + rounding) / 2^shift), output_min, output_max)
+    Y   = clip(output_zero_point + floor((acc · multiplier + rounding) / 2^shift),
+               output_min, output_max)
 
 with ``rounding = 2^(shift − 1)``, or 0 where the shift is 0. Rows of the weight are outputs. Columns of a
 Conv's weight run over the kernel first and over the channels last (``kH, kW, C / group``), unlike those of
@@ -14,7 +15,8 @@ Conv's weight run over the kernel first and over the channels last (``kH, kW, C 
 Inputs, all but X initializers:
 
 ==  =======================================  =========================================================
-0   X                                        int16. Gemm: ``[..., K]``; Conv: ``[N, C, W]`` or ``[N, C, H, W]``
+0   X                                        int16. Gemm: ``[..., K]``; Conv: ``[N, C, W]`` or
+                                             ``[N, C, H, W]``
 1   values, row_offsets, column_indices      sparse: group-CSR, values int16 or int8
     weight                                   dense: ``[M, K]`` int16 or int8
 \\   bias                                     ``[M]`` int64, at the scale of the accumulator
@@ -22,12 +24,12 @@ Inputs, all but X initializers:
 \\   shift                                    ``[M]`` or ``[1]`` int32, 0 to 62
 ==  =======================================  =========================================================
 
-Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, int16. (Networks of 8 bits are stored so too: their limits keep
-every number within 8 bits.)
+Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, int16. (Networks of 8 bits are stored so too: their limits
+keep every number within 8 bits.)
 
 Attributes: ``weight_shape`` (ints: ``[M, K]``, or ``[M, C / group, kernel...]``), ``input_zero_point``,
-``input_min``, ``input_max``, ``output_zero_point``, ``output_min``, ``output_max`` (int), and for Conv ``strides``,
-``pads``, ``dilations`` (ints), ``group`` (int). A Conv pads with the input's zero point.
+``input_min``, ``input_max``, ``output_zero_point``, ``output_min``, ``output_max`` (int), and for Conv
+``strides``, ``pads``, ``dilations`` (ints), ``group`` (int). A Conv pads with the input's zero point.
 
 The bodies are exact because doubles hold every sum: ``|acc| < 2^53``. The product with the multiplier is
 below 2^63 and computed in int64.
@@ -87,7 +89,7 @@ def write_body(body: FunctionBody, op_type: str, matrix: str) -> None:
     if op_type in (GEMM, GROUP_CSR_GEMM):
         x = _from_zero(body, TensorProto.DOUBLE)
         columns = body("Transpose", [W], "weight_columns", perm=[1, 0])
-        _requantize(body, body("MatMul", [x, columns], "products"), "bias", "multiplier", "shift", "Y")
+        _requantize(body, body("MatMul", [x, columns], "products"), ("bias", "multiplier", "shift"), "Y")
     else:
         _conv(body, W)
 
@@ -162,8 +164,10 @@ def _conv(body: FunctionBody, W: str) -> None:
         ],
         "products",
     )
-    each = [body("Unsqueeze", [name, one], f"{name}_column") for name in ("bias", "multiplier", "shift")]
-    y = _requantize(body, products, *each, "rows_of_y")
+    bias, multiplier, shift = (
+        body("Unsqueeze", [name, one], f"{name}_column") for name in ("bias", "multiplier", "shift")
+    )
+    y = _requantize(body, products, (bias, multiplier, shift), "rows_of_y")
     body("Reshape", [y, body("Concat", [batch, rows, out], "y_shape", axis=0)], "Y")
 
 
@@ -177,9 +181,9 @@ def _from_zero(body: FunctionBody, to: int) -> str:
     return body("Sub", [body("Clip", [wide, low, high], "x_limited"), zero_point], "x")
 
 
-def _requantize(
-    body: FunctionBody, products: str, bias: str, multiplier: str, shift: str, output: str
-) -> str:
+def _requantize(body: FunctionBody, products: str, each: tuple[str, str, str], output: str) -> str:
+    """From sums to numbers; ``each`` names bias, multiplier and shift of a row."""
+    bias, multiplier, shift = each
     int64 = TensorProto.INT64
     acc = body("Add", [body("Cast", [products], "sums", to=int64), bias], "acc")
     two = body("Constant", [], "two_double", value=helper.make_tensor("", TensorProto.DOUBLE, [], [2.0]))

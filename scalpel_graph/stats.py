@@ -173,8 +173,12 @@ def macs(op: str, x: Sequence[int], weight: Sequence[int], y: Sequence[int], *, 
         **{("", name): _recurrent for name in ("LSTM", "GRU", "RNN")},
         (ops.DOMAIN, ops.CONV): _group_csr_conv,
         (ops.DOMAIN, ops.GEMM): _group_csr_gemm,
-        **{(ops.DOMAIN, name): _group_csr_conv for name in (quantized_ops.CONV, quantized_ops.GROUP_CSR_CONV)},
-        **{(ops.DOMAIN, name): _group_csr_gemm for name in (quantized_ops.GEMM, quantized_ops.GROUP_CSR_GEMM)},
+        **{
+            (ops.DOMAIN, name): _group_csr_conv for name in (quantized_ops.CONV, quantized_ops.GROUP_CSR_CONV)
+        },
+        **{
+            (ops.DOMAIN, name): _group_csr_gemm for name in (quantized_ops.GEMM, quantized_ops.GROUP_CSR_GEMM)
+        },
     }
     rule = rules.get(("" if domain == "ai.onnx" else domain, op))
     try:

@@ -144,7 +144,7 @@ class McuTarget(Target):
         code_bytes: what the kernels of a network take of the flash.
         margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
             dense time.
-        instructions: by kernel (its name without ``scalpel_``, or what that begins with), the exact numbers of
+        instructions: by kernel (its name without ``scalpel_``, or what that begins with), the numbers of
             instructions for each thing that it does (`scalpel_graph.mcu.cost`), and of a ``call``.
     """
 
@@ -357,8 +357,11 @@ class _Reader:
 
     def numbers_by_name(self) -> Mapping[str, Mapping[str, float]]:
         """All of this table: tables of numbers of at least 0."""
-        names = {name: self.table(name) for name in self._table}
-        return {name: {key: inner._price(key, inner._get(key)) for key in inner._table} for name, inner in names.items()}
+        tables = {name: self.table(name) for name in self._table}
+        return {
+            name: {key: inner._price(key, value) for key, value in inner._table.items()}
+            for name, inner in tables.items()
+        }
 
     def points(self, key: str) -> Table:
         """One price (the same everywhere), or a list of ``[size, price]`` with increasing sizes."""

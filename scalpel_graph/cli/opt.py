@@ -77,9 +77,11 @@ def _main(arguments: Sequence[str]) -> int:
         if not options.dry_run:
             step(f"writing {options.output}")
             report = _write(result, source, options.output)
-            if options.emit_c:
+            if options.emit_c and result.program is not None and result.samples is not None:
                 step(f"writing {options.emit_c}")
-                emit_c.emit(result.program, result.samples, report, options.output.read_bytes(), options.emit_c)
+                emit_c.emit(
+                    result.program, result.samples, report, options.output.read_bytes(), options.emit_c
+                )
     if options.report:
         _write_report(report, options.report)
     out = cli.output_console(quiet)
@@ -133,11 +135,10 @@ def _parser() -> cli.Parser:
         "--calibration",
         metavar="X.npz",
         type=Path,
-        help="inputs to find the ranges of activations on: an array for each input, first axis counts samples",
+        help="inputs to find the ranges of activations on: an array for each input; its first axis counts"
+        " samples",
     )
-    mcu.add_argument(
-        "--dtype", choices=DTYPES, help="16-bit fixed point or 8-bit integers (default: q15)"
-    )
+    mcu.add_argument("--dtype", choices=DTYPES, help="16-bit fixed point or 8-bit integers (default: q15)")
     mcu.add_argument(
         "--emit-c", metavar="DIR", type=Path, help="also write the network as a C99 bundle into this folder"
     )
@@ -145,7 +146,7 @@ def _parser() -> cli.Parser:
         "--max-error",
         metavar="F",
         type=_tolerance,
-        help="how far the answers may be from the float model's on the calibration inputs, as a fraction of"
+        help="how far the answers may be from the float ones on the calibration inputs, as a fraction of"
         f" their norm (default: {', '.join(f'{n:g} for {t}' for t, n in MOST_ERROR.items())})",
     )
 

@@ -1,4 +1,4 @@
-"""Dense or which group shape, for each layer with weights: what the cost model says takes fewest instructions."""
+"""Dense or which group shape, for each layer with weights: what is predicted to take fewest instructions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.mcu import cost
 from scalpel_graph.mcu.network import Dtype, Flatten, IntegerLayer, Multiply, Network, hwc_columns
 from scalpel_graph.mcu.program import Unsupported, layer_code
-from scalpel_graph.report import Candidate, LayerDecision
+from scalpel_graph.report import Candidate, Decision, LayerDecision
 from scalpel_graph.target import McuTarget
 
 #: Group shapes that there are kernels for.
@@ -59,7 +59,7 @@ def _choose(network: Network, layer: Multiply, target: McuTarget) -> Choice:
             problem = error
             continue
         density = 1.0 if shape is None else _density(network, layer, shape)
-        decision = "dense" if shape is None else "group_csr"
+        decision: Decision = "dense" if shape is None else "group_csr"
         ways.append((way, Candidate(decision, shape, density, cost.microseconds(count, target))))
     if not ways:
         assert problem is not None

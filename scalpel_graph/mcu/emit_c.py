@@ -66,7 +66,9 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--emit-c {folder}: is a file; name a folder")
     if folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder):
-        raise InputError(f"--emit-c {folder}: holds files that are not a bundle; name an empty or a new folder")
+        raise InputError(
+            f"--emit-c {folder}: holds files that are not a bundle; name an empty or a new folder"
+        )
     parent = folder.resolve().parent
     if not parent.is_dir():
         raise InputError(f"--emit-c {folder}: folder {parent} does not exist; create it first")
@@ -169,7 +171,8 @@ class _Bundle:
         self.vectors = self_test(self.network, samples)
         self.environment = jinja2.Environment(
             loader=jinja2.PackageLoader("scalpel_graph", "templates/bundle"),
-            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+            undefined=jinja2.StrictUndefined,
         )  # fmt: skip
         self.environment.filters["comment"] = _comment
 
@@ -182,7 +185,10 @@ class _Bundle:
         yield "report.json", json.dumps({"model_sha256": self.sha256, **self.report}, indent=2) + "\n"
         yield f"include/{name}.h", self.render("network.h.j2")
         yield f"src/{name}.c", self.render("network.c.j2", calls=self.calls())
-        yield f"src/{name}_weights.h", self.render("weights.h.j2", structs=self.structs(), arrays=self.shared())
+        yield (
+            f"src/{name}_weights.h",
+            self.render("weights.h.j2", structs=self.structs(), arrays=self.shared()),
+        )
         yield f"src/{name}_weights.c", self.render("weights.c.j2", layers=self.weights())
         for path in sorted(kernels.glob("*.[chS]")):
             yield f"src/{path.name}", path.read_text(encoding="utf-8")
@@ -197,8 +203,9 @@ class _Bundle:
         network, program = self.network, self.program
         sources = [path.name for path in sorted(kernel_folder().glob("*.[cS]"))]
         return self.environment.get_template(template).render(
-            title=_comment(self.network.name), name=self.name, NAME=self.name.upper(), mark=_MARK, sha256=self.sha256, network=network,
-            program=program, input=network.values[network.input], output=network.values[network.output],
+            title=_comment(self.network.name), name=self.name, NAME=self.name.upper(), mark=_MARK,
+            sha256=self.sha256, network=network, program=program, input=network.values[network.input],
+            output=network.values[network.output],
             ctype=self.ctype, kernels=sources,
             arena_bytes=max(program.arena_bytes, 8), vectors=len(self.vectors.inputs), report=self.report,
             **values,
@@ -265,7 +272,9 @@ class _Bundle:
 
     def array(self, constant: Constant, static: bool) -> str:
         ctype = _CTYPES[constant.values.dtype.name]
-        head = f"{'static ' if static else ''}const {ctype} {self.name}_{constant.name}[{constant.values.size}]"
+        head = (
+            f"{'static ' if static else ''}const {ctype} {self.name}_{constant.name}[{constant.values.size}]"
+        )
         return f"SCALPEL_ALIGNED {head} = {{\n{_numbers(constant.values)}\n}};"
 
     def struct(self, struct: Struct, constants: Sequence[Constant]) -> str:

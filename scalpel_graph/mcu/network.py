@@ -49,8 +49,8 @@ class FloatLayer:
     """One layer before quantization.
 
     Attributes:
-        op: ``Conv``, ``Gemm``, ``MaxPool``, ``AveragePool``, ``Clip``, ``Add``, ``Concat``, ``LRN``, ``Flatten``,
-            ``Softmax`` or ``ArgMax``.
+        op: ``Conv``, ``Gemm``, ``MaxPool``, ``AveragePool``, ``Clip``, ``Add``, ``Concat``, ``LRN``,
+            ``Flatten``, ``Softmax`` or ``ArgMax``.
         name: of the node, for people.
         inputs: names of values.
         output: name of the value that it makes.
@@ -212,8 +212,8 @@ class Add(Layer):
 class Lrn(Layer):
     """Local response normalisation: a channel times what a table has for the squares around it.
 
-    With ``q = min(Σ x² >> square_shift, ((len(table) − 1) << fraction_bits) − 1)``, summed over the channels from
-    ``before`` before to ``after`` after: ``i = q >> fraction_bits``, ``f = q mod 2^fraction_bits``,
+    With ``q = min(Σ x² >> square_shift, ((len(table) − 1) << fraction_bits) − 1)``, summed over the channels
+    from ``before`` before to ``after`` after: ``i = q >> fraction_bits``, ``f = q mod 2^fraction_bits``,
     ``factor = table[i] − ((table[i] − table[i + 1]) · f >> fraction_bits)``, and
     ``(x · factor + 2^(shift − 1)) >> shift``.
     """
@@ -269,7 +269,8 @@ def bound(weights: Array, bias: Array, shift: int) -> int:
     """What no sum of a layer exceeds in magnitude, rounding included, whatever its int16 input."""
     rounding = 2**shift >> 1
     rows = np.abs(weights.astype(np.int64)).sum(axis=1).astype(object) * 2**15
-    return int(max(row + abs(int(b)) for row, b in zip(rows, bias, strict=True))) + rounding
+    most: int = max(int(row) + abs(int(b)) for row, b in zip(rows, bias, strict=True))
+    return most + rounding
 
 
 def hwc_columns(weights: Array, channels: int) -> Array:

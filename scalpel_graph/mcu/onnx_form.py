@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from scalpel_graph import group_csr, ops, quantized_ops
@@ -96,7 +97,7 @@ class _Builder:
         self.taken.add(name)
         return name
 
-    def constant(self, hint: str, value: Array) -> str:
+    def constant(self, hint: str, value: npt.ArrayLike) -> str:
         name = self.unique(hint)
         self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
@@ -116,9 +117,7 @@ class _Builder:
         scaled = self.node(
             "Mul", [name, self.constant(f"{name}_per_unit", float32(1 / form.scale))], f"{name}_scaled"
         )
-        raised = self.node(
-            "Add", [scaled, self.constant(f"{name}_half", float32(0.5))], f"{name}_raised"
-        )
+        raised = self.node("Add", [scaled, self.constant(f"{name}_half", float32(0.5))], f"{name}_raised")
         rounded = self.node("Floor", [raised], f"{name}_rounded")
         if form.zero_point:
             zero = self.constant(f"{name}_zero_point", float32(form.zero_point))
@@ -216,7 +215,10 @@ class _Builder:
         name, shape = layer.name, self.network.values[layer.output].shape
         wide = self.from_zero(layer, 0, x)
         squares = self.node(
-            "Cast", [self.node("Mul", [wide, wide], f"{name}_squares")], f"{name}_double", to=TensorProto.DOUBLE
+            "Cast",
+            [self.node("Mul", [wide, wide], f"{name}_squares")],
+            f"{name}_double",
+            to=TensorProto.DOUBLE,
         )
         place = np.arange(shape[0])
         distance = place[None, :] - place[:, None]
@@ -231,7 +233,9 @@ class _Builder:
         q = self.node(
             "Min",
             [
-                self.node("Div", [whole, self.int64(f"{name}_square", 1 << layer.square_shift)], f"{name}_scaled"),
+                self.node(
+                    "Div", [whole, self.int64(f"{name}_square", 1 << layer.square_shift)], f"{name}_scaled"
+                ),
                 self.int64(f"{name}_last", last - 1),
             ],
             f"{name}_q",
@@ -241,9 +245,7 @@ class _Builder:
         here = self.node("Gather", [table, i], f"{name}_here")
         after = self.node("Gather", [table, self.node("Add", [i, one], f"{name}_next")], f"{name}_after")
         fall = self.node("Mul", [self.node("Sub", [here, after], f"{name}_fall"), f], f"{name}_fall_times")
-        factor = self.node(
-            "Sub", [here, self.node("Div", [fall, unit], f"{name}_fallen")], f"{name}_factor"
-        )
+        factor = self.node("Sub", [here, self.node("Div", [fall, unit], f"{name}_fallen")], f"{name}_factor")
         like_x = self.node(
             "Reshape", [factor, self.int64(f"{name}_shape", np.array([-1, *shape]))], f"{name}_factors"
         )
@@ -316,13 +318,11 @@ class _Builder:
             attributes["group"] = layer.window.group
         names = [self.constant(f"{layer.name}_{name}", array) for name, array in arrays.items()]
         self.nodes.append(
-            helper.make_node(
-                op_type, [x, *names], [y], name=layer.name, domain=ops.DOMAIN, **attributes
-            )
+            helper.make_node(op_type, [x, *names], [y], name=layer.name, domain=ops.DOMAIN, **attributes)
         )
 
     @staticmethod
-    def window(window: Window, spatial: int) -> dict[str, list[int]]:
+    def window(window: Window, spatial: int) -> dict[str, Any]:
         """As attributes, of one or two dimensions."""
         top, left, bottom, right = window.pads
         return {
@@ -339,15 +339,11 @@ class _Builder:
         float_x = self.node("Cast", [x], f"{layer.name}_float", to=TensorProto.FLOAT)
         if layer.op == "MaxPool":
             largest = self.node("MaxPool", [float_x], f"{layer.name}_largest", **attributes)
-            self.clipped(
-                layer, self.node("Cast", [largest], f"{layer.name}_cast", to=self.type), y
-            )
+            self.clipped(layer, self.node("Cast", [largest], f"{layer.name}_cast", to=self.type), y)
             return
         self.clipped(layer, self.average(layer, value, result, float_x, attributes), y)
 
-    def average(
-        self, layer: Pool, value: Value, result: Value, x: str, attributes: dict[str, list[int]]
-    ) -> str:
+    def average(self, layer: Pool, value: Value, result: Value, x: str, attributes: dict[str, Any]) -> str:
         """Sums by a Conv with a kernel of ones over each plane, which float32 holds; then whole numbers."""
         name, spatial = layer.name, value.shape[1:]
         zero = value.format.zero_point

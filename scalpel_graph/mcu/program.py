@@ -1,4 +1,4 @@
-"""A quantized network as calls of the Cortex-M kernels: arrays in flash, buffers in an arena, one call after another.
+"""A quantized network as calls of the Cortex-M kernels, with arrays in flash and buffers in an arena.
 
 `runtime_ext/cortex_m/scalpel_kernels.h` says what the kernels take.
 """
@@ -293,14 +293,15 @@ class _Planner:
         )
 
     def padded(
-        self, x: Buffer, value: Value, pads: tuple[int, int, int, int], channels: int, fill: int, wide: bool
+        self, x: Buffer, value: Value, pads: tuple[int, int, int, int], channels: int, *, wide: bool
     ) -> Buffer:
         """A copy with a border, with more channels, or with wider numbers."""
         height, width, x_channels = value.hwc
+        fill = value.format.zero_point
         top, left, bottom, right = pads
         padding = self.struct(
-            "scalpel_padding", "padding", height=height, width=width, channels=x_channels, y_channels=channels,
-            top=top, left=left, bottom=bottom, right=right, value=fill,
+            "scalpel_padding", "padding", height=height, width=width, channels=x_channels,
+            y_channels=channels, top=top, left=left, bottom=bottom, right=right, value=fill,
         )  # fmt: skip
         elements = (height + top + bottom) * (width + left + right) * channels
         y = Buffer(f"{self.prefix} padded", elements, 2 if wide else self.itemsize)
@@ -320,8 +321,7 @@ class _Planner:
         is_given = layer.inputs[0] == self.network.input
         reads_more = wide_channels != channels and (layer.op == "Conv" or is_given)
         if is_narrow or any(layer.window.pads) or reads_more:
-            zero = x_value.format.zero_point
-            x = self.padded(x, x_value, layer.window.pads, wide_channels, zero, wide=True)
+            x = self.padded(x, x_value, layer.window.pads, wide_channels, wide=True)
         y = self.written(layer)
         if layer.op == "Gemm":
             self.fully_connected(layer, x, y)
@@ -351,13 +351,12 @@ class _Planner:
 
     def convolution(self, layer: Multiply, x: Buffer, y: Buffer, channels: int) -> None:
         window, value = layer.window, self.value(layer.inputs[0])
-        height, width, _ = value.hwc
-        top, left, bottom, right = window.pads
-        padded_width = width + left + right
+        padded_width = value.hwc[1] + window.pads[1] + window.pads[3]
         oh, ow, M = self.value(layer.output).hwc
         windows = self.struct(
             "scalpel_windows", "windows", height=oh, width=ow,
-            x_row_step=window.strides[0] * padded_width * channels, x_column_step=window.strides[1] * channels,
+            x_row_step=window.strides[0] * padded_width * channels,
+            x_column_step=window.strides[1] * channels,
             y_row_step=ow * M, y_pixel_step=M,
         )  # fmt: skip
         group_channels = value.hwc[2] // window.group
@@ -452,8 +451,8 @@ class _Planner:
         return self.struct(
             "scalpel_w8_layer", "layer", **pointers,
             bias=self.constant("bias", folded.astype(np.int32)).name,
-            multipliers=self.constant("multipliers", np.broadcast_to(layer.multiplier, M).astype(np.int32)).name,
-            shifts=self.constant("shifts", np.broadcast_to(layer.shift, M).astype(np.uint8)).name,
+            multipliers=self.constant("multipliers", layer.multiplier.astype(np.int32)).name,
+            shifts=self.constant("shifts", layer.shift.astype(np.uint8)).name,
             rows=M, inputs=rows, zero_point=self.value(layer.output).format.zero_point,
             min=layer.low, max=layer.high, y_is_int8=1,
         )  # fmt: skip
@@ -468,7 +467,7 @@ class _Planner:
         )  # fmt: skip
         outputs = oh * ow * channels
         amounts = {"output": outputs, "output_tap": outputs * prod(window.kernel), "pixel": oh * ow}
-        extra = ()
+        extra: tuple[int, ...] = ()
         if layer.op == "AveragePool":
             extra = (int(layer.count_pads), x.format.zero_point)
         function = f"{'max' if layer.op == 'MaxPool' else 'average'}_pool_{self.bits}"
@@ -494,13 +493,14 @@ class _Planner:
         for number, name in enumerate(layer.inputs):
             part = self.value(name).hwc[2]
             self.rescale(
-                layer, f"part_{number}", self.buffers[name], y, height * width, part, channels, y_offset=at
-            )
+                layer, f"part_{number}", self.buffers[name], y, pixels=height * width, channels=part,
+                step=channels, y_offset=at,
+            )  # fmt: skip
             at += part
 
     def clip(self, layer: Clip) -> None:
         source, y = self.buffers[layer.inputs[0]], self.written(layer)
-        self.rescale(layer, "clip", source, y, 1, y.elements, y.elements)
+        self.rescale(layer, "clip", source, y, pixels=1, channels=y.elements, step=y.elements)
 
     def add(self, layer: Add) -> None:
         values = [self.value(name).format.zero_point for name in layer.inputs]
@@ -557,9 +557,18 @@ class _Planner:
         self.call(f"softmax_{self.bits}", softmax, reads=[x], writes=y, amounts=amounts)
 
     def rescale(
-        self, layer: IntegerLayer, what: str, x: Buffer, y: Buffer, pixels: int, channels: int, step: int,
-        *, y_offset: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        layer: IntegerLayer,
+        what: str,
+        x: Buffer,
+        y: Buffer,
+        *,
+        pixels: int,
+        channels: int,
+        step: int,
+        y_offset: int = 0,
+    ) -> None:
+        """A copy within the limits of a layer, of all or some of the channels of the output."""
         rescaling = self.struct(
             "scalpel_rescaling", what, pixels=pixels, channels=channels, x_pixel_step=channels,
             y_pixel_step=step, multiplier=1, x_zero_point=0, y_zero_point=0, min=layer.low, max=layer.high,
@@ -573,7 +582,16 @@ class _Planner:
 
 def _fits(ctype: str, name: str, number: int) -> bool:
     """Whether a number fits the field: those that count pixels or channels have 16 bits."""
-    wide = {"x_row_step", "x_column_step", "y_row_step", "y_pixel_step", "x_pixel_step", "pixels", "length", "one"}
+    wide = {
+        "x_row_step",
+        "x_column_step",
+        "y_row_step",
+        "y_pixel_step",
+        "x_pixel_step",
+        "pixels",
+        "length",
+        "one",
+    }
     if name in wide or ctype == "scalpel_rescaling":
         return -(2**31) <= number < 2**32
     return number < 2**16

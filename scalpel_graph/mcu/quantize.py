@@ -114,9 +114,7 @@ def _add(common: Mapping[str, Any], layer: FloatLayer, values: Mapping[str, Valu
     return Add(**common, multipliers=(multipliers[0], multipliers[1]), shift=common_shift)
 
 
-def _lrn(
-    common: Mapping[str, Any], layer: FloatLayer, values: Mapping[str, Value], dtype: Dtype
-) -> Lrn:
+def _lrn(common: Mapping[str, Any], layer: FloatLayer, values: Mapping[str, Value], dtype: Dtype) -> Lrn:
     """A table of ``(bias + alpha / size · Σ x²)^−beta`` over the whole range of the sum."""
     size, alpha, beta, bias = (layer.attributes[name] for name in ("size", "alpha", "beta", "bias"))
     x, y = (values[name].format.scale for name in (layer.inputs[0], layer.output))

@@ -29,7 +29,8 @@ def quantize_input(network: Network, x: Array) -> Array:
     low, high = LIMITS[network.dtype]
     scaled = x.astype(np.float32) * np.float32(1 / form.scale)
     stored = np.floor(scaled + np.float32(0.5)) + np.float32(form.zero_point)
-    return np.clip(stored, low, high).astype(np.int64)
+    limited: Array = np.clip(stored, low, high).astype(np.int64)
+    return limited
 
 
 def run(network: Network, x: Array) -> Array:
@@ -43,32 +44,37 @@ def run(network: Network, x: Array) -> Array:
 
 
 def _layer(layer: IntegerLayer, xs: list[Array], values: Mapping[str, Value]) -> Array:
+    """What a layer computes, before its limits."""
+    y: Array
     x = xs[0]
     zero = values[layer.inputs[0]].format.zero_point
     match layer:
         case Multiply():
-            return _multiply(layer, x - zero) + values[layer.output].format.zero_point
+            y = _multiply(layer, x - zero) + values[layer.output].format.zero_point
         case Pool():
-            return _pool(layer, x - zero) + zero
+            y = _pool(layer, x - zero) + zero
         case Flatten():
-            return _flatten(layer, x)
+            y = _flatten(layer, x)
         case Concat():
-            return np.concatenate(xs, axis=1)
+            y = np.concatenate(xs, axis=1)
         case Clip():
-            return x
+            y = x
         case Add():
             zeros = [values[name].format.zero_point for name in layer.inputs]
             total = sum((a - z) * m for a, z, m in zip(xs, zeros, layer.multipliers, strict=True))
             half = 2**layer.shift >> 1
-            return ((total + half) >> layer.shift) + values[layer.output].format.zero_point
+            y = ((total + half) >> layer.shift) + values[layer.output].format.zero_point
         case Lrn():
-            return _lrn(layer, x - zero) + values[layer.output].format.zero_point
+            y = _lrn(layer, x - zero) + values[layer.output].format.zero_point
         case Softmax():
-            e = layer.table[np.minimum((x.max(axis=1, keepdims=True) - x) >> layer.index_shift, len(layer.table) - 1)]
+            e = layer.table[
+                np.minimum((x.max(axis=1, keepdims=True) - x) >> layer.index_shift, len(layer.table) - 1)
+            ]
             total = e.sum(axis=1, keepdims=True)
-            return (e * layer.one + total // 2) // total + values[layer.output].format.zero_point
+            y = (e * layer.one + total // 2) // total + values[layer.output].format.zero_point
         case ArgMax():
-            return x.argmax(axis=1).reshape(-1, *values[layer.output].shape)
+            y = x.argmax(axis=1).reshape(-1, *values[layer.output].shape)
+    return y
 
 
 def _multiply(layer: Multiply, x: Array) -> Array:
@@ -90,12 +96,14 @@ def _multiply(layer: Multiply, x: Array) -> Array:
 
 def _requantized(acc: Array, bias: Array, multiplier: Array, shift: Array) -> Array:
     rounding = (np.int64(1) << shift) >> 1
-    return ((acc + bias) * multiplier + rounding) >> shift
+    y: Array = ((acc + bias) * multiplier + rounding) >> shift
+    return y
 
 
 def _pool(layer: Pool, x: Array) -> Array:
     lowest = np.iinfo(np.int64).min
     planes = _planes(x)
+    y: Array
     if layer.op == "MaxPool":
         y = _patches(planes, layer.window, lowest).max(axis=(2, 3))
     else:
