@@ -19,15 +19,19 @@
 #define SCALPEL_INLINE static inline
 #endif
 
-/* Over the r rows of a block, r a constant: unrolled, so that sums stay in registers. */
 #if defined(__GNUC__)
-#define FOR_ROWS(I, R) _Pragma("GCC unroll 4") for (uint32_t I = 0; I < (R); ++I)
+#define UNROLLED _Pragma("GCC unroll 4")
 #else
-#define FOR_ROWS(I, R) for (uint32_t I = 0; I < (R); ++I)
+#define UNROLLED
 #endif
 
-/* The inner loops exist in assembler too, for GCC, which allocates all of its registers to them when it optimizes. */
-#if defined(__ARM_FEATURE_SIMD32) && defined(__thumb2__) && defined(__OPTIMIZE__) && !defined(__clang__)
+/* Over the r rows of a block, r a constant: unrolled, so that sums stay in registers. */
+#define FOR_ROWS(I, R) UNROLLED for (uint32_t I = 0; I < (R); ++I)
+
+/* The inner loops exist in assembler too, for GCC, which allocates all of its registers to them when it optimizes.
+ * -DSCALPEL_ASSEMBLER=0 leaves them out. */
+#if defined(SCALPEL_ASSEMBLER)
+#elif defined(__ARM_FEATURE_SIMD32) && defined(__thumb2__) && defined(__OPTIMIZE__) && !defined(__clang__)
 #define SCALPEL_ASSEMBLER 1
 #else
 #define SCALPEL_ASSEMBLER 0
@@ -44,6 +48,11 @@ SCALPEL_INLINE uint32_t load_half(const void *from) {
   uint16_t half;
   memcpy(&half, from, sizeof half);
   return half;
+}
+
+/* The first of two int16 alone, or both, of `left` > 0 that there are. */
+SCALPEL_INLINE uint32_t load_some(const int16_t *from, uint32_t left) {
+  return left == 1 ? load_half(from) : load_word(from);
 }
 
 SCALPEL_INLINE int32_t low_half(uint32_t pair) { return (int16_t)(uint16_t)pair; }
@@ -82,7 +91,20 @@ SCALPEL_INLINE uint32_t even_bytes(uint32_t word) {
 }
 
 /* The bytes 1 and 3. */
-SCALPEL_INLINE uint32_t odd_bytes(uint32_t word) { return even_bytes(word >> 8 | word << 24); }
+SCALPEL_INLINE uint32_t odd_bytes(uint32_t word) {
+#if defined(__ARM_FEATURE_SIMD32)
+  uint32_t bytes;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(bytes) : "r"(word));
+  return bytes;
+#else
+  return even_bytes(word >> 8);
+#endif
+}
+
+/* acc + w0 * x0 + ... + w3 * x3 modulo 2^32, for weights in the order w0, w2, w1, w3. */
+SCALPEL_INLINE int32_t add_four(uint32_t weights, uint32_t first, uint32_t second, int32_t acc) {
+  return add_products_32(odd_bytes(weights), second, add_products_32(even_bytes(weights), first, acc));
+}
 
 SCALPEL_INLINE int64_t clamp_64(int64_t value, int32_t min, int32_t max) {
   return value < min ? min : value > max ? max : value;
@@ -141,18 +163,33 @@ SCALPEL_INLINE uint32_t q15_outputs(q15_rounding rounding, int32_t acc0, int32_t
 
 SCALPEL_INLINE void store_word(void *to, uint32_t word) { memcpy(to, &word, sizeof word); }
 
-SCALPEL_INLINE int16_t w8_output(const scalpel_w8_layer *layer, uint32_t row, int32_t acc) {
-  const int64_t product = (int64_t)acc * layer->multipliers[row];
-  const uint32_t shift = layer->shifts[row];
-  if (shift >= 33) { /* The rounding term touches the upper word alone. */
-    const int32_t high = (int32_t)(product >> 32) + (int32_t)((uint32_t)1 << (shift - 33));
-    return clamp_32(layer->zero_point + (high >> (shift - 32)), layer->min, layer->max);
-  }
-  return (int16_t)clamp_64(layer->zero_point + shift_half_up(product, shift), layer->min, layer->max);
+/* What the outputs of all rows share; a copy, because stores of int8 might change the layer. */
+typedef struct {
+  const int32_t *multipliers;
+  const uint8_t *shifts;
+  int32_t zero_point;
+  int32_t min;
+  int32_t max;
+  bool y_is_int8;
+} w8_rounding;
+
+SCALPEL_INLINE w8_rounding w8_rounding_of(const scalpel_w8_layer *layer) {
+  const w8_rounding rounding = {layer->multipliers, layer->shifts, layer->zero_point,
+                                layer->min,         layer->max,    layer->y_is_int8 != 0};
+  return rounding;
 }
 
-SCALPEL_INLINE void w8_store(const scalpel_w8_layer *layer, void *y, size_t at, int16_t value) {
-  if (layer->y_is_int8) {
+SCALPEL_INLINE void w8_output(w8_rounding rounding, uint32_t row, int32_t acc, void *y, size_t at) {
+  const int64_t product = (int64_t)acc * rounding.multipliers[row];
+  const uint32_t shift = rounding.shifts[row];
+  int16_t value;
+  if (shift >= 33) { /* The rounding term touches the upper word alone. */
+    const int32_t high = (int32_t)(product >> 32) + (int32_t)((uint32_t)1 << (shift - 33));
+    value = clamp_32(rounding.zero_point + (high >> (shift - 32)), rounding.min, rounding.max);
+  } else {
+    value = (int16_t)clamp_64(rounding.zero_point + shift_half_up(product, shift), rounding.min, rounding.max);
+  }
+  if (rounding.y_is_int8) {
     ((int8_t *)y)[at] = (int8_t)value;
   } else {
     ((int16_t *)y)[at] = value;

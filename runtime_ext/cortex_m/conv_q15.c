@@ -106,6 +106,7 @@ SCALPEL_INLINE void conv_64(const scalpel_q15_layer *layer, const scalpel_window
         const int16_t *weights = values;
         int64_t acc[4];
         FOR_ROWS(i, r) acc[i] = own_bias[i];
+        UNROLLED
         for (uint32_t group = 0; group < n; ++group) {
           const uint32_t pair = load_word(from + 2 * (size_t)columns[group]);
           FOR_ROWS(i, r) acc[i] = add_products_64(load_word(weights + 2 * i), pair, acc[i]);

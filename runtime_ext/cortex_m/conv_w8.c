@@ -1,49 +1,40 @@
 /* Sparse convolutions, int8 weights: offsets into a padded image, no im2col. */
-#include "arithmetic.h"
+#include "sums.h"
 
-/* One row block at one pixel. */
-SCALPEL_INLINE void conv_pixel(const scalpel_w8_layer *layer, uint32_t row, uint32_t n, const int8_t *values,
-                               const uint16_t *columns, const int16_t *x, void *y, size_t y_at, uint32_t r) {
-  const uint32_t here = layer->rows - row < r ? layer->rows - row : r;
-  int32_t acc[4] = {0, 0, 0, 0};
-  FOR_ROWS(i, here) acc[i] = layer->bias[row + i];
-  for (; n != 0; --n) {
-    const int16_t *at = x + 4 * (size_t)*columns++;
-    const uint32_t first = load_word(at);
-    const uint32_t second = load_word(at + 2);
-    FOR_ROWS(i, r) {
-      const uint32_t weights = load_word(values);
-      acc[i] = add_products_32(even_bytes(weights), first, acc[i]);
-      acc[i] = add_products_32(odd_bytes(weights), second, acc[i]);
-      values += 4;
-    }
-  }
-  FOR_ROWS(i, here) w8_store(layer, y, y_at + row + i, w8_output(layer, row + i, acc[i]));
-}
+typedef void (*sum)(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 
 SCALPEL_INLINE void conv(const scalpel_w8_layer *layer, const scalpel_windows *windows, const int16_t *x, void *y,
-                         uint32_t r) {
-  const int8_t *values = layer->values;
-  const uint16_t *columns = layer->columns;
+                         uint32_t r, sum add_groups) {
+  const w8_rounding rounding = w8_rounding_of(layer);
+  byte_group_position block = {layer->values, layer->columns};
   const uint16_t *counts = layer->counts;
   for (uint32_t row = 0; row < layer->rows; row += r) {
+    const uint32_t rows = layer->rows - row < r ? layer->rows - row : r;
     const uint32_t n = *counts++;
-    for (uint32_t h = 0; h < windows->height; ++h) {
-      for (uint32_t w = 0; w < windows->width; ++w) {
-        conv_pixel(layer, row, n, values, columns,
-                   x + (size_t)h * windows->x_row_step + (size_t)w * windows->x_column_step, y,
-                   (size_t)h * windows->y_row_step + (size_t)w * windows->y_pixel_step, r);
+    byte_group_position at = block;
+    int32_t bias[4] = {0};
+    memcpy(bias, layer->bias + row, rows * sizeof *bias);
+    for (size_t h = 0; h < windows->height; ++h) {
+      const int16_t *from = x + h * windows->x_row_step;
+      size_t to = h * windows->y_row_step + row;
+      for (uint32_t w = windows->width; w != 0; --w) {
+        int32_t acc[4];
+        FOR_ROWS(i, r) acc[i] = bias[i];
+        at = block;
+        add_groups(acc, n, &at, from);
+        for (uint32_t i = 0; i < rows; ++i) w8_output(rounding, row + i, acc[i], y, to + i);
+        from += windows->x_column_step;
+        to += windows->y_pixel_step;
       }
     }
-    values += 4 * r * n;
-    columns += n;
+    block = at;
   }
 }
 
-#define DEFINE_CONV(NAME, ROWS)                                                                                     \
-  void scalpel_conv_w8_##NAME(const scalpel_w8_layer *layer, const scalpel_windows *windows, const int16_t *x, \
-                              void *y) {                                                                            \
-    conv(layer, windows, x, y, ROWS);                                                                               \
+#define DEFINE_CONV(SHAPE, ROWS)                                                                                \
+  void scalpel_conv_w8_##SHAPE(const scalpel_w8_layer *layer, const scalpel_windows *windows, const int16_t *x, \
+                               void *y) {                                                                       \
+    conv(layer, windows, x, y, ROWS, scalpel_sum_##SHAPE##_u16);                                                \
   }
 DEFINE_CONV(1x4, 1)
 DEFINE_CONV(2x4, 2)

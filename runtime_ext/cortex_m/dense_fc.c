@@ -32,6 +32,7 @@ SCALPEL_INLINE const int16_t *q15_block_64(const scalpel_q15_layer *layer, const
   const int64_t *bias = (const int64_t *)layer->bias + row;
   int64_t acc[4];
   FOR_ROWS(i, r) acc[i] = bias[i];
+  UNROLLED
   for (uint32_t n = layer->inputs / 2u; n != 0; --n) {
     FOR_ROWS(i, r) acc[i] = add_products_64(load_word(values + 2 * i), load_word(x), acc[i]);
     x += 2;
@@ -61,30 +62,27 @@ DEFINE_DENSE_FC(64)
 
 SCALPEL_INLINE const int8_t *w8_block(const scalpel_w8_layer *layer, const int8_t *values, uint32_t row,
                                       const int16_t *x, void *y, uint32_t r) {
-  int32_t acc[4];
+  const uint32_t fours = layer->inputs / 4u;
+  int32_t acc[4] = {0};
   FOR_ROWS(i, r) acc[i] = layer->bias[row + i];
-  for (uint32_t n = layer->inputs / 4u; n != 0; --n) {
-    const uint32_t first = load_word(x);
-    const uint32_t second = load_word(x + 2);
-    FOR_ROWS(i, r) {
-      const uint32_t weights = load_word(values);
-      acc[i] = add_products_32(even_bytes(weights), first, acc[i]);
-      acc[i] = add_products_32(odd_bytes(weights), second, acc[i]);
-      values += 4;
+  if (r == 4 && fours != 0) {
+    scalpel_sum_w8_4_rows(acc, fours, values, x);
+    values += 16 * fours;
+    x += 4 * fours;
+  } else {
+    for (uint32_t n = fours; n != 0; --n) {
+      FOR_ROWS(i, r) acc[i] = add_four(load_word(values + 4 * i), load_word(x), load_word(x + 2), acc[i]);
+      values += 4 * r;
+      x += 4;
     }
-    x += 4;
   }
   if (layer->inputs % 4u != 0) {
     int16_t rest[4] = {0, 0, 0, 0};
     for (uint32_t i = 0; i < layer->inputs % 4u; ++i) rest[i] = x[i];
-    FOR_ROWS(i, r) {
-      const uint32_t weights = load_word(values);
-      acc[i] = add_products_32(even_bytes(weights), load_word(rest), acc[i]);
-      acc[i] = add_products_32(odd_bytes(weights), load_word(rest + 2), acc[i]);
-      values += 4;
-    }
+    FOR_ROWS(i, r) acc[i] = add_four(load_word(values + 4 * i), load_word(rest), load_word(rest + 2), acc[i]);
+    values += 4 * r;
   }
-  FOR_ROWS(i, r) w8_store(layer, y, row + i, w8_output(layer, row + i, acc[i]));
+  for (uint32_t i = 0; i < r; ++i) w8_output(w8_rounding_of(layer), row + i, acc[i], y, row + i);
   return values;
 }
 

@@ -36,6 +36,7 @@ void scalpel_depthwise_q15_acc64(const scalpel_q15_layer *layer, const scalpel_w
 
 void scalpel_depthwise_w8(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
                           uint16_t n_taps, const int16_t *x, void *y) {
+  const w8_rounding rounding = w8_rounding_of(layer);
   for (uint32_t h = 0; h < windows->height; ++h) {
     const int16_t *from = x + (size_t)h * windows->x_row_step;
     size_t to = (size_t)h * windows->y_row_step;
@@ -47,7 +48,7 @@ void scalpel_depthwise_w8(const scalpel_w8_layer *layer, const scalpel_windows *
           acc += (uint32_t)((int32_t)from[taps[tap] + row] * *weight);
           weight += layer->rows;
         }
-        w8_store(layer, y, to + row, w8_output(layer, row, (int32_t)acc));
+        w8_output(rounding, row, (int32_t)acc, y, to + row);
       }
       from += windows->x_column_step;
       to += windows->y_pixel_step;

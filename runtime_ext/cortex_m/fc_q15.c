@@ -101,6 +101,7 @@ SCALPEL_INLINE void sum_32(int32_t *acc, uint32_t n, group_position *at, const i
 #endif
 
 SCALPEL_INLINE void sum_64(int64_t *acc, uint32_t n, group_position *at, const int16_t *x, uint32_t r, bool narrow) {
+  UNROLLED
   for (; n != 0; --n) {
     const uint32_t pair = load_word(x + 2 * (size_t)next_column(at, narrow));
     FOR_ROWS(i, r) acc[i] = add_products_64(load_word(at->values + 2 * i), pair, acc[i]);

@@ -17,11 +17,28 @@ typedef struct {
   const int16_t *x[4];
 } group_windows;
 
-/* The weights of a row block, interleaved, and the windows of two pixels. */
+/* The runs of a window at two pixels, and two rows of weights, interleaved; the assembler knows this order. */
 typedef struct {
-  const int16_t *values;
+  uint32_t count;
+  uint32_t length;
+  const uint32_t *offsets;
   const int16_t *x[2];
+  const int16_t *values;
 } run_windows;
+
+/* The same for int8 weights. */
+typedef struct {
+  const int8_t *values;
+  const uint8_t *columns;
+} byte_group_position;
+
+typedef struct {
+  uint32_t count;
+  uint32_t length;
+  const uint32_t *offsets;
+  const int16_t *x[2];
+  const int8_t *values;
+} byte_run_windows;
 
 #if SCALPEL_ASSEMBLER
 
@@ -35,12 +52,21 @@ void scalpel_sum_1x2_4_pixels(int32_t *acc, uint32_t n, const group_windows *at)
 /* acc[2 * i + row] += row of n groups of 2x2 with window i of two. */
 void scalpel_sum_2x2_2_pixels(int32_t *acc, uint32_t n, const group_windows *at);
 
-/* acc[2 * i + row] += row of n > 0 pairs of columns, two rows interleaved, with window i of two; moves `at` behind
- * them. */
-void scalpel_sum_2_rows_2_pixels(int32_t *acc, uint32_t n, run_windows *at);
+/* acc[2 * i + row] += row of the weights with window i of two. */
+void scalpel_sum_2_rows_2_pixels(int32_t *acc, const run_windows *at);
 
 /* acc[i] += row i of n > 0 pairs of columns, four rows interleaved, with one vector. */
 void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *values, const int16_t *x);
+
+/* The same for int8 weights, n counts fours of columns. */
+void scalpel_sum_1x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_1x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_2x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_2x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_4x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_4x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_windows *at);
+void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x);
 
 #else
 
@@ -79,14 +105,17 @@ SCALPEL_INLINE void scalpel_sum_2x2_2_pixels(int32_t *acc, uint32_t n, const gro
   }
 }
 
-SCALPEL_INLINE void scalpel_sum_2_rows_2_pixels(int32_t *acc, uint32_t n, run_windows *at) {
-  for (; n != 0; --n) {
-    FOR_ROWS(i, 4) {
-      acc[i] = add_products_32(load_word(at->values + i % 2 * 2), load_word(at->x[i / 2]), acc[i]);
+SCALPEL_INLINE void scalpel_sum_2_rows_2_pixels(int32_t *acc, const run_windows *at) {
+  const int16_t *values = at->values;
+  for (uint32_t run = 0; run < at->count; ++run) {
+    const size_t offset = at->offsets[run];
+    for (uint32_t k = 0; k < at->length; k += 2) {
+      FOR_ROWS(i, 4) {
+        const int16_t *x = at->x[i / 2] + offset + k;
+        acc[i] = add_products_32(load_word(values + i % 2 * 2), load_some(x, at->length - k), acc[i]);
+      }
+      values += 4;
     }
-    at->values += 4;
-    at->x[0] += 2;
-    at->x[1] += 2;
   }
 }
 
@@ -96,6 +125,51 @@ SCALPEL_INLINE void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *
     FOR_ROWS(i, 4) acc[i] = add_products_32(load_word(values + 2 * i), pair, acc[i]);
     x += 2;
     values += 8;
+  }
+}
+
+SCALPEL_INLINE void byte_groups(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x, uint32_t r,
+                                bool narrow) {
+  for (; n != 0; --n) {
+    const int16_t *four = x + 4 * (size_t)(narrow ? *at->columns : load_half(at->columns));
+    FOR_ROWS(i, r) acc[i] = add_four(load_word(at->values + 4 * i), load_word(four), load_word(four + 2), acc[i]);
+    at->columns += narrow ? 1 : 2;
+    at->values += 4 * r;
+  }
+}
+
+#define DEFINE_SUM_W8(SHAPE, ROWS)                                                                                   \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) {  \
+    byte_groups(acc, n, at, x, ROWS, true);                                                                          \
+  }                                                                                                                  \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) { \
+    byte_groups(acc, n, at, x, ROWS, false);                                                                         \
+  }
+DEFINE_SUM_W8(1x4, 1)
+DEFINE_SUM_W8(2x4, 2)
+DEFINE_SUM_W8(4x4, 4)
+
+SCALPEL_INLINE void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_windows *at) {
+  const int8_t *values = at->values;
+  for (uint32_t run = 0; run < at->count; ++run) {
+    const size_t offset = at->offsets[run];
+    for (uint32_t k = 0; k < at->length; k += 4) {
+      const uint32_t left = at->length - k;
+      FOR_ROWS(i, 4) {
+        const int16_t *x = at->x[i / 2] + offset + k;
+        const uint32_t second = left > 2 ? load_some(x + 2, left - 2) : 0;
+        acc[i] = add_four(load_word(values + i % 2 * 4), load_some(x, left), second, acc[i]);
+      }
+      values += 8;
+    }
+  }
+}
+
+SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x) {
+  for (; n != 0; --n) {
+    FOR_ROWS(i, 4) acc[i] = add_four(load_word(values + 4 * i), load_word(x), load_word(x + 2), acc[i]);
+    values += 16;
+    x += 4;
   }
 }
 

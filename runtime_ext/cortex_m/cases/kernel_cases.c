@@ -248,21 +248,20 @@ typedef struct {
   const char *name;
   uint32_t n_numbers;
   uint32_t n_arrays;
-  void (*run)(const kernel_case *from, void *y);
+  kernel_call *call;
 } kernel;
 
 #define ROW(NAME, TAKES, NUMBERS, ARRAYS) {#NAME, NUMBERS, ARRAYS, NAME},
 static const kernel kernels[] = {KERNELS(ROW)};
 
-int run_kernel_case(const kernel_case *which, void *y) {
+kernel_call *find_kernel(const kernel_case *which) {
   for (size_t i = 0; i < sizeof kernels / sizeof *kernels; ++i) {
     if (strcmp(kernels[i].name, which->name) == 0) {
-      if (kernels[i].n_numbers != which->n_numbers || kernels[i].n_arrays != which->n_arrays) return 0;
-      kernels[i].run(which, y);
-      return 1;
+      const bool fits = kernels[i].n_numbers == which->n_numbers && kernels[i].n_arrays == which->n_arrays;
+      return fits ? kernels[i].call : NULL;
     }
   }
-  return 0;
+  return NULL;
 }
 
 /* ---- The file. ---- */

@@ -30,8 +30,10 @@ typedef struct {
  * the file ends or is not such a file. */
 int next_kernel_case(const void *file, size_t size, size_t *at, kernel_case *result);
 
-/* Calls the kernel. `y` is aligned to 4 bytes and has output_bytes. Gives back 1; 0 where no kernel has this name or it
- * takes other numbers and arrays. */
-int run_kernel_case(const kernel_case *which, void *y);
+/* Calls a kernel with what a case holds; y is aligned to 4 bytes and has output_bytes. */
+typedef void kernel_call(const kernel_case *from, void *y);
+
+/* Null where no kernel has this name, or it takes other numbers and arrays. */
+kernel_call *find_kernel(const kernel_case *which);
 
 #endif

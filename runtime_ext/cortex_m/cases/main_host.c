@@ -25,13 +25,14 @@ static int run(kernel_case which, FILE *out) {
   }
   const uint64_t zeros = 0;
   uint8_t *y = calloc(1, which.output_bytes);
-  const int known = run_kernel_case(&which, y);
+  kernel_call *call = find_kernel(&which);
+  if (call != NULL) call(&which, y);
   const size_t rest = (8 - which.output_bytes % 8) % 8;
   const int written = fwrite(&zeros, 8, 1, out) == 1 && fwrite(y, 1, which.output_bytes, out) == which.output_bytes &&
                       fwrite(&zeros, 1, rest, out) == rest;
   free(y);
   for (uint32_t i = 0; i < which.n_arrays; ++i) free(copies[i]);
-  if (!known) return fail("no such kernel, or it takes something else");
+  if (call == NULL) return fail("no such kernel, or it takes something else");
   return written ? 0 : fail("outputs.bin cannot be written");
 }
 

@@ -1,0 +1,75 @@
+"""The Cortex-M kernels against numpy: on the host under sanitizers, in QEMU with and without the DSP extension."""
+
+import os
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kernel_cases import (
+    CROSS_COMPILER,
+    FOLDER,
+    M3,
+    M4,
+    M7,
+    PACKAGES,
+    QEMU,
+    Board,
+    Outcome,
+    build_firmware,
+    build_host,
+    run_in_qemu,
+    run_on_host,
+)
+from tests.runtime_ext.cortex_m_reference import Expectation, expectations
+
+_SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[Expectation]:
+    return list(expectations())
+
+
+def require_cross_tools() -> None:
+    missing = [program for program in (CROSS_COMPILER, QEMU) if shutil.which(program) is None]
+    if missing:
+        text = f"{' and '.join(missing)} not found; on Debian: apt-get install {PACKAGES}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+
+
+def compare(outcomes: list[Outcome], expected: list[Expectation]) -> None:
+    wrong = Counter(
+        expectation.case.kernel
+        for outcome, expectation in zip(outcomes, expected, strict=True)
+        if outcome.output != expectation.output.tobytes()
+    )
+    assert not wrong
+
+
+def test_cases_cover_every_kernel(expected: list[Expectation]) -> None:
+    table = (FOLDER / "cases" / "kernel_cases.c").read_text()
+    kernels = set(re.findall(r"X\((\w+), \w+, \d+, \d+\)", table))
+    assert kernels == {expectation.case.kernel for expectation in expected}
+
+
+def test_host_under_sanitizers(expected: list[Expectation], tmp_path: Path) -> None:
+    program = build_host(os.environ.get("CC", "cc"), tmp_path / "cases", _SANITIZED)
+    compare(run_on_host(program, [each.case for each in expected], tmp_path), expected)
+
+
+@pytest.mark.parametrize("board", [M3, M4, M7], ids=lambda board: board.name)
+def test_qemu(board: Board, expected: list[Expectation], tmp_path: Path) -> None:
+    require_cross_tools()
+    firmware = build_firmware(board, tmp_path / "cases.elf")
+    compare(run_in_qemu(board, firmware, [each.case for each in expected], tmp_path), expected)
+
+
+def test_c_path_with_the_dsp_extension(expected: list[Expectation], tmp_path: Path) -> None:
+    require_cross_tools()
+    firmware = build_firmware(M4, tmp_path / "cases.elf", ["-DSCALPEL_ASSEMBLER=0"])
+    compare(run_in_qemu(M4, firmware, [each.case for each in expected], tmp_path), expected)
