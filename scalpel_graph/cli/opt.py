@@ -77,11 +77,9 @@ def _main(arguments: Sequence[str]) -> int:
         if not options.dry_run:
             step(f"writing {options.output}")
             report = _write(result, source, options.output)
-            if options.emit_c and result.program is not None and result.samples is not None:
+            if options.emit_c:
                 step(f"writing {options.emit_c}")
-                emit_c.emit(
-                    result.program, result.samples, report, options.output.read_bytes(), options.emit_c
-                )
+                _emit_c(result, options.output, options.emit_c)
     if options.report:
         _write_report(report, options.report)
     out = cli.output_console(quiet)
@@ -228,6 +226,12 @@ def _write(result: OptimizeResult, source: io.LoadedModel, path: Path) -> Report
         written = len(content)
     size = BeforeAfter(result.report.size_bytes.before, written)
     return dataclasses.replace(result.report, output=str(path), size_bytes=size)
+
+
+def _emit_c(result: OptimizeResult, model: Path, folder: Path) -> None:
+    report = result.report.microcontroller
+    assert result.program is not None and result.samples is not None and report is not None
+    emit_c.emit(result.program, result.samples, report, model.read_bytes(), folder)
 
 
 def _write_report(report: Report, path: Path) -> None:

@@ -24,7 +24,7 @@ from scalpel_graph.mcu import reference
 from scalpel_graph.mcu.network import LIMITS, Network
 from scalpel_graph.mcu.program import Buffer, Call, Constant, Program, Struct, identifier
 from scalpel_graph.pruning.samples import Samples
-from scalpel_graph.report import Report
+from scalpel_graph.report import McuReport
 
 #: Of the first line of a bundle's README, by which one is known.
 _MARK = "<!-- scalpel-graph bundle -->"
@@ -89,13 +89,13 @@ def kernel_folder() -> Path:
     raise ScalpelError("the C kernels are not installed with this package; install scalpel-graph again")
 
 
-def emit(program: Program, samples: Samples, report: Report, model: bytes, folder: Path) -> None:
+def emit(program: Program, samples: Samples, report: McuReport, model: bytes, folder: Path) -> None:
     """Writes the bundle of a network.
 
     Args:
         program: the network.
         samples: calibration inputs; some become vectors of the self-test.
-        report: what was done.
+        report: of its layers.
         model: the ONNX file of the network, whose SHA-256 the bundle carries.
         folder: where to; replaced if it is a bundle.
 
@@ -103,9 +103,8 @@ def emit(program: Program, samples: Samples, report: Report, model: bytes, folde
         InputError: the folder cannot be written.
     """
     check_folder(folder)
-    assert report.microcontroller is not None  # there is a program, so there is a report of it
     inputs = samples.arrays[program.network.input]
-    bundle = _Bundle(program, hashlib.sha256(model).hexdigest(), inputs, report.microcontroller.to_json())
+    bundle = _Bundle(program, hashlib.sha256(model).hexdigest(), inputs, report.to_json())
     parent = folder.resolve().parent
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
