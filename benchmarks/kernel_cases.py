@@ -99,6 +99,11 @@ def encode(cases: Sequence[Case]) -> bytes:
     return b"".join(part + bytes(-len(part) % 8) for part in parts)
 
 
+def write_cases(cases: Sequence[Case], folder: Path) -> None:
+    """To where the programs look for them."""
+    (folder / "cases.bin").write_bytes(encode(cases))
+
+
 def decode(outputs: bytes, cases: Sequence[Case]) -> list[Outcome]:
     """What a program wrote for these cases."""
     outcomes, at = [], 0
@@ -133,15 +138,24 @@ def build_host(compiler: str, target: Path, flags: Sequence[str]) -> Path:
     return target
 
 
+def qemu_command(board: Board, firmware: Path) -> list[str]:
+    """Runs a program, each instruction in 64 ns.
+
+    Raises:
+        InputError: QEMU is missing.
+    """
+    command = [_found(QEMU), "-M", board.machine, "-display", "none", "-serial", "none", "-monitor", "none"]
+    command += ["-icount", "shift=6,sleep=off", "-semihosting-config", "enable=on,target=native"]
+    return [*command, "-kernel", str(firmware)]
+
+
 def run_in_qemu(board: Board, firmware: Path, cases: Sequence[Case], folder: Path) -> list[Outcome]:
     """Runs the cases, in as many files as they need.
 
     Raises:
         InputError: QEMU is missing, or the program failed.
     """
-    command = [_found(QEMU), "-M", board.machine, "-display", "none", "-serial", "none", "-monitor", "none"]
-    command += ["-icount", "shift=6,sleep=off", "-semihosting-config", "enable=on,target=native"]
-    return _run([*command, "-kernel", str(firmware)], cases, folder)
+    return _run(qemu_command(board, firmware), cases, folder)
 
 
 def run_on_host(program: Path, cases: Sequence[Case], folder: Path) -> list[Outcome]:
@@ -156,7 +170,7 @@ def run_on_host(program: Path, cases: Sequence[Case], folder: Path) -> list[Outc
 def _run(command: Sequence[str], cases: Sequence[Case], folder: Path) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for some in _files(cases):
-        (folder / "cases.bin").write_bytes(encode(some))
+        write_cases(some, folder)
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=_RUN_S, check=False
         )

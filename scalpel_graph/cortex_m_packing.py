@@ -1,9 +1,11 @@
 """Integer weights in the arrays that the Cortex-M kernels read.
 
 runtime_ext/cortex_m/scalpel_kernels.h specifies them. Weights of CONV layers are ``[M, kernel_h, kernel_w,
-channels / groups]`` here, channels last as in the tensors. Groups are 2 columns wide for int16 weights and 4 for int8 weights, which lie in the order 0, 2, 1, 3.
+channels / groups]`` here, channels last as in the tensors. Groups are 2 columns wide for int16 weights and 4
+for int8 weights, which lie in the order 0, 2, 1, 3.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,9 @@ import numpy.typing as npt
 from scalpel_graph.group_csr import GroupShape, encode
 
 Array = npt.NDArray[Any]
+
+#: By group shape: pixels of a row that a CONV kernel computes together.
+PIXELS_PER_TILE: Mapping[GroupShape, int] = {(1, 2): 4, (2, 2): 2, (4, 2): 1, (1, 4): 1, (2, 4): 1, (4, 4): 1}
 
 _NARROW_COLUMNS = 1 << 8
 _UNPACKED = [0, 2, 1, 3]
@@ -94,20 +99,24 @@ def sparse_fc(weights: Array, group_shape: GroupShape) -> SparseArrays:
 
 
 def sparse_conv(weights: Array, group_shape: GroupShape, x: PaddedInput) -> SparseArrays:
-    """Packs ``[M, kernel_h, kernel_w, channels / groups]``.
+    """Packs ``[M, kernel_h, kernel_w, channels / groups]``; groups of columns lie within a run (`runs`).
 
     Raises:
-        ValueError: the channels of a group are no multiple of c, or its rows none of r (where there are
-            several groups); or an offset or a count of groups does not fit in uint16.
+        ValueError: runs do not begin at multiples of c in the padded input, or the rows of a group are no
+            multiple of r where there are several groups; or an offset or a count does not fit in uint16.
     """
-    (r, c), (M, kernel_h, kernel_w, channels) = group_shape, weights.shape
-    if channels % c or x.channels % c or (x.groups > 1 and M // x.groups % r):
-        raise ValueError(f"{channels} channels and {M // x.groups} rows of a group in groups of {r}×{c}")
-    matrix = encode(weights.reshape(M, -1), group_shape)
-    taps = x.taps((kernel_h, kernel_w)).astype(np.int64).reshape(-1)
-    offsets = (taps[:, None] + np.arange(0, channels, c)).reshape(-1)
+    (r, c), M, own = group_shape, len(weights), runs(weights.shape, x)
+    if (own.offsets % c).any() or (x.groups > 1 and (own.group_channels % c or M // x.groups % r)):
+        raise ValueError(
+            f"{own.group_channels} channels and {M // x.groups} rows of a group, in an input of {x.width} "
+            f"times {x.channels} channels, do not divide into groups of {r}×{c}"
+        )
+    padding = -own.length % c
+    rows = np.pad(weights.reshape(M, -1, own.length), ((0, 0), (0, 0), (0, padding)))
+    matrix = encode(rows.reshape(M, -1), group_shape)
+    offsets = (own.offsets.astype(np.int64)[:, None] + np.arange(0, own.length, c)).reshape(-1)
     counts = np.diff(matrix.row_offsets)
-    first_channels = np.arange(len(counts)) * r // max(M // x.groups, 1) * channels
+    first_channels = np.arange(len(counts)) * r // max(M // x.groups, 1) * own.group_channels
     columns = (offsets[matrix.column_indices] + np.repeat(first_channels, counts)) // c
     return SparseArrays(
         _ordered(matrix.values, c).reshape(-1), _fitting(columns, np.uint16), _fitting(counts, np.uint16)
@@ -130,7 +139,7 @@ def runs(weight_shape: tuple[int, ...], x: PaddedInput) -> Runs:
     """Of weights of this shape, ``[M, kernel_h, kernel_w, channels / groups]``."""
     _, kernel_h, kernel_w, channels = weight_shape
     taps = x.taps((kernel_h, kernel_w))
-    if x.groups == 1 and (x.dilations[1] == 1 or kernel_w == 1):
+    if x.groups == 1 and x.dilations[1] == 1:
         return Runs(np.ascontiguousarray(taps[:, 0]), kernel_w * channels, 1, channels)
     return Runs(taps.reshape(-1), channels, x.groups, channels)
 

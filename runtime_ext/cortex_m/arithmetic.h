@@ -139,6 +139,34 @@ SCALPEL_INLINE int16_t q15_output_64(q15_rounding rounding, int64_t acc) {
   return (int16_t)clamp_64(acc >> rounding.shift, low_half(rounding.min), low_half(rounding.max));
 }
 
+/* The larger of each two halves. */
+SCALPEL_INLINE uint32_t larger_halves(uint32_t a, uint32_t b) {
+#if defined(__ARM_FEATURE_SIMD32)
+  (void)__ssub16((int16x2_t)a, (int16x2_t)b);
+  return (uint32_t)__sel((uint8x4_t)a, (uint8x4_t)b);
+#else
+  const uint32_t low = low_half(a) > low_half(b) ? a : b;
+  const uint32_t high = high_half(a) > high_half(b) ? a : b;
+  return (low & 0xFFFFu) | (high & 0xFFFF0000u);
+#endif
+}
+
+/* The larger of each two bytes. */
+SCALPEL_INLINE uint32_t larger_bytes(uint32_t a, uint32_t b) {
+#if defined(__ARM_FEATURE_SIMD32)
+  (void)__ssub8((int8x4_t)a, (int8x4_t)b);
+  return (uint32_t)__sel((uint8x4_t)a, (uint8x4_t)b);
+#else
+  uint32_t result = 0;
+  FOR_ROWS(i, 4) {
+    const uint32_t byte_a = a >> 8 * i & 0xFFu;
+    const uint32_t byte_b = b >> 8 * i & 0xFFu;
+    result |= ((int8_t)(uint8_t)byte_a > (int8_t)(uint8_t)byte_b ? byte_a : byte_b) << 8 * i;
+  }
+  return result;
+#endif
+}
+
 #if defined(__ARM_FEATURE_SIMD32)
 /* To int16; arm_acle.h's __ssat does not compile without a warning. */
 SCALPEL_INLINE uint32_t saturated(int32_t value) {

@@ -17,28 +17,48 @@ static side visible(uint32_t at, uint32_t stride, uint32_t before, uint32_t kern
   return result;
 }
 
-#define DEFINE_MAX_POOL(NAME, TYPE)                                                                                   \
-  void scalpel_max_pool_##NAME(const scalpel_pool *pool, const TYPE *x, TYPE *y) {                                    \
-    const uint32_t channels = pool->channels;                                                                         \
-    for (uint32_t oh = 0; oh < pool->y_height; ++oh) {                                                                \
-      const side rows = visible(oh, pool->stride_h, pool->top, pool->kernel_h, pool->dilation_h, pool->height);       \
-      for (uint32_t ow = 0; ow < pool->y_width; ++ow) {                                                               \
-        const side columns = visible(ow, pool->stride_w, pool->left, pool->kernel_w, pool->dilation_w, pool->width);  \
-        const TYPE *window = x + ((size_t)rows.first * pool->width + columns.first) * channels;                       \
-        memcpy(y, window, channels * sizeof *y);                                                                      \
-        for (uint32_t h = 0; h < rows.count; ++h) {                                                                   \
-          const TYPE *pixel = window + (size_t)h * pool->dilation_h * pool->width * channels;                         \
-          for (uint32_t w = 0; w < columns.count; ++w) {                                                              \
-            for (uint32_t c = 0; c < channels; ++c) y[c] = pixel[c] > y[c] ? pixel[c] : y[c];                         \
-            pixel += (size_t)pool->dilation_w * channels;                                                             \
-          }                                                                                                           \
-        }                                                                                                             \
-        y += channels;                                                                                                \
-      }                                                                                                               \
-    }                                                                                                                 \
+/* y = the larger of y and x, value by value; of a pixel's bytes. */
+SCALPEL_INLINE void keep_larger(uint8_t *y, const uint8_t *x, size_t bytes, bool is_int8) {
+  size_t at = 0;
+  UNROLLED
+  for (; at + 4 <= bytes; at += 4) {
+    const uint32_t old = load_word(y + at);
+    const uint32_t other = load_word(x + at);
+    store_word(y + at, is_int8 ? larger_bytes(old, other) : larger_halves(old, other));
   }
-DEFINE_MAX_POOL(16, int16_t)
-DEFINE_MAX_POOL(8, int8_t)
+  for (; is_int8 && at < bytes; ++at) {
+    if ((int8_t)x[at] > (int8_t)y[at]) y[at] = x[at];
+  }
+  if (at < bytes && low_half(load_half(x + at)) > low_half(load_half(y + at))) memcpy(y + at, x + at, 2);
+}
+
+SCALPEL_INLINE void max_pool(const scalpel_pool *pool, const void *x, void *y, bool is_int8) {
+  const size_t pixel_bytes = pool->channels * (is_int8 ? sizeof(int8_t) : sizeof(int16_t));
+  const size_t column_step = pool->dilation_w * pixel_bytes;
+  const size_t row_step = (size_t)pool->dilation_h * pool->width * pixel_bytes;
+  uint8_t *to = y;
+  for (uint32_t oh = 0; oh < pool->y_height; ++oh) {
+    const side rows = visible(oh, pool->stride_h, pool->top, pool->kernel_h, pool->dilation_h, pool->height);
+    for (uint32_t ow = 0; ow < pool->y_width; ++ow) {
+      const side columns = visible(ow, pool->stride_w, pool->left, pool->kernel_w, pool->dilation_w, pool->width);
+      const uint8_t *row = (const uint8_t *)x + ((size_t)rows.first * pool->width + columns.first) * pixel_bytes;
+      memcpy(to, row, pixel_bytes);
+      for (uint32_t h = 0; h < rows.count; ++h) {
+        const uint8_t *pixel = row;
+        for (uint32_t w = 0; w < columns.count; ++w) {
+          if (pixel != row || h != 0) keep_larger(to, pixel, pixel_bytes, is_int8);
+          pixel += column_step;
+        }
+        row += row_step;
+      }
+      to += pixel_bytes;
+    }
+  }
+}
+
+void scalpel_max_pool_16(const scalpel_pool *pool, const int16_t *x, int16_t *y) { max_pool(pool, x, y, false); }
+
+void scalpel_max_pool_8(const scalpel_pool *pool, const int8_t *x, int8_t *y) { max_pool(pool, x, y, true); }
 
 /* floor((2 * sum + n) / (2 * n)) for |sum| <= 2^15 * n; the dividend of C's division is kept positive. */
 static int32_t average(int32_t sum, uint32_t n) {

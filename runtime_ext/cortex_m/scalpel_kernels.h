@@ -12,9 +12,9 @@
  * by scalpel_pad_*, which copies an image into a larger buffer (and widens int8 to int16 on the way), or it
  * stands in the buffer that the layer before wrote into, through the steps of its output.
  *
- * Reading past the end. Sparse kernels read whole groups of columns: x is readable up to K rounded up to a multiple
- * of the width c of a group; the values there do not matter, their weights are 0. No other function reads
- * or writes outside of its tensors.
+ * Reading past the end. Sparse kernels read whole groups of columns: x is readable up to K, or up to the end of a run
+ * of the last window, rounded up to a multiple of the width c of a group; the values there do not matter, their
+ * weights are 0. No other function reads or writes outside of its tensors.
  *
  * Overflow. acc32 kernels keep 32 bits: the caller has proven for each row that sum |w| * max|x| + |bias| < 2^31,
  * the rounding term being part of the bias. acc64 kernels keep 64 bits, which 2^31 columns cannot overflow.
@@ -39,10 +39,13 @@ extern "C" {
  * weights and 4 for int8 weights.
  *
  * `columns` of FC layers are column / c, in uint8_t or uint16_t. Those of CONV layers are uint16_t and say where in
- * the padded input the group lies, seen from the first value of the window:
+ * the padded input the group lies, seen from the first value of the window, in units of c values. The columns of
+ * a group lie together in the padded input, in one run (see scalpel_runs), whose last group is filled up with zeros;
+ * runs begin at multiples of c. With a multiple of c for channels that is
  *     ((kh * dilation_h * padded_width + kw * dilation_w) * channels + channel) / c
- * with channel counted in the whole input (so groups need no further care), and aligned to c; channels (of
- * the whole input, and of one group) are a multiple of c: scalpel_pad_* adds channels of zeros where they are not.
+ * with channel counted in the whole input, so groups of the convolution need no further care. With any other number
+ * of channels, one group, no dilation_w, and a padded width that makes rows a multiple of c, it is
+ *     (kh * dilation_h * padded_width * channels + kw * channels + channel) / c.
  *
  * Dense weights are interleaved for the kernel. FC: the rows are cut into blocks of 4, then (M mod 4) one of 2, one of
  * 1. A block of r rows is stored as [ceil(K / c)][r][c], K filled up with zeros. CONV: blocks of 2, then one of 1;

@@ -92,6 +92,11 @@ def filled_up(x: Array, c: int) -> Array:
     return np.concatenate([x, np.full(-len(x) % c, 32767, x.dtype)])
 
 
+def past_the_end(x: Array, c: int) -> Array:
+    """With what a group may read beyond it, which no kernel may use."""
+    return np.concatenate([x.reshape(-1), np.full(c - 1, 32767, x.dtype)])
+
+
 def expectations() -> Iterator[Expectation]:
     """Of every kernel."""
     rng = np.random.default_rng(0)
@@ -212,11 +217,12 @@ _CONVOLUTIONS = (
     (Convolution((1, 5)), 3, 12, (1, 9)),
     (Convolution((2, 2), (1, 1), (2, 1)), 7, 8, (5, 2)),
     (Convolution((3, 3), groups=2), 8, 16, (4, 5)),
+    (Convolution((5, 5)), 3, 1, (7, 8)),
+    (Convolution((3, 3), (1, 2), (2, 1)), 5, 3, (7, 8)),
 )
 _DENSE_CONVOLUTIONS = (
     *_CONVOLUTIONS,
-    (Convolution((5, 5)), 3, 1, (7, 8)),
-    (Convolution((3, 3)), 2, 3, (5, 6)),
+    (Convolution((3, 3)), 2, 3, (5, 7)),
     (Convolution((2, 2), groups=3), 9, 9, (3, 4)),
     (Convolution((1, 3), (1, 2), (1, 3)), 4, 5, (1, 12)),
 )
@@ -245,8 +251,8 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Expectation]:
     for (convolution, M, C, size), extra, acc64 in product(
         _DENSE_CONVOLUTIONS, ((0, 0), (3, 5)), (False, True)
     ):
-        is_even = C % 4 == 0 and C // convolution.groups % 4 == 0
-        for group_shape in (*(Q15_SHAPES if is_even else ()), None):
+        is_sparse = (convolution, M, C, size) in _CONVOLUTIONS
+        for group_shape in (*(Q15_SHAPES if is_sparse else ()), None):
             weights = _q15_weights(rng, (M, *convolution.kernel, C // convolution.groups), acc64)
             x = _inputs(rng, (*size, C))
             padded = PaddedInput(size[1], C, convolution.dilations, convolution.groups)
@@ -263,14 +269,14 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Expectation]:
                 weights = pruned(rng, weights, group_shape, 0.3)
                 sparse = sparse_conv(weights, group_shape, padded)
                 name = f"conv_q15_{group_shape[0]}x2_{accumulator}"
-                arrays = [x, sparse.values, stored_bias, sparse.columns, sparse.counts]
+                arrays = [past_the_end(x, 2), sparse.values, stored_bias, sparse.columns, sparse.counts]
             acc = bias + convolution.sums(x, weights)
             y, steps = _placed(np.clip(acc >> shift, *limits).astype(np.int16), *extra)
             numbers = (M, 0, shift, *limits, *_window_numbers(convolution, x, acc, steps), *tail)
             yield Expectation(Case(name, numbers, arrays, y.nbytes), y)
     for (convolution, M, C, size), extra in product(_DENSE_CONVOLUTIONS, ((0, 0), (3, 5))):
-        is_even = C % 4 == 0 and C // convolution.groups % 4 == 0
-        for group_shape in (*(W8_SHAPES if is_even else ()), None):
+        is_sparse = (convolution, M, C, size) in _CONVOLUTIONS
+        for group_shape in (*(W8_SHAPES if is_sparse else ()), None):
             w = rng.choice([-128, -3, 5, 127], (M, *convolution.kernel, C // convolution.groups)).astype(
                 np.int8
             )
@@ -290,7 +296,7 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Expectation]:
                 w = pruned(rng, w, group_shape, 0.3)
                 sparse = sparse_conv(w, group_shape, padded)
                 name = f"conv_w8_{group_shape[0]}x4"
-                arrays[1] = sparse.values
+                arrays[:2] = [past_the_end(x, 4), sparse.values]
                 arrays += [sparse.columns, sparse.counts]
             acc = bias + convolution.sums(x, w)
             y, steps = _placed(by(acc), *extra)

@@ -1,21 +1,17 @@
-"""The Cortex-M kernels against numpy: on the host under sanitizers, in QEMU with and without the DSP extension."""
+"""The Cortex-M kernels against numpy: under sanitizers on the host, and in QEMU."""
 
 import os
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from benchmarks.kernel_cases import (
-    CROSS_COMPILER,
     FOLDER,
     M3,
     M4,
     M7,
-    PACKAGES,
-    QEMU,
     Board,
     Outcome,
     build_firmware,
@@ -24,6 +20,7 @@ from benchmarks.kernel_cases import (
     run_on_host,
 )
 from tests.runtime_ext.cortex_m_reference import Expectation, expectations
+from tests.runtime_ext.cross_tools import require_cross_tools
 
 _SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
@@ -31,15 +28,6 @@ _SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recove
 @pytest.fixture(scope="module")
 def expected() -> list[Expectation]:
     return list(expectations())
-
-
-def require_cross_tools() -> None:
-    missing = [program for program in (CROSS_COMPILER, QEMU) if shutil.which(program) is None]
-    if missing:
-        text = f"{' and '.join(missing)} not found; on Debian: apt-get install {PACKAGES}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
 
 
 def compare(outcomes: list[Outcome], expected: list[Expectation]) -> None:
