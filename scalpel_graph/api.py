@@ -122,7 +122,7 @@ def optimize(
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
     _check_kind(
         profile, calibration=calibration, dtype=dtype, most_error=most_error, check_inputs=check_inputs,
-        autotune=autotune, weights=weights, check=check,
+        autotune=autotune, weights=weights, check=check, rtol=rtol, atol=atol,
     )  # fmt: skip
     quantization = None
     if profile.kind == "mcu":
@@ -228,6 +228,8 @@ def _check_kind(
     autotune: bool,
     weights: ValueType,
     check: bool,
+    rtol: float,
+    atol: float,
 ) -> None:
     """Refuses options that the kind of target has no use for."""
     if dtype is not None and dtype not in DTYPES:
@@ -238,6 +240,8 @@ def _check_kind(
         "--max-error": most_error is not None,
     }
     not_mcu = {
+        "--rtol": rtol != RTOL,
+        "--atol": atol != ATOL,
         "--check-inputs": check_inputs is not None,
         "--autotune": autotune,
         "--weights": weights != "fp32",
@@ -246,7 +250,8 @@ def _check_kind(
     is_mcu = profile.kind == "mcu"
     for option, is_given in (not_mcu if is_mcu else only_mcu).items():
         if is_given:
-            instead = "it checks on the calibration inputs" if is_mcu else "it is for microcontrollers"
+            instead = "see --max-error" if option in ("--rtol", "--atol") else "it is for others"
+            instead = instead if is_mcu else "it is for microcontrollers"
             raise InputError(f"{option} has no meaning for target {profile.name}: {instead}; leave it out")
 
 

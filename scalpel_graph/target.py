@@ -139,22 +139,22 @@ class McuTarget(Target):
 
     Attributes:
         clock_mhz: its clock.
-        cycles_per_instruction: of the kernels, on average.
         flash_bytes, ram_bytes: how much there is for a network, its constants, its code and its arena.
         code_bytes: what the kernels of a network take of the flash.
         margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
             dense time.
         instructions: by kernel (its name without ``scalpel_``, or what that begins with), the numbers of
             instructions for each thing that it does (`scalpel_graph.mcu.cost`), and of a ``call``.
+        cycles: likewise the numbers of clock cycles, by which layers are chosen.
     """
 
     clock_mhz: float
-    cycles_per_instruction: float
     flash_bytes: int
     ram_bytes: int
     code_bytes: int
     margin: float
     instructions: Mapping[str, Mapping[str, float]]
+    cycles: Mapping[str, Mapping[str, float]]
 
 
 def target_names() -> list[str]:
@@ -278,12 +278,12 @@ def _mcu(root: "_Reader", common: Mapping[str, Any]) -> McuTarget:
     return McuTarget(
         **common,
         clock_mhz=root.number("clock_mhz"),
-        cycles_per_instruction=root.number("cycles_per_instruction"),
         flash_bytes=root.integer("flash_bytes"),
         ram_bytes=root.integer("ram_bytes"),
         code_bytes=root.integer("code_bytes"),
         margin=root.fraction("margin"),
         instructions=root.table("instructions").numbers_by_name(),
+        cycles=root.table("cycles").numbers_by_name(),
     )
 
 

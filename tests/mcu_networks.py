@@ -28,7 +28,7 @@ def perceptron(inputs: int = 21, *, seed: int = 0) -> onnx.ModelProto:
 
 
 def many_operators(end: str = "") -> onnx.ModelProto:
-    """One of every operator that there is, on images of odd sizes; ends in ``Softmax``, ``ArgMax`` or neither."""
+    """One of every operator, on images of odd sizes; ends in ``Softmax``, ``ArgMax`` or neither."""
     g = GraphBuilder("9 odd: things*/", seed=1, opset=17)
     x = g.input("in put", [BATCH, 3, 11, 13])
     a = g.relu(g.conv(x, "conv", 3, 8, 3, pad=1), "relu")

@@ -21,7 +21,7 @@ from scalpel_graph.mcu import emit_c
 from scalpel_graph.mcu.agreement import MOST_ERROR
 from scalpel_graph.mcu.network import DTYPES
 from scalpel_graph.report import BeforeAfter, Report
-from scalpel_graph.target import target_names
+from scalpel_graph.target import load_target, target_names
 from scalpel_graph.value_types import VALUE_TYPES
 from scalpel_graph.verify import ATOL, RTOL
 from scalpel_graph.version import __version__
@@ -72,8 +72,6 @@ def _main(arguments: Sequence[str]) -> int:
             progress=step,
         )
         report = result.report
-        if options.emit_c and result.program is None:
-            raise InputError(f"--emit-c is for microcontrollers, not target {report.target}; leave it out")
         if not options.dry_run:
             step(f"writing {options.output}")
             report = _write(result, source, options.output)
@@ -210,6 +208,11 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.emit_c and options.dry_run:
         raise InputError("--emit-c and --dry-run contradict each other; leave one out")
     if options.emit_c:
+        target = load_target(options.target)
+        if target.kind != "mcu":
+            raise InputError(
+                f"--emit-c has no meaning for target {target.name}: it is for microcontrollers; leave it out"
+            )
         emit_c.check_folder(options.emit_c)
 
 

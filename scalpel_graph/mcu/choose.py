@@ -1,4 +1,4 @@
-"""Dense or which group shape, for each layer with weights: what is predicted to take fewest instructions."""
+"""Dense or which group shape, for each layer with weights: what is predicted to take least time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,13 +54,13 @@ def _choose(network: Network, layer: Multiply, target: McuTarget) -> Choice:
     for shape in (None, *_shapes(network, layer)):
         way = replace(layer, group_shape=shape)
         try:
-            count = cost.instructions(layer_code(network, way), target)
+            time = cost.microseconds(layer_code(network, way), target)
         except Unsupported as error:
             problem = error
             continue
         density = 1.0 if shape is None else _density(network, layer, shape)
         decision: Decision = "dense" if shape is None else "group_csr"
-        ways.append((way, Candidate(decision, shape, density, cost.microseconds(count, target))))
+        ways.append((way, Candidate(decision, shape, density, time)))
     if not ways:
         assert problem is not None
         raise Unsupported(f"node {layer.name!r}: {problem}")
@@ -115,7 +115,7 @@ def _choose_order(
         for reader in readers
         if isinstance(reader, Multiply)
     }
-    moving = cost.microseconds(cost.instructions(layer_code(network, layer), target), target)
+    moving = cost.microseconds(layer_code(network, layer), target)
     moved = moving + sum(decisions[name].chosen.predicted_us for name in by_order)
     if sum(choice.chosen.predicted_us for choice in by_order.values()) <= moved:
         layers[layer.output] = replace(layer, planar=False)

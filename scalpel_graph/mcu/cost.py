@@ -1,7 +1,8 @@
-"""Instructions and time of a network on a microcontroller, predicted from its profile.
+"""Instructions, clock cycles and time of a network on a microcontroller, predicted from its profile.
 
 Each call of a kernel does things that can be counted (`program.Call.amounts`); the profile says how many
-instructions each takes. QEMU executes the kernels, so the counts that profiles are fitted to are exact.
+instructions and cycles each takes. QEMU executes the kernels, so the counts that profiles are fitted to are
+exact; cycles are those of a model of the core (`benchmarks/cortex_m_cycles.py`).
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from scalpel_graph.mcu.network import Multiply
 from scalpel_graph.mcu.program import Call, LayerCode, Program, layer_code
 from scalpel_graph.target import McuTarget
 
+_Table = Mapping[str, Mapping[str, float]]
+
 
 def instructions(code: LayerCode, target: McuTarget) -> float:
     """Of all calls of a layer.
@@ -20,7 +23,12 @@ def instructions(code: LayerCode, target: McuTarget) -> float:
     Raises:
         InputError: the profile has no numbers for a kernel.
     """
-    return fsum(_call(call, target) for call in code.calls)
+    return fsum(_call(call, target, target.instructions) for call in code.calls)
+
+
+def microseconds(code: LayerCode, target: McuTarget) -> float:
+    """Of all calls of a layer; see `instructions`."""
+    return fsum(_call(call, target, target.cycles) for call in code.calls) / target.clock_mhz
 
 
 def dense_instructions(program: Program, target: McuTarget) -> float:
@@ -35,25 +43,20 @@ def dense_instructions(program: Program, target: McuTarget) -> float:
     return total
 
 
-def microseconds(count: float, target: McuTarget) -> float:
-    """How long so many instructions take."""
-    return count * target.cycles_per_instruction / target.clock_mhz
-
-
-def _call(call: Call, target: McuTarget) -> float:
-    prices = _prices(call.function.removeprefix("scalpel_"), target)
+def _call(call: Call, target: McuTarget, table: _Table) -> float:
+    prices = _prices(call.function.removeprefix("scalpel_"), target, table)
     return fsum(
         [prices.get("call", 0.0), *(amount * prices.get(name, 0.0) for name, amount in call.amounts.items())]
     )
 
 
-def _prices(function: str, target: McuTarget) -> Mapping[str, float]:
+def _prices(function: str, target: McuTarget, table: _Table) -> Mapping[str, float]:
     """Of the longest beginning of the kernel's name that the profile has."""
     name = function
-    while name not in target.instructions:
+    while name not in table:
         name, _, rest = name.rpartition("_")
         if not rest or not name:
             raise InputError(
-                f"target {target.source or target.name}: instructions has no entry for the kernel {function}"
+                f"target {target.source or target.name}: there are no numbers for the kernel {function}"
             )
-    return target.instructions[name]
+    return table[name]

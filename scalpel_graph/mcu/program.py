@@ -42,8 +42,6 @@ STRUCT_BYTES = {
     "scalpel_lrn": 28,
     "scalpel_softmax": 20,
 }
-#: Output pixels of a row that the kernels of sparse CONV layers compute at a time.
-_TILE = 4
 #: Buffers begin at multiples of this many bytes, and are as long: kernels read whole groups of columns.
 _ALIGNMENT = 8
 
@@ -303,10 +301,13 @@ class _Planner:
             "scalpel_padding", "padding", height=height, width=width, channels=x_channels,
             y_channels=channels, top=top, left=left, bottom=bottom, right=right, value=fill,
         )  # fmt: skip
-        elements = (height + top + bottom) * (width + left + right) * channels
+        lines = height + top + bottom
+        pixels = lines * (width + left + right)
+        elements = pixels * channels
         y = Buffer(f"{self.prefix} padded", elements, 2 if wide else self.itemsize)
         function = "pad_8_to_16" if wide and self.itemsize == 1 else f"pad_{self.bits}"
-        self.call(function, padding, reads=[x], writes=y, amounts={"element": elements})
+        amounts = {"element": elements, "pixel": pixels, "line": lines}
+        self.call(function, padding, reads=[x], writes=y, amounts=amounts)
         return y
 
     # -- layers -----------------------------------------------------------------------------------------
@@ -372,9 +373,9 @@ class _Planner:
                 raise Unsupported(str(error)) from error
             struct = self.layer_struct(layer, *self.sparse_constants(arrays))
             shape = "x".join(map(str, layer.group_shape))
-            tiles = oh * -(-ow // _TILE)
+            tiles = oh * -(-ow // packing.PIXELS_PER_TILE[layer.group_shape])
             amounts = {
-                "tile": tiles,
+                "line": oh * len(arrays.counts),
                 "tile_row_block": tiles * len(arrays.counts),
                 "tile_group": tiles * len(arrays.columns),
             }
@@ -398,9 +399,11 @@ class _Planner:
             )  # fmt: skip
             struct = self.layer_struct(layer, values, None, None)
             n_runs, rows = len(described.offsets), M // described.groups
-            blocks = oh * ow * described.groups * (rows // 2 + rows % 2)
+            tiles, blocks_of_tile = oh * -(-ow // 2), described.groups * (rows // 2 + rows % 2)
+            blocks = tiles * blocks_of_tile
             amounts = {
-                "window": oh * ow,
+                "tile": tiles,
+                "line": oh * blocks_of_tile,
                 "row_block": blocks,
                 "run": blocks * n_runs,
                 "step": blocks * n_runs * -(-described.length // self.width),

@@ -1,4 +1,4 @@
-"""All forms of a quantized network give the same bytes: numpy, ONNX Runtime both ways, C here and emulated."""
+"""All forms of a quantized network give the same bytes: numpy, ONNX Runtime both ways, C here and in QEMU."""
 
 import os
 import re
@@ -65,7 +65,7 @@ def require_cross_tools() -> None:
 
 
 def test_onnx_runtime_gives_the_bytes_of_the_reference_both_ways(case):
-    model, program, result = case
+    _, program, result = case
     network = program.network
     stored = stored_vectors(program)
     form = network.values[network.input].format
