@@ -76,11 +76,6 @@ SCALPEL_INLINE int64_t add_products_64(uint32_t w, uint32_t x, int64_t acc) {
 #endif
 }
 
-/* With the number of bits known where it is inlined. */
-SCALPEL_INLINE int64_t add_products(uint32_t w, uint32_t x, int64_t acc, bool acc64) {
-  return acc64 ? add_products_64(w, x, acc) : add_products_32(w, x, (int32_t)acc);
-}
-
 /* The bytes 0 and 2 of a word as two int16. */
 SCALPEL_INLINE uint32_t even_bytes(uint32_t word) {
 #if defined(__ARM_FEATURE_SIMD32)

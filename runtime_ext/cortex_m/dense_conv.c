@@ -26,35 +26,50 @@ static void q15_two_rows(const q15_rows *rows, const int32_t *bias, const int16_
   }
 }
 
-/* One of r interleaved rows at one pixel. */
-SCALPEL_INLINE int64_t q15_sum(const scalpel_runs *runs, const int16_t *values, uint32_t r, const int16_t *x,
-                               int64_t acc, bool acc64) {
+/* One row alone at one pixel. */
+static int32_t q15_sum_32(const scalpel_runs *runs, const int16_t *values, const int16_t *x, int32_t acc) {
   for (uint32_t run = 0; run < runs->count; ++run) {
     const int16_t *at = x + runs->offsets[run];
-    for (uint32_t n = runs->length / 2u; n != 0; --n) {
-      acc = add_products(load_word(values), load_word(at), acc, acc64);
-      at += 2;
-      values += 2 * r;
-    }
-    if (runs->length % 2u != 0) {
-      acc = add_products(load_word(values), load_half(at), acc, acc64);
-      values += 2 * r;
+    for (uint32_t k = 0; k < runs->length; k += 2) {
+      acc = add_products_32(load_word(values), load_some(at + k, runs->length - k), acc);
+      values += 2;
     }
   }
   return acc;
 }
 
+static void q15_one_row(const q15_rows *rows, int32_t bias, const int16_t *x, int16_t *y) {
+  for (uint32_t w = rows->windows->width; w != 0; --w) {
+    *y = q15_output(rows->rounding, q15_sum_32(rows->runs, rows->values, x, bias));
+    x += rows->windows->x_column_step;
+    y += rows->windows->y_pixel_step;
+  }
+}
+
 /* r interleaved rows, one row of pixels. */
-SCALPEL_INLINE void q15_row_by_row(const q15_rows *rows, const int64_t *bias, uint32_t r, const int16_t *x, int16_t *y,
-                                   bool acc64) {
-  const scalpel_windows *windows = rows->windows;
-  for (uint32_t w = windows->width; w != 0; --w) {
-    for (uint32_t i = 0; i < r; ++i) {
-      const int64_t acc = q15_sum(rows->runs, rows->values + 2 * i, r, x, bias[i], acc64);
-      y[i] = q15_output_64(rows->rounding, acc);
+SCALPEL_INLINE void q15_rows_64(const q15_rows *rows, const int64_t *bias, uint32_t r, const int16_t *x, int16_t *y) {
+  const scalpel_runs *runs = rows->runs;
+  for (uint32_t w = rows->windows->width; w != 0; --w) {
+    const int16_t *values = rows->values;
+    int64_t acc[2] = {0, 0};
+    FOR_ROWS(i, r) acc[i] = bias[i];
+    for (uint32_t run = 0; run < runs->count; ++run) {
+      const int16_t *at = x + runs->offsets[run];
+      UNROLLED
+      for (uint32_t n = runs->length / 2u; n != 0; --n) {
+        const uint32_t pair = load_word(at);
+        FOR_ROWS(i, r) acc[i] = add_products_64(load_word(values + 2 * i), pair, acc[i]);
+        at += 2;
+        values += 2 * r;
+      }
+      if (runs->length % 2u != 0) {
+        FOR_ROWS(i, r) acc[i] = add_products_64(load_word(values + 2 * i), load_half(at), acc[i]);
+        values += 2 * r;
+      }
     }
-    x += windows->x_column_step;
-    y += windows->y_pixel_step;
+    FOR_ROWS(i, r) y[i] = q15_output_64(rows->rounding, acc[i]);
+    x += rows->windows->x_column_step;
+    y += rows->windows->y_pixel_step;
   }
 }
 
@@ -70,13 +85,14 @@ SCALPEL_INLINE void q15(const scalpel_q15_layer *layer, const scalpel_windows *w
       for (size_t h = 0; h < windows->height; ++h) {
         const int16_t *from = x + h * windows->x_row_step;
         int16_t *to = y + h * windows->y_row_step + row;
-        if (acc64) {
-          q15_row_by_row(&rows, (const int64_t *)layer->bias + row, r, from, to, true);
+        if (acc64 && r == 2) {
+          q15_rows_64(&rows, (const int64_t *)layer->bias + row, 2, from, to);
+        } else if (acc64) {
+          q15_rows_64(&rows, (const int64_t *)layer->bias + row, 1, from, to);
         } else if (r == 2) {
           q15_two_rows(&rows, (const int32_t *)layer->bias + row, from, to);
         } else {
-          const int64_t bias = ((const int32_t *)layer->bias)[row];
-          q15_row_by_row(&rows, &bias, 1, from, to, false);
+          q15_one_row(&rows, ((const int32_t *)layer->bias)[row], from, to);
         }
       }
       rows.values += r * row_values;
