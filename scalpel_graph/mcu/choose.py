@@ -9,7 +9,7 @@ from scalpel_graph import group_csr
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.mcu import cost
 from scalpel_graph.mcu.network import Dtype, Flatten, IntegerLayer, Multiply, Network, hwc_columns
-from scalpel_graph.mcu.program import Unsupported, layer_code
+from scalpel_graph.mcu.program import Unsupported, border, layer_code
 from scalpel_graph.report import Candidate, Decision, LayerDecision
 from scalpel_graph.target import McuTarget
 
@@ -83,12 +83,15 @@ def _shapes(network: Network, layer: Multiply) -> tuple[GroupShape, ...]:
 
 
 def _density(network: Network, layer: Multiply, shape: GroupShape) -> float:
-    """Of the groups that the device stores: along the channels, which are filled up to whole groups."""
+    """Of the groups that the device stores."""
     weights = layer.weights
     if layer.op == "Conv":
-        channels = network.values[layer.inputs[0]].shape[0] // layer.window.group
-        by_tap = weights.reshape(len(weights), -1, channels)
-        weights = np.pad(by_tap, ((0, 0), (0, 0), (0, -channels % shape[1]))).reshape(len(weights), -1)
+        x = network.values[layer.inputs[0]]
+        channels = x.shape[0] // layer.window.group
+        _, wide_channels = border(layer, x, shape[1])
+        run = channels if wide_channels != x.shape[0] else channels * layer.window.kernel[1]
+        by_run = weights.reshape(len(weights), -1, run)
+        weights = np.pad(by_run, ((0, 0), (0, 0), (0, -run % shape[1]))).reshape(len(weights), -1)
     return group_csr.density(weights, shape)
 
 

@@ -202,6 +202,26 @@ def identifier(name: str, taken: set[str]) -> str:
     return result
 
 
+def border(layer: Multiply, x: Value, c: int) -> tuple[tuple[int, int, int, int], int]:
+    """The padding of a layer's input and its channels with it, such that groups of ``c`` columns fit in.
+
+    Groups lie along the channels of neighbouring pixels of a row of the window, which has to begin at a
+    multiple of c in every line of the input: if need be, lines are made longer. Where pixels of the window
+    are not neighbours, each pixel gets channels of zeros.
+    """
+    pads, (_, width, channels) = layer.window.pads, x.hwc
+    if layer.op == "Gemm" or channels % c == 0:
+        return pads, -(-channels // c) * c
+    kernel_h, kernel_w = layer.window.kernel
+    dilation_h, dilation_w = layer.window.dilations
+    if layer.window.group > 1 or (dilation_w > 1 and kernel_w > 1):
+        return pads, -(-channels // c) * c
+    top, left, bottom, right = pads
+    while kernel_h > 1 and (left + width + right) * channels * dilation_h % c:
+        right += 1
+    return (top, left, bottom, right), channels
+
+
 class _Planner:
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -304,7 +324,8 @@ class _Planner:
         lines = height + top + bottom
         pixels = lines * (width + left + right)
         elements = pixels * channels
-        y = Buffer(f"{self.prefix} padded", elements, 2 if wide else self.itemsize)
+        # Kernels may read the rest of a group of columns behind the last pixel.
+        y = Buffer(f"{self.prefix} padded", elements + self.width - 1, 2 if wide else self.itemsize)
         function = "pad_8_to_16" if wide and self.itemsize == 1 else f"pad_{self.bits}"
         amounts = {"element": elements, "pixel": pixels, "line": lines}
         self.call(function, padding, reads=[x], writes=y, amounts=amounts)
@@ -316,18 +337,18 @@ class _Planner:
         x_value = self.value(layer.inputs[0])
         c = 1 if layer.group_shape is None else layer.group_shape[1]
         _, _, channels = x_value.hwc
-        wide_channels = -(-channels // c) * c
+        pads, wide_channels = border(layer, x_value, c)
         x = self.buffers[layer.inputs[0]]
         is_narrow = self.network.dtype == "int8"
         is_given = layer.inputs[0] == self.network.input
-        reads_more = wide_channels != channels and (layer.op == "Conv" or is_given)
-        if is_narrow or any(layer.window.pads) or reads_more:
-            x = self.padded(x, x_value, layer.window.pads, wide_channels, wide=True)
+        reads_more = channels % c != 0 and (layer.op == "Conv" or is_given)
+        if is_narrow or any(pads) or reads_more:
+            x = self.padded(x, x_value, pads, wide_channels, wide=True)
         y = self.written(layer)
         if layer.op == "Gemm":
             self.fully_connected(layer, x, y)
         else:
-            self.convolution(layer, x, y, wide_channels)
+            self.convolution(layer, x, y, x_value.hwc[1] + pads[1] + pads[3], wide_channels)
 
     def fully_connected(self, layer: Multiply, x: Buffer, y: Buffer) -> None:
         M, K = layer.weights.shape
@@ -350,9 +371,8 @@ class _Planner:
         amounts = {"row_block": len(arrays.counts), "group": len(arrays.columns)}
         self.call(f"fc_{family}_{shape}_{index}{acc}", struct, reads=[x], writes=y, amounts=amounts)
 
-    def convolution(self, layer: Multiply, x: Buffer, y: Buffer, channels: int) -> None:
+    def convolution(self, layer: Multiply, x: Buffer, y: Buffer, padded_width: int, channels: int) -> None:
         window, value = layer.window, self.value(layer.inputs[0])
-        padded_width = value.hwc[1] + window.pads[1] + window.pads[3]
         oh, ow, M = self.value(layer.output).hwc
         windows = self.struct(
             "scalpel_windows", "windows", height=oh, width=ow,
