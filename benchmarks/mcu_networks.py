@@ -33,11 +33,11 @@ from scalpel_graph.session import run, session
 
 Array = npt.NDArray[Any]
 
-#: Network: layers to prune, fraction of groups that go.
+#: Network: layers to prune, fraction of groups that go. The first Conv of LeNet-5 has 500 weights and stays.
 RATES = {
     "lenet-300-100": (("fc1", "fc2", "fc3"), 0.95),
     "lenet-5": (("conv2", "fc1", "fc2"), 0.95),
-    "convnet": (("conv2", "conv3", "fc1"), 0.70),
+    "convnet": (("conv1", "conv2", "conv3", "fc1"), 0.70),
 }
 #: Group shapes to prune in.
 SHAPES: dict[Dtype, tuple[int, int]] = {"q15": (1, 2), "int8": (1, 4)}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+import scalpel_graph as sg
 from models.builder import BATCH, GraphBuilder
 from scalpel_graph.mcu.network import Flatten, Multiply
 from scalpel_graph.pruning.importance import zero_least_important
@@ -65,3 +66,18 @@ def test_memory_is_used_again():
     program, _ = quantized(g.model({x: [BATCH, 160]}))
     assert program.arena_bytes == 2 * 320  # the input and the output are the caller's
     assert len(set(program.offsets.values())) == 2
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_what_is_pruned_for_a_microcontroller_is_stored_in_whole_groups(channels):
+    g = GraphBuilder("conv", seed=0, opset=17)
+    x = g.conv(g.input("x", [BATCH, channels, 12, 12]), "conv", channels, 16, 5)
+    model = sg.prune(g.model({x: [BATCH, 16, 8, 8]}), "mcu", sparsity=0.8).model
+    program, _ = quantized(model)
+    layer = program.network.layers[0]
+    assert layer.group_shape is not None
+    groups = next(c.values for c in program.layers[0].constants if c.name.endswith("columns")).size
+    stored = groups * int(np.prod(layer.group_shape))
+    assert stored >= np.count_nonzero(layer.weights)
+    if layer.group_shape == (1, 2):
+        assert groups <= 0.21 * 16 * 5 * -(-5 * channels // 2)
