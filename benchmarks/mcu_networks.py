@@ -139,8 +139,9 @@ def _compiled(
 ) -> tuple[api.OptimizeResult, Program]:
     """The network and its bundle in ``folder / "c"``."""
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
-    x = np.random.default_rng(0).standard_normal((_SAMPLES, *shape), dtype=np.float32)
-    np.savez(folder / "x.npz", **{model.graph.input[0].name: x})
+    x: Any = np.random.default_rng(0).standard_normal((_SAMPLES, *shape), dtype=np.float32)
+    arrays: dict[str, Any] = {model.graph.input[0].name: x}
+    np.savez(folder / "x.npz", **arrays)
     result = api.optimize(model, "mcu", calibration=folder / "x.npz", dtype=dtype)
     program, report, samples = result.program, result.report.microcontroller, result.samples
     assert program is not None and samples is not None and report is not None

@@ -1,11 +1,14 @@
 """Small networks for microcontrollers, and their way from float32 to integers."""
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 from models.builder import BATCH, GraphBuilder
@@ -102,3 +105,14 @@ def quantized(model: onnx.ModelProto, dtype: Dtype = "q15") -> tuple[Program, on
 
 def network_of(model: onnx.ModelProto, dtype: Dtype = "q15") -> Network:
     return quantized(model, dtype)[0].network
+
+
+def require_cross_tools() -> None:
+    """Skips a test where the cross compiler or QEMU is missing; in CI it fails."""
+    missing = [name for name in ("arm-none-eabi-gcc", "qemu-system-arm") if shutil.which(name) is None]
+    if missing:
+        packages = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+        text = f"{' and '.join(missing)} not found; on Debian: apt-get install {packages}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)

@@ -1,8 +1,6 @@
 """All forms of a quantized network give the same bytes: numpy, ONNX Runtime both ways, C here and in QEMU."""
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,11 +11,10 @@ from scalpel_graph.mcu import emit_c, reference
 from scalpel_graph.mcu.network import DTYPES, ArgMax, Multiply
 from scalpel_graph.mcu.program import Program
 from scalpel_graph.report import McuReport
-from tests.mcu_networks import NETWORKS, inputs, quantized, samples
+from tests.mcu_networks import NETWORKS, inputs, quantized, require_cross_tools, samples
 from tests.ort_sessions import run
 
 _SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
-_PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
 
 
 @pytest.fixture(params=[(name, dtype) for name in NETWORKS for dtype in DTYPES], ids="-".join)
@@ -53,15 +50,6 @@ def make(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr  # QEMU prints to the second
-
-
-def require_cross_tools() -> None:
-    missing = [name for name in ("arm-none-eabi-gcc", "qemu-system-arm") if shutil.which(name) is None]
-    if missing:
-        text = f"{' and '.join(missing)} not found; on Debian: apt-get install {_PACKAGES}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
 
 
 def test_onnx_runtime_gives_the_bytes_of_the_reference_both_ways(case):
