@@ -239,7 +239,8 @@ def pool(kernel_name: str, sizes: tuple[int, int, int], rng: np.random.Generator
     if kernel_name.startswith("average"):
         numbers += (0, 0)
     case = Case(kernel_name, numbers, [x], outputs * x.itemsize)
-    amounts = {"output": outputs, "output_tap": outputs * kernel * kernel, "pixel": output * output}
+    pixels, taps = output * output, kernel * kernel
+    amounts = {"output": outputs, "output_tap": outputs * taps, "pixel": pixels, "pixel_tap": pixels * taps}
     return _layer(case, amounts)
 
 

@@ -17,38 +17,88 @@
   "smlad r5, " X ", r9, r5\n\t"       \
   "smlad r6, " X ", r10, r6\n\t"      \
   "smlad r7, " X ", r11, r7\n\t"
-#define TWO_GROUPS(NEXT) NEXT("r0") NEXT("r2") INPUT("r0") INPUT("r2") FOUR_ROWS("r0") FOUR_ROWS("r2")
+#define TWO_GROUPS_4x2(NEXT) NEXT("r0") NEXT("r2") INPUT("r0") INPUT("r2") FOUR_ROWS("r0") FOUR_ROWS("r2")
 
-/* n mod 4 first: its lower bit goes to N, the other to C. */
-#define SUM_4x2(NEXT)                                                                \
-  __asm__ volatile(                                                                  \
-      "push {r0, r2, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"                      \
-      "ldmia r0, {r4, r5, r6, r7}\n\t"                                               \
-      "ldrd lr, r12, [r2]\n\t"                                                       \
-      "lsls r0, r1, #31\n\t"                                                         \
-      "bpl 1f\n\t" NEXT("r0") INPUT("r0") FOUR_ROWS("r0")                            \
-      "1:\n\t"                                                                       \
-      "bcc 2f\n\t" TWO_GROUPS(NEXT)                                                  \
-      "2:\n\t"                                                                       \
-      "lsrs r1, r1, #2\n\t"                                                          \
-      "beq 4f\n\t"                                                                   \
-      "3:\n\t" TWO_GROUPS(NEXT) TWO_GROUPS(NEXT)                                     \
-      "subs r1, r1, #1\n\t"                                                          \
-      "bne 3b\n\t"                                                                   \
-      "4:\n\t"                                                                       \
-      "pop {r0, r2}\n\t"                                                             \
-      "strd lr, r12, [r2]\n\t"                                                       \
-      "stmia r0, {r4, r5, r6, r7}\n\t"                                               \
-      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}")
+#define TWO_ROWS(X, W0, W1)         \
+  "smlad r4, " X ", " W0 ", r4\n\t" \
+  "smlad r5, " X ", " W1 ", r5\n\t"
+#define TWO_GROUPS_2x2(NEXT)                      \
+  NEXT("r0") NEXT("r2") INPUT("r0") INPUT("r2")   \
+  "ldmia lr!, {r6, r7, r8, r9}\n\t" TWO_ROWS("r0", "r6", "r7") TWO_ROWS("r2", "r8", "r9")
+#define ONE_GROUP_2x2(NEXT) NEXT("r0") INPUT("r0") "ldrd r6, r7, [lr], #8\n\t" TWO_ROWS("r0", "r6", "r7")
+#define ONE_GROUP_4x2(NEXT) NEXT("r0") INPUT("r0") FOUR_ROWS("r0")
 
-NAKED void scalpel_sum_4x2_u8(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
+/* n mod 4 first: its lower bit goes to N, the other to C. ACC are the registers of the sums, in braces; the others in
+ * SAVED, between r4 and lr, are weights. */
+#define SUM_GROUPS(NEXT, ONE, TWO, ACC, SAVED)           \
+  __asm__ volatile(                                      \
+      "push {r0, r2, " SAVED ", lr}\n\t"                 \
+      "ldmia r0, {" ACC "}\n\t"                          \
+      "ldrd lr, r12, [r2]\n\t"                           \
+      "lsls r0, r1, #31\n\t"                             \
+      "bpl 1f\n\t" ONE(NEXT)                             \
+      "1:\n\t"                                           \
+      "bcc 2f\n\t" TWO(NEXT)                             \
+      "2:\n\t"                                           \
+      "lsrs r1, r1, #2\n\t"                              \
+      "beq 4f\n\t"                                       \
+      "3:\n\t" TWO(NEXT) TWO(NEXT)                       \
+      "subs r1, r1, #1\n\t"                              \
+      "bne 3b\n\t"                                       \
+      "4:\n\t"                                           \
+      "pop {r0, r2}\n\t"                                 \
+      "strd lr, r12, [r2]\n\t"                           \
+      "stmia r0, {" ACC "}\n\t"                          \
+      "pop {" SAVED ", pc}")
+
+#define DEFINE_SUM_GROUPS(SHAPE, NEXT, INDEX, ACC, SAVED)                                                        \
+  NAKED void scalpel_sum_##SHAPE##_##INDEX(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,         \
+                                           UNUSED const int16_t *x) {                                                 \
+    SUM_GROUPS(NEXT, ONE_GROUP_##SHAPE, TWO_GROUPS_##SHAPE, ACC, SAVED);                                                            \
+  }
+DEFINE_SUM_GROUPS(2x2, NEXT_U8, u8, "r4, r5", "r4, r5, r6, r7, r8, r9")
+DEFINE_SUM_GROUPS(2x2, NEXT_U16, u16, "r4, r5", "r4, r5, r6, r7, r8, r9")
+DEFINE_SUM_GROUPS(4x2, NEXT_U8, u8, "r4, r5, r6, r7", "r4, r5, r6, r7, r8, r9, r10, r11")
+DEFINE_SUM_GROUPS(4x2, NEXT_U16, u16, "r4, r5, r6, r7", "r4, r5, r6, r7, r8, r9, r10, r11")
+
+#define FOUR_GROUPS_1x2(NEXT)                                                                               \
+  NEXT("r0") NEXT("r2") NEXT("r5") NEXT("r6") INPUT("r0") INPUT("r2") INPUT("r5") INPUT("r6")             \
+  "ldmia lr!, {r7, r8, r9, r10}\n\t"                                                                      \
+  "smlad r4, r0, r7, r4\n\t" "smlad r4, r2, r8, r4\n\t" "smlad r4, r5, r9, r4\n\t" "smlad r4, r6, r10, r4\n\t"
+
+/* n mod 8 first: its lowest bit goes to N, the next to C, the third to C of the second shift. */
+#define SUM_1x2(NEXT)                                                                                            \
+  __asm__ volatile(                                                                                              \
+      "push {r0, r2, r4, r5, r6, r7, r8, r9, r10, lr}\n\t"                                                       \
+      "ldr r4, [r0]\n\t"                                                                                         \
+      "ldrd lr, r12, [r2]\n\t"                                                                                   \
+      "lsls r0, r1, #31\n\t"                                                                                     \
+      "bpl 1f\n\t" NEXT("r0") INPUT("r0") "ldr r7, [lr], #4\n\t" "smlad r4, r0, r7, r4\n\t"                      \
+      "1:\n\t"                                                                                                   \
+      "bcc 2f\n\t" NEXT("r0") NEXT("r2") INPUT("r0") INPUT("r2") "ldrd r7, r8, [lr], #8\n\t"                     \
+      "smlad r4, r0, r7, r4\n\t" "smlad r4, r2, r8, r4\n\t"                                                      \
+      "2:\n\t"                                                                                                   \
+      "lsrs r1, r1, #3\n\t"                                                                                      \
+      "bcc 3f\n\t" FOUR_GROUPS_1x2(NEXT)                                                                         \
+      "3:\n\t"                                                                                                   \
+      "beq 5f\n\t"                                                                                               \
+      "4:\n\t" FOUR_GROUPS_1x2(NEXT) FOUR_GROUPS_1x2(NEXT)                                                       \
+      "subs r1, r1, #1\n\t"                                                                                      \
+      "bne 4b\n\t"                                                                                               \
+      "5:\n\t"                                                                                                   \
+      "pop {r0, r2}\n\t"                                                                                         \
+      "strd lr, r12, [r2]\n\t"                                                                                   \
+      "str r4, [r0]\n\t"                                                                                         \
+      "pop {r4, r5, r6, r7, r8, r9, r10, pc}")
+
+NAKED void scalpel_sum_1x2_u8(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
                               UNUSED const int16_t *x) {
-  SUM_4x2(NEXT_U8);
+  SUM_1x2(NEXT_U8);
 }
 
-NAKED void scalpel_sum_4x2_u16(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
+NAKED void scalpel_sum_1x2_u16(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
                                UNUSED const int16_t *x) {
-  SUM_4x2(NEXT_U16);
+  SUM_1x2(NEXT_U16);
 }
 
 /* The loops below begin in the middle where n is no multiple of their steps: all steps are as long, in bytes. r1

@@ -42,7 +42,11 @@ typedef struct {
 
 #if SCALPEL_ASSEMBLER
 
-/* acc[i] += row i of n groups of 4x2 with one vector or window x; moves `at` behind them. */
+/* acc[i] += row i of n groups with one vector or window x; moves `at` behind them. */
+void scalpel_sum_1x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+void scalpel_sum_1x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+void scalpel_sum_2x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+void scalpel_sum_2x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
 void scalpel_sum_4x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
 void scalpel_sum_4x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
 
@@ -70,22 +74,25 @@ void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const
 
 #else
 
-SCALPEL_INLINE void scalpel_sum_4x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x) {
+SCALPEL_INLINE void groups(int32_t *acc, uint32_t n, group_position *at, const int16_t *x, uint32_t r, bool narrow) {
   for (; n != 0; --n) {
-    const uint32_t pair = load_word(x + 2 * (size_t)*at->columns++);
-    FOR_ROWS(i, 4) acc[i] = add_products_32(load_word(at->values + 2 * i), pair, acc[i]);
-    at->values += 8;
+    const uint32_t pair = load_word(x + 2 * (size_t)(narrow ? *at->columns : load_half(at->columns)));
+    FOR_ROWS(i, r) acc[i] = add_products_32(load_word(at->values + 2 * i), pair, acc[i]);
+    at->columns += narrow ? 1 : 2;
+    at->values += 2 * r;
   }
 }
 
-SCALPEL_INLINE void scalpel_sum_4x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x) {
-  for (; n != 0; --n) {
-    const uint32_t pair = load_word(x + 2 * (size_t)load_half(at->columns));
-    FOR_ROWS(i, 4) acc[i] = add_products_32(load_word(at->values + 2 * i), pair, acc[i]);
-    at->columns += 2;
-    at->values += 8;
+#define DEFINE_SUM(SHAPE, ROWS)                                                                                    \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x) {   \
+    groups(acc, n, at, x, ROWS, true);                                                                             \
+  }                                                                                                                \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x) {  \
+    groups(acc, n, at, x, ROWS, false);                                                                            \
   }
-}
+DEFINE_SUM(1x2, 1)
+DEFINE_SUM(2x2, 2)
+DEFINE_SUM(4x2, 4)
 
 SCALPEL_INLINE void scalpel_sum_1x2_4_pixels(int32_t *acc, uint32_t n, const group_windows *at) {
   for (uint32_t group = 0; group < n; ++group) {

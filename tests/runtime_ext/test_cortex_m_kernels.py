@@ -57,7 +57,8 @@ def test_qemu(board: Board, expected: list[Expectation], tmp_path: Path) -> None
     compare(run_in_qemu(board, firmware, [each.case for each in expected], tmp_path), expected)
 
 
-def test_c_path_with_the_dsp_extension(expected: list[Expectation], tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["-DSCALPEL_ASSEMBLER=0", "-Os"])
+def test_other_builds_for_the_dsp_extension(flag: str, expected: list[Expectation], tmp_path: Path) -> None:
     require_cross_tools()
-    firmware = build_firmware(M4, tmp_path / "cases.elf", ["-DSCALPEL_ASSEMBLER=0"])
+    firmware = build_firmware(M4, tmp_path / "cases.elf", [flag])
     compare(run_in_qemu(M4, firmware, [each.case for each in expected], tmp_path), expected)
