@@ -28,7 +28,7 @@
 /* Over the r rows of a block, r a constant: unrolled, so that sums stay in registers. */
 #define FOR_ROWS(I, R) UNROLLED for (uint32_t I = 0; I < (R); ++I)
 
-/* The inner loops exist in assembler too, as naked functions, which GCC leaves alone when it optimizes.
+/* The inner loops exist in assembler too, most as naked functions, which GCC leaves alone when it optimizes.
  * -DSCALPEL_ASSEMBLER=0 leaves them out. */
 #if defined(SCALPEL_ASSEMBLER)
 #elif defined(__ARM_FEATURE_SIMD32) && defined(__thumb2__) && defined(__OPTIMIZE__) && !defined(__clang__)

@@ -61,46 +61,6 @@ DEFINE_SUM_GROUPS(2x2, NEXT_U16, u16, "r4, r5", "r4, r5, r6, r7, r8, r9")
 DEFINE_SUM_GROUPS(4x2, NEXT_U8, u8, "r4, r5, r6, r7", "r4, r5, r6, r7, r8, r9, r10, r11")
 DEFINE_SUM_GROUPS(4x2, NEXT_U16, u16, "r4, r5, r6, r7", "r4, r5, r6, r7, r8, r9, r10, r11")
 
-#define FOUR_GROUPS_1x2(NEXT)                                                                               \
-  NEXT("r0") NEXT("r2") NEXT("r5") NEXT("r6") INPUT("r0") INPUT("r2") INPUT("r5") INPUT("r6")             \
-  "ldmia lr!, {r7, r8, r9, r10}\n\t"                                                                      \
-  "smlad r4, r0, r7, r4\n\t" "smlad r4, r2, r8, r4\n\t" "smlad r4, r5, r9, r4\n\t" "smlad r4, r6, r10, r4\n\t"
-
-/* n mod 8 first: its lowest bit goes to N, the next to C, the third to C of the second shift. */
-#define SUM_1x2(NEXT)                                                                                            \
-  __asm__ volatile(                                                                                              \
-      "push {r0, r2, r4, r5, r6, r7, r8, r9, r10, lr}\n\t"                                                       \
-      "ldr r4, [r0]\n\t"                                                                                         \
-      "ldrd lr, r12, [r2]\n\t"                                                                                   \
-      "lsls r0, r1, #31\n\t"                                                                                     \
-      "bpl 1f\n\t" NEXT("r0") INPUT("r0") "ldr r7, [lr], #4\n\t" "smlad r4, r0, r7, r4\n\t"                      \
-      "1:\n\t"                                                                                                   \
-      "bcc 2f\n\t" NEXT("r0") NEXT("r2") INPUT("r0") INPUT("r2") "ldrd r7, r8, [lr], #8\n\t"                     \
-      "smlad r4, r0, r7, r4\n\t" "smlad r4, r2, r8, r4\n\t"                                                      \
-      "2:\n\t"                                                                                                   \
-      "lsrs r1, r1, #3\n\t"                                                                                      \
-      "bcc 3f\n\t" FOUR_GROUPS_1x2(NEXT)                                                                         \
-      "3:\n\t"                                                                                                   \
-      "beq 5f\n\t"                                                                                               \
-      "4:\n\t" FOUR_GROUPS_1x2(NEXT) FOUR_GROUPS_1x2(NEXT)                                                       \
-      "subs r1, r1, #1\n\t"                                                                                      \
-      "bne 4b\n\t"                                                                                               \
-      "5:\n\t"                                                                                                   \
-      "pop {r0, r2}\n\t"                                                                                         \
-      "strd lr, r12, [r2]\n\t"                                                                                   \
-      "str r4, [r0]\n\t"                                                                                         \
-      "pop {r4, r5, r6, r7, r8, r9, r10, pc}")
-
-NAKED void scalpel_sum_1x2_u8(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
-                              UNUSED const int16_t *x) {
-  SUM_1x2(NEXT_U8);
-}
-
-NAKED void scalpel_sum_1x2_u16(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED group_position *at,
-                               UNUSED const int16_t *x) {
-  SUM_1x2(NEXT_U16);
-}
-
 /* The loops below begin in the middle where n is no multiple of their steps: all steps are as long, in bytes. r1
  * becomes the number of rounds, the first of them perhaps a part. */
 
