@@ -72,6 +72,10 @@ class _Lowering:
 
     def lower_node(self, node: gs.Node) -> None:
         rule = _RULES.get(node.op) if is_standard(node, node.op) else None
+        if node.op in ("QuantizeLinear", "DequantizeLinear"):
+            raise self.refusal(
+                node, "the model is quantized already; give the float32 model that it was made from"
+            )
         if rule is None:
             domain = f" of domain {node.domain}" if node.domain else ""
             raise self.refusal(

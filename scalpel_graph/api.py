@@ -30,6 +30,7 @@ from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.passes.matching import is_standard
+from scalpel_graph.passes.quantize import Quantize
 from scalpel_graph.pruning.samples import Samples, load_samples
 from scalpel_graph.report import (
     BeforeAfter,
@@ -122,7 +123,7 @@ def optimize(
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
     _check_kind(
         profile, calibration=calibration, dtype=dtype, most_error=most_error, check_inputs=check_inputs,
-        autotune=autotune, weights=weights, check=check, rtol=rtol, atol=atol,
+        autotune=autotune, weights=weights, check=check, rtol=rtol, atol=atol, skip_passes=skip_passes,
     )  # fmt: skip
     quantization = None
     if profile.kind == "mcu":
@@ -230,6 +231,7 @@ def _check_kind(
     check: bool,
     rtol: float,
     atol: float,
+    skip_passes: Sequence[str],
 ) -> None:
     """Refuses options that the kind of target has no use for."""
     if dtype is not None and dtype not in DTYPES:
@@ -248,6 +250,10 @@ def _check_kind(
         "--no-check": not check,
     }
     is_mcu = profile.kind == "mcu"
+    if is_mcu and Quantize.name in skip_passes:
+        raise InputError(
+            f"--skip-pass {Quantize.name}: there is no target {profile.name} without it; leave it out"
+        )
     for option, is_given in (not_mcu if is_mcu else only_mcu).items():
         if is_given:
             instead = "see --max-error" if option in ("--rtol", "--atol") else "it is for others"

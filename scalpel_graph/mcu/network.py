@@ -267,10 +267,9 @@ class Network:
 
 def bound(weights: Array, bias: Array, shift: int) -> int:
     """What no sum of a layer exceeds in magnitude, rounding included, whatever its int16 input."""
-    rounding = 2**shift >> 1
-    rows = np.abs(weights.astype(np.int64)).sum(axis=1).astype(object) * 2**15
-    most: int = max(int(row) + abs(int(b)) for row, b in zip(rows, bias, strict=True))
-    return most + rounding
+    rounding: int = 2**shift >> 1
+    rows = np.abs(weights.astype(np.int64)).sum(axis=1).tolist()
+    return max(int(row) * 2**15 + abs(int(b)) for row, b in zip(rows, bias, strict=True)) + rounding
 
 
 def hwc_columns(weights: Array, channels: int) -> Array:

@@ -67,6 +67,7 @@ def test_options_that_are_missing_or_have_no_meaning(folder, capsys):
     assert "--weights has no meaning" in refused(capsys, "--calibration", "x.npz", "--weights", "fp16")
     assert "--no-check has no meaning" in refused(capsys, "--calibration", "x.npz", "--no-check")
     assert "--rtol has no meaning" in refused(capsys, "--calibration", "x.npz", "--rtol", "0.1")
+    assert "no target mcu without it" in refused(capsys, "--calibration", "x.npz", "--skip-pass", "quantize")
     assert main(["in.onnx", "out.onnx", "--target", "gpu", "--calibration", "x.npz"]) == 2
     assert "--calibration has no meaning for target gpu" in capsys.readouterr().err
     assert main(["in.onnx", "out.onnx", "--target", "gpu", "--emit-c", "c"]) == 2
@@ -125,6 +126,14 @@ def layer_model(op: str, shape=(4, 6, 6), **attributes) -> onnx.ModelProto:
     return model
 
 
+def quantized_model() -> onnx.ModelProto:
+    g = GraphBuilder("quantized", seed=0, opset=17)
+    scale = [g.initializer("scale", np.float32(0.1)), g.initializer("zero", np.int8(0))]
+    x = g.node("QuantizeLinear", "it", [g.input("x", [BATCH, 6]), *scale])
+    x = g.node("DequantizeLinear", "back", [x, *scale])
+    return g.model({g.gemm(x, "fc", 6, 4): [BATCH, 4]})
+
+
 @pytest.mark.parametrize(
     ("model", "why"),
     [
@@ -132,8 +141,9 @@ def layer_model(op: str, shape=(4, 6, 6), **attributes) -> onnx.ModelProto:
         (layer_model("Softmax", axis=1), "node 'it' (Softmax): it is not over the features"),
         (layer_model("Flatten", axis=2), "node 'it' (Flatten): it makes [4, 36]"),
         (layer_model("AveragePool", (2, 40, 40), kernel_shape=[30, 30]), "it averages 900 elements"),
+        (quantized_model(), "node 'it' (QuantizeLinear): the model is quantized already; give the float32"),
     ],
-    ids=["operator", "softmax", "flatten", "average"],
+    ids=["operator", "softmax", "flatten", "average", "quantized"],
 )  # fmt: skip
 def test_layers_without_an_integer_form_are_refused_by_name(model, why, folder, capsys):
     onnx.save(model, "odd.onnx")
