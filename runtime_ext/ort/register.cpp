@@ -23,6 +23,7 @@ constexpr const char* kDomain = "ai.scalpel";
 constexpr OrtElementType kAny = kOrtUndefined;
 constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny, kOrtFloat};
 constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
+constexpr OrtElementType kQInputs[] = {kOrtInt16, kAny, kAny, kAny, kAny, kAny, kAny};
 
 // What runs an operator's kernels.
 struct Provider {
@@ -45,7 +46,7 @@ struct Operator : OrtCustomOp {
   const OrtApi& api;
   const Provider& provider;
   const char* name;
-  const OrtElementType* inputs;  // [n_inputs]
+  const OrtElementType* inputs;  // [n_inputs]; the output's type is that of the first
   size_t n_inputs;
   Make make;
   InferShape infer_shape;
@@ -83,7 +84,7 @@ Operator::Operator(const OrtApi& api_, const Provider& provider_, const char* na
   GetExecutionProviderType = [](const OrtCustomOp* op) { return self(op).provider.name; };
   GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).inputs[index]; };
   GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).n_inputs; };
-  GetOutputType = [](const OrtCustomOp*, size_t) { return kOrtFloat; };
+  GetOutputType = [](const OrtCustomOp* op, size_t) { return self(op).inputs[0]; };
   GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
   GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
@@ -111,6 +112,8 @@ struct Domain {
     add(kCpu, "GroupCsrGemm", kGroupCsrInputs, on_cpu<make_gemm>, infer_gemm_shape);
     add(kCpu, "GroupCsrConv", kGroupCsrInputs, on_cpu<make_conv>, infer_conv_shape);
     add(kCpu, "WindowedLrn", kLrnInputs, on_cpu<make_lrn>, infer_lrn_shape);
+    add(kCpu, "QGroupCsrGemm", kQInputs, on_cpu<make_q_gemm>, infer_q_gemm_shape);
+    add(kCpu, "QGroupCsrConv", kQInputs, on_cpu<make_q_conv>, infer_q_conv_shape);
 #ifdef SCALPEL_CUDA
     static constexpr Provider kCuda = {kCudaProvider, copy_to_host, kOrtMemoryCpuInput};
     add(kCuda, "GroupCsrGemm", kGroupCsrInputs, make_cuda_gemm, infer_gemm_shape);

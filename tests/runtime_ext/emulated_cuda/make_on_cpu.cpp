@@ -7,6 +7,8 @@ namespace scalpel {
 std::unique_ptr<Kernel> make_gemm(const Node& node, Isa) { return make_cuda_gemm(node); }
 std::unique_ptr<Kernel> make_conv(const Node& node, Isa) { return make_cuda_conv(node); }
 std::unique_ptr<Kernel> make_lrn(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_q_gemm(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_q_conv(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
 
 bool choose_isa(Isa* isa, std::string*) {
   *isa = Isa::kScalar;
