@@ -120,11 +120,6 @@ def optimize(
     tell = progress or (lambda step: None)
     source = loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
-    if autotune and profile.kind == "gpu":
-        raise InputError(
-            f"autotune times layers on the CPU here, and target {profile.option} is a GPU: leave it out;"
-            " scalpel-calibrate --target gpu measures a GPU"
-        )
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
     _check_kind(
         profile, calibration=calibration, dtype=dtype, most_error=most_error, check_inputs=check_inputs,
@@ -254,6 +249,11 @@ def _check_kind(
         "--weights": weights != "fp32",
         "--no-check": not check,
     }
+    if autotune and profile.kind == "gpu":
+        raise InputError(
+            f"--autotune times layers on the CPU here, and target {profile.name} is a GPU: leave it out;"
+            " scalpel-calibrate --target gpu measures a GPU"
+        )
     is_mcu = profile.kind == "mcu"
     if is_mcu and Quantize.name in skip_passes:
         raise InputError(
