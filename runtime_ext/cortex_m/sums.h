@@ -45,13 +45,13 @@ typedef struct {
 #define NEXT_COLUMN_u8(TO) "ldrb %[" TO "], [%[columns]], #1\n\t"
 #define NEXT_COLUMN_u16(TO) "ldrh %[" TO "], [%[columns]], #2\n\t"
 #define INPUT_OF(COLUMN) "ldr %[" COLUMN "], [%[x], %[" COLUMN "], lsl #2]\n\t"
-#define TWO_PRODUCTS(X0, X1)                       \
-  "ldrd %[w0], %[w1], [%[values]], #8\n\t"         \
-  "smlad %[sum], %[" X0 "], %[w0], %[sum]\n\t"     \
-  "smlad %[sum], %[" X1 "], %[w1], %[sum]\n\t"
-#define FOUR_GROUPS_1x2(NEXT)                                                                          \
+#define PRODUCT(X, W) "smlad %[sum], %[" X "], %[" W "], %[sum]\n\t"
+#define TWO_PRODUCTS(X0, X1) "ldrd %[w0], %[w1], [%[values]], #8\n\t" PRODUCT(X0, "w0") PRODUCT(X1, "w1")
+/* Two of the weights come right behind the inputs, where a load takes one cycle. */
+#define FOUR_GROUPS_1x2(NEXT)                                                                             \
   NEXT("x0") NEXT("x1") NEXT("x2") NEXT("x3") INPUT_OF("x0") INPUT_OF("x1") INPUT_OF("x2") INPUT_OF("x3") \
-  TWO_PRODUCTS("x0", "x1") TWO_PRODUCTS("x2", "x3")
+  "ldr %[w0], [%[values]], #4\n\t"                                                                        \
+  "ldr %[w1], [%[values]], #4\n\t" PRODUCT("x0", "w0") PRODUCT("x1", "w1") TWO_PRODUCTS("x2", "x3")
 
 /* Adds n groups to a row. That is too little work to save all registers for: this takes 11, and the caller's code around
  * it the others. n mod 8 first: its lowest bit goes to N, the next to C, the third to C of the second shift. */
@@ -61,7 +61,7 @@ typedef struct {
     __asm__ volatile(                                                                                               \
         "lsls %[x0], %[n], #31\n\t"                                                                                 \
         "bpl 1f\n\t" NEXT_COLUMN_##INDEX("x0") INPUT_OF("x0") "ldr %[w0], [%[values]], #4\n\t"                      \
-        "smlad %[sum], %[x0], %[w0], %[sum]\n\t"                                                                    \
+        PRODUCT("x0", "w0")                                                                                         \
         "1:\n\t"                                                                                                    \
         "bcc 2f\n\t" NEXT_COLUMN_##INDEX("x0") NEXT_COLUMN_##INDEX("x1") INPUT_OF("x0") INPUT_OF("x1")              \
             TWO_PRODUCTS("x0", "x1")                                                                                \
