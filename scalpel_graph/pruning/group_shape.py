@@ -1,10 +1,22 @@
 """Group shapes as people write them."""
 
 import re
+from typing import Protocol
 
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
-from scalpel_graph.pruning.layers import WeightLayer
+
+
+class GroupedRows(Protocol):
+    """A weight matrix whose rows are the outputs of a layer, which may be a grouped Conv."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(M, K)``."""
+
+    @property
+    def group(self) -> int:
+        """Number of groups of a Conv; 1 for others."""
 
 
 def parse_group_shape(text: str) -> GroupShape:
@@ -19,7 +31,7 @@ def parse_group_shape(text: str) -> GroupShape:
     return int(match[1]), int(match[2])
 
 
-def why_straddles(layer: WeightLayer, group_shape: GroupShape) -> str:
+def why_straddles(layer: GroupedRows, group_shape: GroupShape) -> str:
     """Why a layer cannot be cut into groups of a shape; empty if it can.
 
     A row block never straddles two groups of a Conv.

@@ -12,8 +12,13 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_pattern(pattern: str, names: Sequence[str]) -> None:
+def check_pattern(pattern: str, names: Sequence[str], what: str = "Conv, Gemm or MatMul") -> None:
     """Makes sure that a pattern is about something.
+
+    Args:
+        pattern: of a name.
+        names: of what there is.
+        what: that is called in the message.
 
     Raises:
         InputError: no layer has such a name; says which is close.
@@ -26,7 +31,7 @@ def check_pattern(pattern: str, names: Sequence[str]) -> None:
         hint = f"there are {len(names)}, such as {', '.join(names[:3])}"
     else:
         hint = "the model has none"
-    raise InputError(f"no Conv, Gemm or MatMul is called {pattern!r}: {hint}")
+    raise InputError(f"no {what} is called {pattern!r}: {hint}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,272 @@
+"""SIMD-aware weight pruning: weights go in aligned groups, and stay zero while the others are retrained."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from scalpel_graph.errors import InputError
+from scalpel_graph.group_csr import Array, GroupShape
+from scalpel_graph.pruning.group_shape import parse_group_shape, why_straddles
+from scalpel_graph.pruning.importance import (
+    IMPORTANCES,
+    Importance,
+    count_of,
+    expand,
+    group_importance,
+    least_important,
+)
+from scalpel_graph.torch.layers import PrunableLayer, select_layers
+from scalpel_graph.torch.per_layer import check_fractions, per_layer
+from scalpel_graph.torch.step_hooks import around_steps
+
+_Groups = npt.NDArray[np.bool_]
+Shape = str | GroupShape
+ShapeOf = Callable[[str, nn.Module], Shape | None]
+
+_WHAT = "layer of this pruner"
+
+
+class GroupPruner:
+    """Prunes the weights of Linear, Conv1d and Conv2d layers in aligned groups, and holds them at zero.
+
+    A layer's weights are the matrix ``W[M, K]`` of group-CSR: ``M`` outputs, ``K`` inputs of one output (for a
+    Conv ``in_channels / groups · kernel``). It is cut into groups of ``r`` outputs × ``c`` inputs; at the edges,
+    groups are padded with zeros. A group that was pruned never comes back.
+
+    Nothing is added to the model: zeros are written into its weights, so its ``state_dict`` keeps its keys. An
+    optimizer would move them (by momentum, Adam's moments, weight decay of averaged weights), so they are
+    written again after each of its steps: see `attach`.
+
+    Source: Scalpel (Yu et al., ISCA 2017), section 4.1. With ``group_shape="1x1"`` it is the traditional
+    pruning of single weights (Han et al., NIPS 2015).
+
+    Attributes:
+        model: the module.
+        layers: what is pruned, by name.
+        group_shapes: ``(r, c)`` of each layer.
+        importance: what a group counts.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        group_shape: Shape | Mapping[str, Shape] | ShapeOf = "1x8",
+        *,
+        layers: Iterable[str] = ("*",),
+        exclude: Iterable[str] = (),
+        importance: Importance = "rms",
+    ) -> None:
+        """Prunes nothing yet.
+
+        Args:
+            model: any module.
+            group_shape: outputs × inputs of a group, as ``"1x8"`` or ``(1, 8)``: one for all; one for each
+                pattern of layer names (later ones win); or a function of a layer's name and module. Layers
+                that no pattern names, and those for which the function gives None, are left alone.
+            layers: names or patterns (``*``, ``?``, ``[ab]``) of the layers to prune; depthwise ones never are.
+            exclude: names or patterns of layers to leave alone.
+            importance: root mean square of a group's weights, mean of magnitudes, or largest magnitude.
+
+        Raises:
+            InputError: a pattern names no layer, a group shape is malformed or a row block would straddle two
+                groups of a Conv, or the importance is unknown.
+        """
+        if importance not in IMPORTANCES:
+            raise InputError(f"importance must be one of {', '.join(IMPORTANCES)}, got {importance!r}")
+        self.model = model
+        self.importance: Importance = importance
+        self.layers: dict[str, PrunableLayer] = {}
+        self.group_shapes: dict[str, GroupShape] = {}
+        candidates = select_layers(model, layers, exclude)
+        for name, shape in _shapes(group_shape, candidates).items():
+            if straddles := why_straddles(candidates[name], shape):
+                raise InputError(f"{name!r} cannot be cut into {shape[0]}x{shape[1]} groups: {straddles}")
+            self.layers[name] = candidates[name]
+            self.group_shapes[name] = shape
+        self._groups: dict[str, _Groups] = {
+            name: np.zeros(
+                tuple(-(-n // g) for n, g in zip(layer.shape, self.group_shapes[name], strict=True)),
+                np.bool_,
+            )
+            for name, layer in self.layers.items()
+        }
+        self._pruned: dict[str, Tensor] = {}
+
+    def prune_below(self, threshold: float | Mapping[str, float]) -> None:
+        """Prunes every group whose importance is less than a threshold.
+
+        Args:
+            threshold: one for all layers, as in the paper, or one for each pattern of layer names.
+
+        Raises:
+            InputError: it is negative or not a number, or weights are not finite.
+        """
+        chosen = per_layer(threshold, list(self.layers), _WHAT)
+        for value in chosen.values():
+            if not value >= 0:
+                raise InputError(f"a threshold must be at least 0, got {value}")
+        for name, value in chosen.items():
+            self._groups[name] |= self._scores(name) < value
+        self._update(chosen)
+
+    def prune_to(self, rate: float | Mapping[str, float], *, overall: bool = False) -> None:
+        """Prunes the least important groups until a part of them is gone.
+
+        What is pruned already counts; a layer that has lost more stays as it is.
+
+        Args:
+            rate: the part of each layer's groups, in [0, 1]; or one for each pattern of layer names.
+            overall: compare the groups of all layers with each other instead, and prune as many as hold this
+                part of all their weights.
+
+        Raises:
+            InputError: it is out of range, weights are not finite, or an overall rate is not a number.
+        """
+        if overall:
+            if isinstance(rate, Mapping):
+                raise InputError("an overall rate is one number, not one for each layer")
+            check_fractions([rate], "a pruning rate")
+            self._prune_overall(rate)
+            return
+        chosen = per_layer(rate, list(self.layers), _WHAT)
+        check_fractions(chosen.values(), "a pruning rate")
+        for name, value in chosen.items():
+            scores = self._scores(name)
+            self._groups[name] |= least_important(scores, count_of(scores.size, value))
+        self._update(chosen)
+
+    def rates(self) -> dict[str, float]:
+        """The part of each layer's weights that is pruned."""
+        return {name: self._lost(name) / layer.weight.numel() for name, layer in self.layers.items()}
+
+    @property
+    def rate(self) -> float:
+        """The part of all weights of these layers that is pruned."""
+        total = sum(layer.weight.numel() for layer in self.layers.values())
+        return sum(map(self._lost, self.layers)) / total
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Writes the zeros into the weights.
+
+        Only needed where no `torch.optim.Optimizer` drives the model, and after weights were loaded or averaged.
+        """
+        for name, pruned in self._pruned.items():
+            weight = self.layers[name].weight
+            if pruned.device != weight.device:
+                pruned = self._pruned[name] = pruned.to(weight.device)
+            weight.masked_fill_(pruned, 0)
+
+    def attach(self, optimizer: Optimizer | None = None) -> ExitStack:
+        """Holds the zeros after every step of an optimizer, whatever its kind, in any training loop.
+
+        Gradients are left as they are: pruned weights still count in a norm that gradients are clipped to.
+
+        Args:
+            optimizer: one optimizer, or None for every optimizer that drives a parameter of the model, made
+                already or later.
+
+        Returns:
+            A context manager that ends it; so does its ``close()``. It may be ignored.
+        """
+        return around_steps(self.model, optimizer, after=lambda _: self.apply())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later run needs to go on: tensors and plain values, without the weights.
+
+        Returns:
+            For each layer ``group_shape`` ``[r, c]`` and ``pruned``, bool ``[ceil(M / r), ceil(K / c)]``.
+        """
+        return {
+            name: {"group_shape": list(self.group_shapes[name]), "pruned": torch.from_numpy(groups.copy())}
+            for name, groups in self._groups.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict`, in place of what was pruned so far, and writes its zeros.
+
+        Load the weights of the model too: groups that are pruned here but not there keep their zeros.
+
+        Raises:
+            InputError: it is of other layers, or of other groups.
+        """
+        if set(state) != set(self.layers):
+            differing = sorted(set(state) ^ set(self.layers))
+            raise InputError(f"the saved state is of other layers: {', '.join(differing)} is not in both")
+        for name, saved in state.items():
+            if tuple(saved["group_shape"]) != self.group_shapes[name]:
+                there, here = ("x".join(map(str, s)) for s in (saved["group_shape"], self.group_shapes[name]))
+                raise InputError(f"{name!r} was saved with groups of {there}, here they are {here}")
+            if tuple(saved["pruned"].shape) != self._groups[name].shape:
+                raise InputError(f"{name!r} was saved with weights of another shape")
+        for name, saved in state.items():
+            self._groups[name] = saved["pruned"].cpu().numpy().copy()
+        self._update(state)
+
+    def _prune_overall(self, rate: float) -> None:
+        scores = np.concatenate([self._scores(name).ravel() for name in self.layers])
+        sizes = np.concatenate(
+            [_sizes(x.shape, self.group_shapes[n]).ravel() for n, x in self.layers.items()]
+        )
+        order = np.argsort(scores, kind="stable")
+        gone = np.zeros(scores.size, np.bool_)
+        gone[order] = np.cumsum(sizes[order]) <= count_of(int(sizes.sum()), rate)
+        start = 0
+        for groups in self._groups.values():
+            groups |= gone[start : start + groups.size].reshape(groups.shape)
+            start += groups.size
+        self._update(self.layers)
+
+    def _scores(self, name: str) -> npt.NDArray[np.float64]:
+        """Importance of each group; less than any other if it is pruned already."""
+        layer = self.layers[name]
+        weight = layer.weight.detach().cpu()
+        if weight.dtype != torch.float64:
+            weight = weight.float()
+        scores = group_importance(
+            weight.reshape(layer.shape).numpy(), self.group_shapes[name], self.importance
+        )
+        scores[self._groups[name]] = -1
+        if not np.isfinite(scores).all():
+            raise InputError(f"the weights of {name!r} are not finite: its training has diverged")
+        return scores
+
+    def _lost(self, name: str) -> int:
+        sizes = _sizes(self.layers[name].shape, self.group_shapes[name])
+        return int(sizes[self._groups[name]].sum())
+
+    def _update(self, names: Iterable[str]) -> None:
+        for name in names:
+            layer = self.layers[name]
+            pruned = expand(self._groups[name], self.group_shapes[name], layer.shape)
+            self._pruned[name] = torch.from_numpy(pruned).reshape(layer.weight.shape)
+        self.apply()
+
+
+def _sizes(shape: tuple[int, int], group_shape: GroupShape) -> Array:
+    """How many weights each group holds, padding apart: ``[ceil(M / r), ceil(K / c)]``."""
+    rows, columns = (np.minimum(g, n - np.arange(0, n, g)) for n, g in zip(shape, group_shape, strict=True))
+    return np.outer(rows, columns)
+
+
+def _shapes(
+    group_shape: Shape | Mapping[str, Shape] | ShapeOf, layers: Mapping[str, PrunableLayer]
+) -> dict[str, GroupShape]:
+    if callable(group_shape):
+        given = {name: group_shape(name, layer.module) for name, layer in layers.items()}
+    else:
+        given = dict(per_layer(group_shape, list(layers), "layer that is to be pruned"))
+    shapes = {name: _shape(shape) for name, shape in given.items() if shape is not None}
+    if not shapes:
+        raise InputError("no layer is left to prune: none was given a group shape")
+    return shapes
+
+
+def _shape(shape: Shape) -> GroupShape:
+    return parse_group_shape(shape if isinstance(shape, str) else "x".join(map(str, shape)))
