@@ -98,7 +98,9 @@ class Trainer:
         self._labels = torch.from_numpy(data.train_labels)
         self._test_images = _channels_last(torch.from_numpy(data.test_images))
         self._test_labels = torch.from_numpy(data.test_labels)
-        #: What a shifted image has where it was not: the darkest pixel.
+        #: One image, for looking at a model.
+        self.example = self._images[:1]
+        # What a shifted image has where it was not: the darkest pixel.
         self._background = float(self._images.min())
 
     def run(
@@ -176,7 +178,7 @@ class Trainer:
             loss = self._loss(subject, images, labels)
             loss.backward()
             optimizer.step()
-            total += float(loss) * len(labels)
+            total += float(loss.detach()) * len(labels)
             images_seen += len(labels)
         accuracy = self.accuracy(subject.model)
         return Epoch(step.name, number[1] + 1, total / images_seen, accuracy, time.monotonic() - started)
