@@ -25,6 +25,23 @@ def mask_places(model: nn.Sequential, layers: Iterable[str]) -> dict[str, str]:
     return {layer: places[layer] for layer in layers}
 
 
+@torch.no_grad()
+def zero_what_reads_blocked(model: nn.Sequential, places: Mapping[str, str]) -> None:
+    """Sets weights to zero that read blocked nodes: no gradient moves them, but they would count as important.
+
+    Args:
+        model: named layers one after another, with masks.
+        places: of the masks, by layer.
+    """
+    modules = dict(model.named_children())
+    names = [name for name, module in modules.items() if isinstance(module, _WITH_WEIGHTS)]
+    for layer, place in places.items():
+        reader = modules[names[names.index(layer) + 1]]
+        alpha = model.get_submodule(f"{place}.mask").alpha
+        # A node's outputs lie side by side: they are a channel's positions, flattened or not.
+        reader.weight.view(len(reader.weight), len(alpha), -1)[:, alpha == 0] = 0
+
+
 def without_blocked(state: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str, Tensor]:
     """Weights and biases, zero for blocked nodes.
 

@@ -4,8 +4,8 @@ PyTorch's exporter would write the same function in other words (local response 
 operators, layers under other names); what is measured here are the networks as they are deployed.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -14,12 +14,11 @@ from onnx import numpy_helper
 from models import NETWORKS
 from models.paper.data import Images, Labels
 from models.paper.plans import Plan
-from scalpel_graph import group_csr
 from scalpel_graph.errors import InputError
-from scalpel_graph.group_csr import Array, GroupShape
+from scalpel_graph.group_csr import Array
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.pruning import WeightLayer, weight_layers
-from scalpel_graph.pruning.importance import group_importance, least_important, zero_least_important
+from scalpel_graph.pruning.importance import zero_least_important
 from scalpel_graph.session import session
 
 _BATCH = 250
@@ -61,7 +60,9 @@ def pruned_by_magnitude(network: str, plan: Plan) -> onnx.ModelProto:
     """
     model = NETWORKS[network].build()
     arrays = arrays_of(model)
-    groups = {layer.name: layer.group for layer in weights_of(model)}
+    layers = weights_of(model)
+    groups = {layer.name: layer.group for layer in layers}
+    readers = {layer.name: reader for layer, reader in pairwise(layers)}
     for layer, share in plan.nodes.items():
         weight = arrays[f"{layer}.weight"].copy()
         per_group = np.split(np.arange(len(weight)), groups[layer])
@@ -73,7 +74,12 @@ def pruned_by_magnitude(network: str, plan: Plan) -> onnx.ModelProto:
         bias = arrays[f"{layer}.bias"].copy()
         bias[gone] = 0
         arrays |= {f"{layer}.weight": weight, f"{layer}.bias": bias}
-    for layer in weights_of(model):
+        reader = readers[layer]
+        if reader.group == 1:  # what reads nothing is the first to go
+            read = arrays[reader.weight].copy()
+            read.reshape(len(read), len(weight), -1)[:, gone] = 0
+            arrays[reader.weight] = read
+    for layer in layers:
         if layer.name in plan.shapes:
             rate = plan.rate if isinstance(plan.rate, float) else plan.rate[layer.name]
             matrix = layer.matrix(arrays[layer.weight])

@@ -139,8 +139,8 @@ def _variants(
     return found
 
 
-_LENET_5_CONV = {"conv1": 0.5, "conv2": 0.6}
-_CONVNET_NODES = {"conv1": 0.28, "conv2": 0.25, "conv3": 0.49}
+_LENET_5_CONV = {"conv1": 0.50, "conv2": 0.68}
+_CONVNET_NODES = {"conv1": 0.28, "conv2": 0.25, "conv3": 0.50}
 _NIN_NODES = {
     "conv1": 0.28, "cccp1": 0.20, "cccp2": 0.05, "conv2": 0.02, "cccp3": 0.14, "cccp4": 0.08, "conv3": 0.22,
     "cccp5": 0.48,
@@ -188,7 +188,7 @@ RECIPES: dict[str, Recipe] = {
                 cost_model=Pruning(groups=Groups(None, 0.95, exclude=("conv1",))),
                 gpu=Pruning(_LENET_5_CONV | {"fc1": 0.65}),
             ),
-            Fit(),
+            Fit(bfloat16=True),
             Schedule(
                 dense=16,
                 dense_lr=0.05,

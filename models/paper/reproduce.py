@@ -31,7 +31,9 @@ from scalpel_graph.report import Report
 from scalpel_graph.target import Target
 
 DENSE = "dense"
-_MODEL, _HISTORY, _SETTINGS = "network.onnx", "history.json", "settings.json"
+#: The pruned network in the folder of its run.
+MODEL_FILE = "network.onnx"
+_HISTORY, _SETTINGS = "history.json", "settings.json"
 #: Bytes of a weight: the microcontroller computes with 16 bits.
 _WEIGHT_BYTES = {"mcu": 2, "cpu": 4, "gpu": 4}
 #: Group shapes that ``scalpel-opt`` may choose from on a CPU, by technique; all where there is none.
@@ -55,7 +57,8 @@ class Variant:
             trained.
         size: of its weights in the paper's form.
         file_bytes: of the optimized ONNX file; None where nothing optimizes for the target.
-        nodes: by layer, how many there were and how many are left, where some went.
+        nodes: by layer, how many there were and how many can do something, where some are dead. The file may
+            keep more, where its target likes round widths.
         sparse_layers: layers that ``scalpel-opt`` made sparse, with their group shapes.
     """
 
@@ -110,7 +113,12 @@ class Reproduction:
 
 
 class Reproducer:
-    """Carries recipes out."""
+    """Carries recipes out.
+
+    Attributes:
+        work, data_folder, bar, threads: see `__init__`.
+        deadline: of `time.monotonic`; no training epoch begins after it.
+    """
 
     def __init__(
         self,
@@ -130,11 +138,11 @@ class Reproducer:
             minutes: after these no training epoch begins any more.
             threads: of PyTorch.
         """
-        self._work = work
-        self._data_folder = data_folder
-        self._bar: Bar = bar or (lambda what, total: console.counted(what, total, True))
-        self._deadline = time.monotonic() + 60 * minutes
-        self._threads = threads
+        self.work = work
+        self.data_folder = data_folder
+        self.bar: Bar = bar or (lambda what, total: console.counted(what, total, True))
+        self.deadline = time.monotonic() + 60 * minutes
+        self.threads = threads
 
     def run(
         self,
@@ -156,8 +164,8 @@ class Reproducer:
             OutOfTime: the minutes are over. Everything up to then is saved.
         """
         trained = recipe.dataset is not None and not seeded
-        data = _load(recipe, self._data_folder) if trained else None
-        runner = _Trained(self, recipe, data) if data is not None else _Seeded(self, recipe)
+        runner = Trained(self, recipe) if trained else _Seeded(self, recipe)
+        data = runner.data if isinstance(runner, Trained) else None
         dense = runner.dense()
         result = Reproduction(
             recipe,
@@ -181,13 +189,75 @@ class Reproducer:
 
     def folder(self, recipe: Recipe, run: str) -> Path:
         """Of a run."""
-        return self._work / recipe.network / run
+        return self.work / recipe.network / run
+
+
+class Trained:
+    """Networks that are trained; what is there already is not trained again.
+
+    Attributes:
+        data: what they are trained on.
+        trainer: trains them.
+        dense_arrays: weights and biases of the dense network, once there is one.
+        seconds: of training, by run.
+    """
+
+    def __init__(self, owner: "Reproducer", recipe: Recipe) -> None:
+        """Loads the data.
+
+        Raises:
+            InputError: there is none, or no PyTorch.
+        """
+        require_torch()
+        import torch  # noqa: PLC0415 - optional
+
+        from models.paper import runs, training  # noqa: PLC0415
+
+        torch.set_num_threads(owner.threads)
+        assert recipe.dataset is not None
+        self.data: Data = DATASETS[recipe.dataset](owner.data_folder)
+        self.data = self.data.first(recipe.train_images, recipe.test_images)
+        self.trainer = training.Trainer(self.data, recipe.fit, recipe.seed, owner.deadline)
+        self.dense_arrays: dict[str, Array] = {}
+        self.seconds: dict[str, float] = {}
+        self._owner, self._recipe, self._runs = owner, recipe, runs
+
+    def dense(self) -> onnx.ModelProto:
+        """The network before pruning."""
+        model = self._run(DENSE, None)
+        self.dense_arrays = arrays_of(model)
+        return model
+
+    def pruned(self, name: str, plan: Plan) -> onnx.ModelProto:
+        """The network pruned to a plan and retrained."""
+        return self._run(name, plan)
+
+    def _run(self, name: str, plan: Plan | None) -> onnx.ModelProto:
+        recipe = self._recipe
+        folder = self._owner.folder(recipe, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_settings(folder, self._runs.fingerprint(recipe, plan))
+        if not (folder / MODEL_FILE).exists():
+            total = self._runs.epochs_of(recipe, plan)
+            with self._owner.bar(f"{recipe.network}, {name}", total) as advance:
+                if plan is None:
+                    outcome = self._runs.train_dense(recipe, self.trainer, folder, advance)
+                else:
+                    outcome = self._runs.train_pruned(
+                        recipe, plan, self.dense_arrays, self.trainer, folder, advance
+                    )
+            history = json.dumps([asdict(epoch) for epoch in outcome.history], indent=1)
+            console.write_file(folder / _HISTORY, history + "\n")
+            io.save(with_weights(recipe.network, outcome.arrays), folder / MODEL_FILE)
+        epochs = json.loads((folder / _HISTORY).read_text())
+        self.seconds[name] = sum(epoch["seconds"] for epoch in epochs)
+        return io.load(folder / MODEL_FILE).proto
 
 
 class _Seeded:
     """Networks whose weights nobody trained."""
 
-    def __init__(self, owner: Reproducer, recipe: Recipe) -> None:
+    def __init__(self, owner: "Reproducer", recipe: Recipe) -> None:
         self._owner, self._recipe = owner, recipe
         self.seconds: dict[str, float] = {}
 
@@ -200,52 +270,15 @@ class _Seeded:
     def _saved(self, name: str, model: onnx.ModelProto) -> onnx.ModelProto:
         folder = self._owner.folder(self._recipe, name)
         folder.mkdir(parents=True, exist_ok=True)
-        io.save(model, folder / _MODEL)
+        _check_settings(folder, {"seeded": self._recipe.network})
+        io.save(model, folder / MODEL_FILE)
         return model
 
 
-class _Trained:
-    """Networks that are trained; what is there already is not trained again."""
-
-    def __init__(self, owner: Reproducer, recipe: Recipe, data: Data) -> None:
-        if find_spec("torch") is None:
-            raise InputError("training needs PyTorch; install it with: pip install 'scalpel-graph[torch]'")
-        import torch  # noqa: PLC0415 - optional
-
-        from models.paper import runs, training  # noqa: PLC0415
-
-        torch.set_num_threads(owner._threads)
-        self._owner, self._recipe, self._runs = owner, recipe, runs
-        self._trainer = training.Trainer(data, recipe.fit, recipe.seed, owner._deadline)
-        self._dense: dict[str, Array] = {}
-        self.seconds: dict[str, float] = {}
-
-    def dense(self) -> onnx.ModelProto:
-        model = self._run(DENSE, None)
-        self._dense = arrays_of(model)
-        return model
-
-    def pruned(self, name: str, plan: Plan) -> onnx.ModelProto:
-        return self._run(name, plan)
-
-    def _run(self, name: str, plan: Plan | None) -> onnx.ModelProto:
-        recipe = self._recipe
-        folder = self._owner.folder(recipe, name)
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_settings(folder, self._runs.fingerprint(recipe, plan))
-        if not (folder / _MODEL).exists():
-            total = self._runs.epochs_of(recipe, plan)
-            with self._owner._bar(f"{recipe.network}, {name}", total) as advance:
-                if plan is None:
-                    outcome = self._runs.train_dense(recipe, self._trainer, folder, advance)
-                else:
-                    outcome = self._runs.train_pruned(recipe, plan, self._dense, self._trainer, folder, advance)
-            history = json.dumps([asdict(epoch) for epoch in outcome.history], indent=1)
-            console.write_file(folder / _HISTORY, history + "\n")
-            io.save(with_weights(recipe.network, outcome.arrays), folder / _MODEL)
-        epochs = json.loads((folder / _HISTORY).read_text())
-        self.seconds[name] = sum(epoch["seconds"] for epoch in epochs)
-        return io.load(folder / _MODEL).proto
+def require_torch() -> None:
+    """Raises `InputError` if there is no PyTorch to train with."""
+    if find_spec("torch") is None:
+        raise InputError("training needs PyTorch; install it with: pip install 'scalpel-graph[torch]'")
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -260,11 +293,6 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _load(recipe: Recipe, folder: Path | None) -> Data:
-    assert recipe.dataset is not None
-    return DATASETS[recipe.dataset](folder).first(recipe.train_images, recipe.test_images)
-
-
 def _variant(
     technique: str,
     target: str,
@@ -274,8 +302,9 @@ def _variant(
     model: onnx.ModelProto,
     data: Data | None,
 ) -> Variant:
-    optimized, report, removed = optimized_for(model, technique, target)
+    optimized, report = optimized_for(model, technique, target)
     final = model if optimized is None else optimized
+    structure = model if target == "mcu" else without_dead_nodes(model)
     shapes = {layer.name: layer.chosen.group_shape for layer in report.layers} if report else {}
     return Variant(
         target,
@@ -283,34 +312,42 @@ def _variant(
         run,
         plan,
         accuracy(final, data.test_images, data.test_labels) if data else None,
-        sizes.measure(dense, removed, plan.shapes, _WEIGHT_BYTES[target]),
+        sizes.measure(dense, structure, plan.shapes, _WEIGHT_BYTES[target]),
         None if optimized is None else io.encoded_bytes(optimized),
-        {node.name: (node.before, node.after) for node in report.removed_nodes} if report else {},
+        sizes.fewer_nodes(dense, structure),
         {name: shape for name, shape in shapes.items() if shape is not None},
     )
 
 
 def optimized_for(
-    model: onnx.ModelProto, technique: str, target: str
-) -> tuple[onnx.ModelProto | None, Report | None, onnx.ModelProto]:
+    model: onnx.ModelProto, technique: str, target: str, threads: int = 1
+) -> tuple[onnx.ModelProto | None, Report | None]:
     """Makes a pruned network fast on its target, as its technique allows.
 
+    Args:
+        model: the pruned network.
+        technique: limits the group shapes on ``cpu``; traditional pruning makes sparse whatever gets smaller.
+        target: ``mcu``, ``cpu`` or ``gpu``.
+        threads: that it will run on.
+
     Returns:
-        The optimized network and its report, None for ``mcu``, for which there is no profile; and the pruned
-        network without its dead nodes.
+        The optimized network and its report; None for ``mcu``, for which there is no profile.
     """
     if target == "mcu":
-        return None, None, model
+        return None, None
     profile: str | Target = target
     if target == "cpu":
         profile = plans.cpu()
         if technique in _CPU_SHAPES:
             profile = plans.restricted(profile, _CPU_SHAPES[technique], forced=technique == "traditional")
-    result = scalpel_graph.optimize(model, profile)
-    if target == "gpu":
-        return result.model, result.report, result.model
-    removed = scalpel_graph.optimize(model, profile, check=False, skip_passes=[_SUBSTITUTION]).model
-    return result.model, result.report, removed
+    result = scalpel_graph.optimize(model, profile, threads=threads)
+    return result.model, result.report
+
+
+def without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A pruned network without its dead nodes: all of them, where a target may keep widths rounded."""
+    exact = replace(plans.cpu(), round_channels_to=1, round_features_to=1)
+    return scalpel_graph.optimize(model, exact, check=False, skip_passes=[_SUBSTITUTION]).model
 
 
 def all_recipes(recipes: dict[str, Recipe], names: list[str], change: Callable[[Recipe], Recipe]) -> list[Recipe]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from models.paper.masks import has_all_blocked, mask_places, shares, without_blocked
+from models.paper.masks import has_all_blocked, mask_places, shares, without_blocked, zero_what_reads_blocked
 from models.paper.networks import TORCH_NETWORKS
 from models.paper.plans import Plan
 from models.paper.recipes import Recipe
@@ -94,8 +95,8 @@ def train_pruned(
         OutOfTime: see `Trainer.run`.
         CheckError: the penalties did not block as many nodes as they should.
     """
-    model = _network(recipe.network, dense)
-    teacher = _network(recipe.network, dense).to(memory_format=torch.channels_last).eval()
+    model = network(recipe.network, dense)
+    teacher = network(recipe.network, dense).to(memory_format=torch.channels_last).eval()
     places = mask_places(model, plan.nodes)
     wanted = shares(model, plan.nodes)
     subject = Subject(model, teacher=teacher, distil=recipe.schedule.distil)
@@ -104,6 +105,7 @@ def train_pruned(
         subject.nodes = NodePruner(
             model, wanted={f"{places[layer]}.mask": share for layer, share in wanted.items()}
         )
+        subject.before_pruning = partial(zero_what_reads_blocked, model, places)
     if plan.shapes:
         subject.groups = GroupPruner(model, plan.shapes, layers=list(plan.shapes))
     history = trainer.run(subject, pruning_steps(recipe, plan), folder, advance)
@@ -130,7 +132,8 @@ def fingerprint(recipe: Recipe, plan: Plan | None) -> dict[str, Any]:
     }
 
 
-def _network(name: str, arrays: Mapping[str, Array]) -> nn.Sequential:
+def network(name: str, arrays: Mapping[str, Array]) -> nn.Sequential:
+    """A network with these weights and biases."""
     model = TORCH_NETWORKS[name]()
     model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
     return model

@@ -61,3 +61,10 @@ def measure(
             stored += matrix.size * weight_bytes
     total = sum(layer.shape[0] * layer.shape[1] for layer in weights_of(original))
     return Size(weights=total, kept=kept, original_bytes=total * weight_bytes, bytes=stored)
+
+
+def fewer_nodes(original: onnx.ModelProto, removed: onnx.ModelProto) -> dict[str, tuple[int, int]]:
+    """By layer, how many nodes there were and how many there are, where that differs."""
+    after = {layer.name: layer.shape[0] for layer in weights_of(removed)}
+    found = {layer.name: (layer.shape[0], after[layer.name]) for layer in weights_of(original)}
+    return {name: (before, left) for name, (before, left) in found.items() if left < before}

@@ -68,6 +68,7 @@ class Subject:
         nodes: drives masks; None for none.
         teacher: a network whose answers count beside the labels; None for labels alone.
         distil: how much they count, of 1.
+        before_pruning: is called before groups are pruned.
     """
 
     model: nn.Module
@@ -75,6 +76,7 @@ class Subject:
     nodes: NodePruner | None = None
     teacher: nn.Module | None = None
     distil: float = 0.0
+    before_pruning: Callable[[], None] = lambda: None
 
 
 class OutOfTime(Exception):  # noqa: N818 - nothing went wrong
@@ -244,6 +246,7 @@ def _begin(subject: Subject, step: Step) -> None:
             subject.nodes.penalty = step.penalty
     if step.rate is not None:
         assert subject.groups is not None
+        subject.before_pruning()
         subject.groups.prune_to(step.rate, overall=not isinstance(step.rate, Mapping))
 
 
