@@ -132,11 +132,16 @@ def _variants(
     gpu: Pruning,
 ) -> dict[tuple[str, str], Pruning]:
     scalpel = {"cpu": cpu, "gpu": gpu} | ({} if mcu is None else {"mcu": Pruning(groups=mcu)})
-    found = {("cost-model", "cpu"): cost_model}
-    for target, pruning in scalpel.items():
-        found["traditional", target] = found["optimized", target] = Pruning(groups=traditional)
-        found["scalpel", target] = pruning
-    return found
+    single = {
+        (technique, target): Pruning(groups=traditional)
+        for technique in ("traditional", "optimized")
+        for target in scalpel
+    }
+    return {
+        **{("scalpel", target): pruning for target, pruning in scalpel.items()},
+        ("cost-model", "cpu"): cost_model,
+        **single,
+    }
 
 
 _LENET_5_CONV = {"conv1": 0.50, "conv2": 0.68}
@@ -171,11 +176,11 @@ RECIPES: dict[str, Recipe] = {
             Schedule(
                 dense=40,
                 dense_lr=0.1,
-                penalties=(0.0002, 0.0003, 0.0010, 0.003, 0.01),
+                penalties=(0.0002, 0.0003, 0.0010, 0.003, 0.01, 0.1),
                 stages=6,
-                stage_epochs=6,
-                retrain=40,
-                distil=0.7,
+                stage_epochs=4,
+                retrain=60,
+                lr=0.1,
             ),
         ),
         Recipe(
@@ -188,15 +193,15 @@ RECIPES: dict[str, Recipe] = {
                 cost_model=Pruning(groups=Groups(None, 0.95, exclude=("conv1",))),
                 gpu=Pruning(_LENET_5_CONV | {"fc1": 0.65}),
             ),
-            Fit(bfloat16=True),
+            Fit(flip=True, bfloat16=True),
             Schedule(
                 dense=16,
                 dense_lr=0.05,
-                penalties=(0.001, 0.004, 0.006, 0.009, 0.0015),
+                penalties=(0.001, 0.01, 0.1),
                 stages=4,
                 stage_epochs=1,
-                retrain=10,
-                distil=0.7,
+                retrain=13,
+                lr=0.08,
             ),
         ),
         Recipe(
@@ -242,7 +247,7 @@ RECIPES: dict[str, Recipe] = {
                 lr=0.02,
                 distil=0.5,
             ),
-            train_images=6_000,
+            train_images=5_000,
             test_images=2_000,
         ),
         Recipe(

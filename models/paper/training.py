@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from models.paper.data import Data
 from models.paper.recipes import Fit
+from scalpel_graph.errors import CheckError, ScalpelError
 from scalpel_graph.torch import GroupPruner, NodePruner
 
 #: Softens answers that are distilled (Hinton et al., 2015).
@@ -79,8 +80,14 @@ class Subject:
     before_pruning: Callable[[], None] = lambda: None
 
 
-class OutOfTime(Exception):  # noqa: N818 - nothing went wrong
+#: For deadlines.
+_now = time.monotonic
+
+
+class OutOfTime(ScalpelError):  # noqa: N818 - nothing went wrong
     """The time that was given is over; everything up to the last epoch is saved."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 class Trainer:
@@ -121,6 +128,7 @@ class Trainer:
 
         Raises:
             OutOfTime: the deadline has passed.
+            CheckError: the loss is no number any more.
         """
         model = subject.model.to(memory_format=torch.channels_last)
         file = folder / _FILE
@@ -145,8 +153,8 @@ class Trainer:
                 optimizer.load_state_dict(saved["optimizer"])
             with _held(subject, optimizer, step):
                 for epoch in range(done, step.epochs):
-                    if time.monotonic() > self._deadline:
-                        raise OutOfTime
+                    if _now() > self._deadline:
+                        raise OutOfTime("the minutes are over; run it again to go on")
                     history.append(self._epoch(subject, optimizer, step, (number, epoch)))
                     _save(file, subject, optimizer, history)
                     advance()
@@ -182,6 +190,8 @@ class Trainer:
             optimizer.step()
             total += float(loss.detach()) * len(labels)
             images_seen += len(labels)
+        if not math.isfinite(total):
+            raise CheckError(f"training diverged in {step.name!r}: give the recipe a lower learning rate")
         accuracy = self.accuracy(subject.model)
         return Epoch(step.name, number[1] + 1, total / images_seen, accuracy, time.monotonic() - started)
 
