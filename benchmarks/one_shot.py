@@ -1,4 +1,4 @@
-"""``scalpel-prune`` on the trained networks of the Scalpel paper: what one shot costs, and whether it is as fast as asked.
+"""``scalpel-prune`` on the Scalpel paper's trained networks: what one shot costs, how fast it is.
 
 ``python -m models reproduce NETWORK`` trains them; ``python -m benchmarks.one_shot`` then, for each,
 
@@ -99,12 +99,12 @@ def _main(arguments: Sequence[str]) -> int:
             before = accuracy(dense, data.test_images, data.test_labels)
             for sparsity in SPARSITIES:
                 step(f"{name}, {sparsity:.0%} of groups")
-                losses.append(_loss(name, dense, data, before, sparsity, options.images))
+                losses.append(_loss(name, dense, data, before, sparsity=sparsity, images=options.images))
                 _write(options.json, losses, speeds)
             for asked in options.speedup or ():
                 for measured in (False, True):
                     step(f"{name}, {asked:g}× faster{', measured' * measured}")
-                    speeds.append(_speed(name, dense, data, asked, measured, options))
+                    speeds.append(_speed(name, dense, data, options, asked=asked, measured=measured))
                     _write(options.json, losses, speeds)
     out = console.output_console()
     _loss_table(losses).print(out, markdown=options.markdown)
@@ -117,20 +117,33 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _parser() -> console.Parser:
     parser = console.Parser(prog=_PROG, description="scalpel-prune on the paper's trained networks.")
-    parser.add_argument("--network", choices=_TRAINED, action="append", help="repeatable; default: all trained")
+    parser.add_argument(
+        "--network", choices=_TRAINED, action="append", help="repeatable; default: all trained"
+    )
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder of the data set's files")
     parser.add_argument(
-        "--images", type=console.positive, default=400, help="calibration inputs, from training (default: 400)"
+        "--images",
+        type=console.positive,
+        default=400,
+        help="calibration inputs, from training (default: 400)",
     )
     parser.add_argument("--speedup", type=_speed_up, action="append", help="repeatable; default: none")
     parser.add_argument(
         "--seconds", type=option_types.seconds, default=4.0, help="time for each speed-up (default: 4)"
     )
     parser.add_argument(
-        "--work", metavar="DIR", type=Path, default=Path("build/paper"), help="of models reproduce (%(default)s)"
+        "--work",
+        metavar="DIR",
+        type=Path,
+        default=Path("build/paper"),
+        help="of models reproduce (%(default)s)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", type=Path, default=Path("build/paper/results/one-shot.json"), help="%(default)s"
+        "--json",
+        metavar="FILE",
+        type=Path,
+        default=Path("build/paper/results/one-shot.json"),
+        help="%(default)s",
     )
     add_markdown_option(parser)
     return parser
@@ -148,9 +161,11 @@ def _calibration(dense: onnx.ModelProto, data: Data, images: int) -> dict[str, A
 
 
 def _loss(
-    name: str, dense: onnx.ModelProto, data: Data, before: float, sparsity: float, images: int
+    name: str, dense: onnx.ModelProto, data: Data, before: float, *, sparsity: float, images: int
 ) -> Loss:
-    prune = partial(scalpel_graph.prune, dense, "cpu", method="group", group_shape=GROUP_SHAPE, sparsity=sparsity)
+    prune = partial(
+        scalpel_graph.prune, dense, "cpu", method="group", group_shape=GROUP_SHAPE, sparsity=sparsity
+    )
     by_magnitude = prune().model
     calibrated = prune(calibration=_calibration(dense, data, images)).model
     after = (accuracy(model, data.test_images, data.test_labels) for model in (by_magnitude, calibrated))
@@ -158,7 +173,13 @@ def _loss(
 
 
 def _speed(
-    name: str, dense: onnx.ModelProto, data: Data, asked: float, measured: bool, options: argparse.Namespace
+    name: str,
+    dense: onnx.ModelProto,
+    data: Data,
+    options: argparse.Namespace,
+    *,
+    asked: float,
+    measured: bool,
 ) -> Speed:
     calibration = _calibration(dense, data, options.images)
     pruned = scalpel_graph.prune(dense, "cpu", speedup=asked, calibration=calibration, measure=measured).model

@@ -1,7 +1,7 @@
 """The Scalpel paper's networks on this CPU: each way of pruning against dense ONNX Runtime, in one run.
 
-``python -m models reproduce all`` makes the networks, trained or seeded; ``python -m benchmarks.paper`` then times
-every variant for the CPU, in turns with the dense network in plain ONNX Runtime:
+``python -m models reproduce all`` makes the networks, trained or seeded; ``python -m benchmarks.paper`` then
+times every variant for the CPU, in turns with the dense network in plain ONNX Runtime:
 
 - ``optimizer``: the dense network through ``scalpel-opt``, to tell what is not pruning's doing;
 - ``traditional``: single weights everywhere, all layers sparse that a sparse form makes smaller;
@@ -10,7 +10,6 @@ every variant for the CPU, in turns with the dense network in plain ONNX Runtime
 - ``cost-model``: groups of the shapes that the cost model likes best, in convolutions too.
 """
 
-import argparse
 import json
 import math
 import platform
@@ -85,7 +84,9 @@ def _main(arguments: Sequence[str]) -> int:
                 console.write_file(options.json, json.dumps(_as_json(results), indent=1) + "\n")
     out = console.output_console()
     for threads in dict.fromkeys(result.threads for result in results):
-        _table([result for result in results if result.threads == threads]).print(out, markdown=options.markdown)
+        _table([result for result in results if result.threads == threads]).print(
+            out, markdown=options.markdown
+        )
     out.print(f"written to {options.json}")
     return 0
 
@@ -98,13 +99,25 @@ def _parser() -> console.Parser:
         "--seconds", type=option_types.seconds, default=8.0, help="time for each network (default: 8)"
     )
     parser.add_argument(
-        "--work", metavar="DIR", type=Path, default=Path("build/paper"), help="of models reproduce (%(default)s)"
+        "--work",
+        metavar="DIR",
+        type=Path,
+        default=Path("build/paper"),
+        help="of models reproduce (%(default)s)",
     )
     parser.add_argument(
-        "--results", metavar="DIR", type=Path, default=Path("build/paper/results"), help="likewise (%(default)s)"
+        "--results",
+        metavar="DIR",
+        type=Path,
+        default=Path("build/paper/results"),
+        help="likewise (%(default)s)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", type=Path, default=Path("build/paper/results/speed.json"), help="%(default)s"
+        "--json",
+        metavar="FILE",
+        type=Path,
+        default=Path("build/paper/results/speed.json"),
+        help="%(default)s",
     )
     add_markdown_option(parser)
     return parser

@@ -1,4 +1,4 @@
-"""``python -m models``: lists the networks, builds one, pruned if asked to, or does the Scalpel paper again."""
+"""``python -m models``: lists the networks, builds one, or does the Scalpel paper again."""
 
 import argparse
 import sys
@@ -29,7 +29,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> console.Parser:
-    parser = console.Parser(prog=_PROG, description="Networks as ONNX files, and the Scalpel paper reproduced.")
+    parser = console.Parser(
+        prog=_PROG, description="Networks as ONNX files, and the Scalpel paper reproduced."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("list", help="list the networks").set_defaults(run=_list)
     build = commands.add_parser("build", help="write one to a file")

@@ -22,6 +22,7 @@ from scalpel_graph.errors import InputError
 _ALL = "all"
 _WORK = Path("build/paper")
 
+
 def add_parsers(commands: Any) -> None:
     """Adds the commands to a group of subparsers."""
     reproduce = commands.add_parser(
@@ -31,7 +32,9 @@ def add_parsers(commands: Any) -> None:
     reproduce.add_argument(
         "--target", choices=TARGETS, action="append", help="repeatable; default: all that the paper has"
     )
-    reproduce.add_argument("--technique", choices=TECHNIQUES, action="append", help="repeatable; default: all")
+    reproduce.add_argument(
+        "--technique", choices=TECHNIQUES, action="append", help="repeatable; default: all"
+    )
     reproduce.add_argument(
         "--seeded", action="store_true", help="do not train: prune seeded weights, for speed and size only"
     )
@@ -69,7 +72,10 @@ def _common(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "--minutes", type=_minutes, default=math.inf, help="stop after so many; run again to go on"
     )
     parser.add_argument(
-        "--threads", type=console.positive, default=len(os.sched_getaffinity(0)), help="of PyTorch (default: all)"
+        "--threads",
+        type=console.positive,
+        default=len(os.sched_getaffinity(0)),
+        help="of PyTorch (default: all)",
     )
 
 
@@ -128,13 +134,17 @@ def _reproduce(options: argparse.Namespace) -> None:
 def _table(result: Reproduction) -> Table:
     dense = result.dense_accuracy
     title = result.recipe.network + (f" on {result.dataset}, dense {dense:.2%}" if dense is not None else "")
-    table = Table("target", "technique", "accuracy", "change", "weights kept", "size", "paper's", "nodes", title=title)
+    table = Table(
+        "target", "technique", "accuracy", "change", "weights kept", "size", "paper's", "nodes", title=title
+    )
     for variant in result.variants:
         known = variant.accuracy is not None and dense is not None
         figure = FIGURES.get((variant.target, result.recipe.network))
         published = None
         if figure is not None:
-            published = {"scalpel": figure.size, "traditional": figure.traditional_size}.get(variant.technique)
+            published = {"scalpel": figure.size, "traditional": figure.traditional_size}.get(
+                variant.technique
+            )
         table.add_row(
             variant.target,
             variant.technique,

@@ -132,7 +132,9 @@ DATASETS: dict[str, Callable[[Path | None], Data]] = {
 
 def _needed(folder: Path | None) -> Path:
     if folder is None:
-        raise InputError("CIFAR-10 does not come with the system: give the folder of its .bin files with --data")
+        raise InputError(
+            "CIFAR-10 does not come with the system: give the folder of its .bin files with --data"
+        )
     return folder
 
 
@@ -169,5 +171,7 @@ def _cifar_batch(path: Path) -> tuple[Images, Labels]:
         raise InputError(f"{path} is not a batch of CIFAR-10's binary version: {content.size} bytes")
     records = content.reshape(-1, _CIFAR_RECORD)
     if records[:, 0].max() >= _CLASSES:
-        raise InputError(f"{path} is not a batch of CIFAR-10's binary version: a label is {records[:, 0].max()}")
+        raise InputError(
+            f"{path} is not a batch of CIFAR-10's binary version: a label is {records[:, 0].max()}"
+        )
     return records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32), records[:, 0].astype(np.int64)

@@ -1,12 +1,12 @@
 """Accuracy against pruning rate for each measure of a group's importance: the paper's figure 7.
 
-The trained network is pruned once to each rate, by root mean square, mean and largest magnitude of a group, and
-retrained for a few epochs. Interrupted, it goes on with the point it was at.
+The trained network is pruned once to each rate, by root mean square, mean and largest magnitude of a group,
+and retrained for a few epochs. Interrupted, it goes on with the point it was at.
 """
 
 import copy
-from contextlib import AbstractContextManager
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 

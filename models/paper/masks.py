@@ -27,7 +27,7 @@ def mask_places(model: nn.Sequential, layers: Iterable[str]) -> dict[str, str]:
 
 @torch.no_grad()
 def zero_what_reads_blocked(model: nn.Sequential, places: Mapping[str, str]) -> None:
-    """Sets weights to zero that read blocked nodes: no gradient moves them, but they would count as important.
+    """Sets weights to zero that read blocked nodes: no gradient moves them, yet they would seem important.
 
     Args:
         model: named layers one after another, with masks.
@@ -68,7 +68,11 @@ def shares(model: nn.Sequential, nodes: Mapping[str, float]) -> dict[str, float]
     return {layer: round(share * counts[layer]) / counts[layer] for layer, share in nodes.items()}
 
 
-def has_all_blocked(state: Mapping[str, Tensor], wanted: Mapping[str, float], places: Mapping[str, str]) -> bool:
+def has_all_blocked(
+    state: Mapping[str, Tensor], wanted: Mapping[str, float], places: Mapping[str, str]
+) -> bool:
     """Whether as many nodes are blocked as were wanted."""
-    blocked = {layer: float((state[f"{place}.mask.alpha"] == 0).float().mean()) for layer, place in places.items()}
+    blocked = {
+        layer: float((state[f"{place}.mask.alpha"] == 0).float().mean()) for layer, place in places.items()
+    }
     return all(blocked[layer] >= share - torch.finfo(torch.float32).eps for layer, share in wanted.items())

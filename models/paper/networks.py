@@ -1,4 +1,4 @@
-"""The paper's networks for training in PyTorch: the layers of the ONNX ones in `models`, by the same names."""
+"""The paper's networks for training in PyTorch: the layers of the ONNX ones in `models`, so named."""
 
 from collections.abc import Callable, Sequence
 

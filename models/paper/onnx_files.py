@@ -41,7 +41,8 @@ def with_weights(network: str, arrays: Mapping[str, Array]) -> onnx.ModelProto:
         array = np.ascontiguousarray(arrays[tensor.name], dtype=np.float32)
         if array.shape != tuple(tensor.dims):
             raise InputError(
-                f"{network}: {tensor.name!r} has shape {list(tensor.dims)}, the weights have {list(array.shape)}"
+                f"{network}: {tensor.name!r} has shape {list(tensor.dims)}, the weights have"
+                f" {list(array.shape)}"
             )
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     return model
@@ -55,8 +56,8 @@ def arrays_of(model: onnx.ModelProto) -> dict[str, Array]:
 def pruned_by_magnitude(network: str, plan: Plan) -> onnx.ModelProto:
     """A network with seeded weights, pruned without training: for speed and size.
 
-    Nodes go by the root mean square of their weights, groups after them by that of their own, each layer at the
-    plan's rate.
+    Nodes go by the root mean square of their weights, groups after them by that of their own, each layer at
+    the plan's rate.
     """
     model = NETWORKS[network].build()
     arrays = arrays_of(model)

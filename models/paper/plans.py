@@ -1,4 +1,4 @@
-"""What exactly is pruned of a network for a target and a technique: a recipe, once the cost model was asked."""
+"""What exactly is pruned of a network for a target and a technique: the recipe and the cost model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

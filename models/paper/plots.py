@@ -21,7 +21,8 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 1.5rem auto; padding: 0 1rem; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; }}
+body {{ margin: 1.5rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.4rem; margin: 0; }}
 p {{ max-width: 50rem; }}
 </style>
@@ -84,7 +85,9 @@ def _nodes(result: Reproduction) -> Any:
     figure.add_bar(name="paper", x=list(published), y=list(published.values()), marker_color=_PAPER)
     for variant in result.variants:
         if variant.technique == "scalpel" and variant.plan.nodes:
-            removed = {name: 100 * (before - after) / before for name, (before, after) in variant.nodes.items()}
+            removed = {
+                name: 100 * (before - after) / before for name, (before, after) in variant.nodes.items()
+            }
             figure.add_bar(
                 name=variant.target,
                 x=list(published),

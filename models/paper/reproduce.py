@@ -1,7 +1,7 @@
 """The paper done again, network by network: train, prune for each target, retrain, export, optimize, measure.
 
-Every run has a folder with what it needs to go on after an interruption, and its pruned network as ONNX once it is
-done. What is measured goes into one JSON file for each network.
+Every run has a folder with what it needs to go on after an interruption, and its pruned network as ONNX once
+it is done. What is measured goes into one JSON file for each network.
 """
 
 import json
@@ -37,7 +37,11 @@ _HISTORY, _SETTINGS = "history.json", "settings.json"
 #: Bytes of a weight: the microcontroller computes with 16 bits.
 _WEIGHT_BYTES = {"mcu": 2, "cpu": 4, "gpu": 4}
 #: Group shapes that ``scalpel-opt`` may choose from on a CPU, by technique; all where there is none.
-_CPU_SHAPES: dict[str, set[GroupShape]] = {"traditional": {(1, 1)}, "optimized": {(1, 1)}, "scalpel": {(1, 8)}}
+_CPU_SHAPES: dict[str, set[GroupShape]] = {
+    "traditional": {(1, 1)},
+    "optimized": {(1, 1)},
+    "scalpel": {(1, 8)},
+}
 _SUBSTITUTION = "substitute-group-csr"
 
 Advance = Callable[[], None]
@@ -184,7 +188,9 @@ class Reproducer:
             model = dense if plan.is_empty else runner.pruned(name, plan)
             name = DENSE if plan.is_empty else name
             done.setdefault(name, plan)
-            result.variants.append(_variant(technique, target, name, plan, dense, model, data))
+            result.variants.append(
+                _variant(technique, target, name, plan, dense=dense, model=model, data=data)
+            )
         return result
 
     def folder(self, recipe: Recipe, run: str) -> Path:
@@ -244,7 +250,7 @@ class Trained:
                     outcome = self._runs.train_dense(recipe, self.trainer, folder, advance)
                 else:
                     outcome = self._runs.train_pruned(
-                        recipe, plan, self.dense_arrays, self.trainer, folder, advance
+                        recipe, plan, self.dense_arrays, self.trainer, folder=folder, advance=advance
                     )
             history = json.dumps([asdict(epoch) for epoch in outcome.history], indent=1)
             console.write_file(folder / _HISTORY, history + "\n")
@@ -289,7 +295,8 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         console.write_file(file, text)
     elif file.read_text() != text:
         raise InputError(
-            f"{folder} holds a run of another recipe: remove it to train anew, or give another folder with --work"
+            f"{folder} holds a run of another recipe: remove it to train anew, or give another folder with"
+            " --work"
         )
 
 
@@ -298,6 +305,7 @@ def _variant(
     target: str,
     run: str,
     plan: Plan,
+    *,
     dense: onnx.ModelProto,
     model: onnx.ModelProto,
     data: Data | None,
@@ -350,7 +358,9 @@ def without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     return scalpel_graph.optimize(model, exact, check=False, skip_passes=[_SUBSTITUTION]).model
 
 
-def all_recipes(recipes: dict[str, Recipe], names: list[str], change: Callable[[Recipe], Recipe]) -> list[Recipe]:
+def all_recipes(
+    recipes: dict[str, Recipe], names: list[str], change: Callable[[Recipe], Recipe]
+) -> list[Recipe]:
     """The named recipes, each changed.
 
     Raises:

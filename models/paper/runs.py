@@ -1,4 +1,4 @@
-"""One training run: a network, dense or pruned to a plan, from its recipe to its weights. Can be interrupted."""
+"""One training run: a network, dense or pruned to a plan, from its recipe to its weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -44,7 +44,11 @@ def pruning_steps(recipe: Recipe, plan: Plan) -> list[Step]:
     if plan.nodes:
         steps += [
             Step(
-                f"penalty {penalty:g}", schedule.penalty_epochs, schedule.node_lr, penalty=penalty, constant=True
+                f"penalty {penalty:g}",
+                schedule.penalty_epochs,
+                schedule.node_lr,
+                penalty=penalty,
+                constant=True,
             )
             for penalty in schedule.penalties
         ]
@@ -86,6 +90,7 @@ def train_pruned(
     plan: Plan,
     dense: Mapping[str, Array],
     trainer: Trainer,
+    *,
     folder: Path,
     advance: Callable[[], None],
 ) -> Outcome:

@@ -19,8 +19,8 @@ class Size:
         weights: of the dense network.
         kept: that are not zero.
         original_bytes: of the dense weights.
-        bytes: of all weight matrices as they are stored: those with groups as group-CSR (A', IA' and JA'), the
-            others dense.
+        bytes: of all weight matrices as they are stored: those with groups as group-CSR (A', IA' and JA'),
+            the others dense.
     """
 
     weights: int

@@ -1,7 +1,7 @@
 """Training that can be interrupted at any time: steps of so many epochs, each epoch saved.
 
-Interrupted and gone on with, a run gives the same weights as in one go: whatever is random in an epoch depends on
-nothing but the seed and the number of the epoch.
+Interrupted and gone on with, a run gives the same weights as in one go: whatever is random in an epoch
+depends on nothing but the seed and the number of the epoch.
 """
 
 import math
@@ -230,7 +230,9 @@ class Trainer:
             rows = down[:, None] + torch.arange(height)
             columns = right[:, None] + torch.arange(width)
             batch = torch.arange(len(images))[:, None, None]
-            images = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            images = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(
+                0, 3, 1, 2
+            )
         return _channels_last(images)
 
     def _autocast(self) -> Any:

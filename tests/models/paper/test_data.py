@@ -19,7 +19,9 @@ def write_idx(path, array):
 @pytest.fixture
 def fashion(tmp_path):
     for part, count in (("train", 30), ("t10k", 10)):
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", rng.integers(256, size=(count, 28, 28), dtype=np.uint8))
+        write_idx(
+            tmp_path / f"{part}-images-idx3-ubyte.gz", rng.integers(256, size=(count, 28, 28), dtype=np.uint8)
+        )
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", rng.integers(10, size=count, dtype=np.uint8))
     return tmp_path
 
@@ -44,7 +46,9 @@ def test_fashion_mnist_from_a_folder(fashion):
     with gzip.open(fashion / "t10k-images-idx3-ubyte.gz") as file:
         pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(10, 28, 28)
     np.testing.assert_allclose(data.test_images[:, 0] * 0.3530 + 0.2860, pixels / 255, atol=1e-6)
-    assert data.first(7, 3).train_images.shape == (7, 1, 28, 28) and len(data.first(7, None).test_labels) == 10
+    assert (
+        data.first(7, 3).train_images.shape == (7, 1, 28, 28) and len(data.first(7, None).test_labels) == 10
+    )
 
 
 def test_padding_adds_background_and_channels(fashion):
@@ -57,7 +61,9 @@ def test_padding_adds_background_and_channels(fashion):
 
 
 def test_missing_data_names_the_package(tmp_path):
-    with pytest.raises(InputError, match=r"is missing: install Debian's package dataset-fashion-mnist, or .*--data"):
+    with pytest.raises(
+        InputError, match=r"is missing: install Debian's package dataset-fashion-mnist, or .*--data"
+    ):
         fashion_mnist(tmp_path)
     assert str(FASHION_MNIST_FOLDER) == "/usr/share/datasets/fashion-mnist"
 
@@ -68,7 +74,10 @@ def test_missing_data_names_the_package(tmp_path):
         (b"no gzip", "cannot be read"),
         (gzip.compress(bytes([0, 0, 8, 1]) + bytes(8)), "not an IDX file of bytes with 3 dimensions"),
         (gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 28, 28) + bytes(9)), "cut off: 9 bytes"),
-        (gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 1, 28, 28) + bytes(784)), "1 train images have 30"),
+        (
+            gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 1, 28, 28) + bytes(784)),
+            "1 train images have 30",
+        ),
     ],
 )
 def test_broken_files_are_named(fashion, content, message):
@@ -77,13 +86,27 @@ def test_broken_files_are_named(fashion, content, message):
         fashion_mnist(fashion)
 
 
-def test_cifar_is_centred_scaled_and_white(tmp_path):
+def test_cifar_is_normalized_and_whitened_by_its_training_images(tmp_path, monkeypatch):
     write_cifar(tmp_path)
+    fitted = []
+
+    class Doubles:  # real whitening of 3,072 pixels takes seconds; it is tested below
+        @staticmethod
+        def fit(images):
+            fitted.append(images)
+            return lambda images: 2 * images
+
+    monkeypatch.setattr("models.paper.data.Zca", Doubles)
     data = cifar10(tmp_path)
     assert data.train_images.shape == (100, 3, 32, 32) and data.test_images.shape == (20, 3, 32, 32)
     records = np.fromfile(tmp_path / "data_batch_2.bin", np.uint8).reshape(-1, 3073)
     np.testing.assert_array_equal(data.train_labels[20:40], records[:, 0])
-    assert abs(data.train_images.mean()) < 1e-3
+    pixels = global_contrast_normalized(records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32))
+    np.testing.assert_array_equal(fitted[0][20:40], pixels)
+    np.testing.assert_array_equal(data.train_images, 2 * fitted[0])
+    test = np.fromfile(tmp_path / "test_batch.bin", np.uint8).reshape(-1, 3073)
+    pixels = global_contrast_normalized(test[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32))
+    np.testing.assert_array_equal(data.test_images, 2 * pixels)
 
 
 def test_contrast_normalisation():
@@ -104,7 +127,11 @@ def test_whitening_takes_correlation_out():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "--data names the folder"), (bytes(3000), "3000 bytes"), (bytes([11]) + bytes(3072), "a label is 11")],
+    [
+        (None, "--data names the folder"),
+        (bytes(3000), "3000 bytes"),
+        (bytes([11]) + bytes(3072), "a label is 11"),
+    ],
 )
 def test_broken_cifar_is_named(tmp_path, content, message):
     write_cifar(tmp_path)

@@ -35,7 +35,7 @@ def test_computes_what_the_onnx_network_does(name):
 
 def test_weights_must_fit():
     arrays = {key: value.numpy() for key, value in TORCH_NETWORKS["lenet-5"]().state_dict().items()}
-    with pytest.raises(InputError, match="no weights for 'conv2.bias'"):
+    with pytest.raises(InputError, match=r"no weights for 'conv2.bias'"):
         with_weights("lenet-5", {key: value for key, value in arrays.items() if key != "conv2.bias"})
     with pytest.raises(InputError, match=r"'fc2.bias' has shape \[10\], the weights have \[9\]"):
         with_weights("lenet-5", arrays | {"fc2.bias": np.zeros(9, np.float32)})

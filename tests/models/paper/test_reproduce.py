@@ -63,9 +63,7 @@ def test_groups_are_zero_at_the_rate(lenet_5, technique, target, shape, rate):
     found = variant(result, technique, target)
     arrays = weights(work, "lenet-5", found.run)
     layers = weights_of(NETWORKS["lenet-5"].build())
-    kept = sum(
-        group_csr.encode(layer.matrix(arrays[layer.weight]), shape).values.size for layer in layers
-    )
+    kept = sum(group_csr.encode(layer.matrix(arrays[layer.weight]), shape).values.size for layer in layers)
     assert kept == pytest.approx((1 - rate) * 430_500, rel=0.01)
     assert found.plan.shapes == dict.fromkeys(("conv1", "conv2", "fc1", "fc2"), shape)
 
@@ -77,9 +75,8 @@ def test_combined_prunes_nodes_of_convolutions_and_groups_of_the_rest(lenet_5):
     for layer, dead in (("conv1", 10), ("conv2", 34)):
         filters = np.abs(arrays[f"{layer}.weight"]).reshape(len(arrays[f"{layer}.weight"]), -1).sum(axis=1)
         assert (filters == 0).sum() == dead and (arrays[f"{layer}.bias"] == 0).sum() == dead
-        assert (filters > 0).all() == (dead == 0)
     fc = [arrays[f"fc{i}.weight"] for i in (1, 2)]
-    assert sum((w == 0).sum() for w in fc) >= 0.96 * 405_000 - 8
+    assert sum((w == 0).sum() for w in fc) >= 0.962 * 405_000 - 8
     assert all(group_csr.density(w, (1, 8)) < 1 for w in fc)
     # What reads dead nodes is gone, so the groups that are left read living ones.
     alive = np.abs(arrays["conv2.weight"]).reshape(50, -1).sum(axis=1) > 0
@@ -119,7 +116,9 @@ def test_what_is_there_is_not_trained_again(lenet_5, monkeypatch):
 
 def test_interrupted_it_goes_on(tmp_path, monkeypatch):
     """A deadline after every third epoch: the network is the same as in one go."""
-    short_recipe = replace(recipe("lenet-300-100"), variants={("scalpel", "cpu"): Pruning(groups=Groups((1, 8), 0.9))})
+    short_recipe = replace(
+        recipe("lenet-300-100"), variants={("scalpel", "cpu"): Pruning(groups=Groups((1, 8), 0.9))}
+    )
     Reproducer(tmp_path / "whole").run(short_recipe)
     stops = 0
     while True:
@@ -217,9 +216,11 @@ def test_restricted_profiles():
 
 def test_recipes_cover_the_papers_platforms():
     assert {(target, name) for name in RECIPES for target in RECIPES[name].targets} == set(FIGURES)
-    for name, found in RECIPES.items():
+    for found in RECIPES.values():
         for target in found.targets:
-            assert {("traditional", target), ("optimized", target), ("scalpel", target)} <= set(found.variants)
+            assert {("traditional", target), ("optimized", target), ("scalpel", target)} <= set(
+                found.variants
+            )
         assert ("cost-model", "cpu") in found.variants
     assert set(TARGETS) == {"mcu", "cpu", "gpu"}
 

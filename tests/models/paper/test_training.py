@@ -57,7 +57,9 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights(data, tmp_path, monk
         # The clock of deadlines passes 0.5 after one epoch.
         monkeypatch.setattr("models.paper.training._now", lambda clock=clock: next(clock))
         try:
-            pieces = trainer.run(found, STEPS, tmp_path / "pieces", lambda: advances.append(1))
+            pieces = trainer.run(
+                found, STEPS, tmp_path / "pieces", lambda advances=advances: advances.append(1)
+            )
             break
         except OutOfTime:
             stops += 1
@@ -104,7 +106,10 @@ def test_distilling_asks_for_the_teachers_answers(data, tmp_path):
     )
     student = lenet_300_100()
     Trainer(data, Fit(batch=32), 0).run(
-        Subject(student, teacher=teacher.eval(), distil=1.0), [Step("d", 6, 0.05)], tmp_path / "student", lambda: None
+        Subject(student, teacher=teacher.eval(), distil=1.0),
+        [Step("d", 6, 0.05)],
+        tmp_path / "student",
+        lambda: None,
     )
     assert Trainer(wrong, Fit(), 0).accuracy(student) > 0.4
     assert Trainer(data, Fit(), 0).accuracy(student) < 0.2
@@ -123,7 +128,10 @@ def test_augmentation_shifts_and_mirrors(data):
             (down, right, mirrored)
             for down in range(5)
             for right in range(5)
-            for mirrored, candidate in ((False, padded), (True, np.pad(source[:, ::-1], 2, constant_values=background)))
+            for mirrored, candidate in (
+                (False, padded),
+                (True, np.pad(source[:, ::-1], 2, constant_values=background)),
+            )
             if np.array_equal(candidate[down : down + 28, right : right + 28], image)
         }
         assert matches
@@ -153,5 +161,7 @@ def test_deadline(data, tmp_path):
 
 
 def test_divergence_gets_one_line(data, tmp_path):
-    with pytest.raises(CheckError, match="training diverged in 'dense': give the recipe a lower learning rate"):
+    with pytest.raises(
+        CheckError, match="training diverged in 'dense': give the recipe a lower learning rate"
+    ):
         Trainer(data, Fit(), 0).run(Subject(lenet_300_100()), [Step("dense", 3, 1e6)], tmp_path, lambda: None)
