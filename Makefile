@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --config-settings=cmake.define.SCALPEL_WERROR=ON
 DEMO := demo
 NETWORK ?= alexnet-fc
 SPARSITY ?= 0.9
@@ -18,7 +19,7 @@ BUILT_FROM := pyproject.toml CMakeLists.txt $(shell find runtime_ext -type f)
 help:
 	@sed -n 's/^#  *make /make /p' Makefile
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed-demo
 	@mkdir -p $(DEMO)
 	$(RUN) models build $(NETWORK) $(DEMO)/pruned.onnx --sparsity $(SPARSITY) --group-shape 1x8
 	$(VENV)/bin/scalpel-opt $(DEMO)/pruned.onnx $(DEMO)/optimized.onnx --target cpu --report $(DEMO)/report.html
@@ -44,8 +45,12 @@ $(VENV)/created:
 	@touch $@
 
 $(VENV)/installed: $(VENV)/created $(BUILT_FROM)
-	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[test]' \
-	  --config-settings=cmake.define.SCALPEL_WERROR=ON
+	$(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/installed-demo
+
+# Without what only the tests need, PyTorch above all.
+$(VENV)/installed-demo: $(VENV)/created $(BUILT_FROM)
+	$(INSTALL) --editable .
 	@touch $@
 
 # The source tree as it is when installed (passes inside scalpel_graph), for the type checker.

@@ -216,7 +216,9 @@ def _measure(
     if fallback:
         sessions.append(session(result.model, threads=threads))
     feed = {pruned.graph.input[0].name: NETWORKS[name].sample_input()}
-    times = time_interleaved([partial(one.run, None, feed) for one in sessions], budget_s=seconds)
+    times = time_interleaved(
+        [partial(one.run, None, feed) for one in sessions], budget_s=seconds, threads=threads
+    )
     return replace(
         outcome,
         dense_ms=times.median(0) * 1e3,

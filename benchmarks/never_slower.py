@@ -271,7 +271,7 @@ def _measure(job: Job, threads: int, dense: Callable[[], Any], path: Path | None
     calls = [dense, _runner(job.network, optimized)]
     for call in calls:
         call()
-    verdict, times = settle(partial(take_round, calls, time_turn, _TURN_S), seconds)
+    verdict, times = settle(partial(take_round, calls, time_turn, _TURN_S, threads), seconds)
     ratio = times.ratio(1)
     return Row(
         **facts,

@@ -258,7 +258,9 @@ def measure(
                 tell(f"{case.name}: {engine} left out: {error}")
         outputs = {engine: process.outputs(folder / "out.npz") for engine, process in engines.items()}
         difference = {engine: _difference(outputs[DENSE], found) for engine, found in outputs.items()}
-        times = take_turns(list(engines.values()), Engine.time_turn, budget_s=seconds, turn_s=0.05)
+        times = take_turns(
+            list(engines.values()), Engine.time_turn, budget_s=seconds, turn_s=0.05, threads=threads
+        )
     return Result(
         case=case.name,
         threads=threads,

@@ -220,7 +220,9 @@ def measure_network(
         for result in results.values()
     ]
     feed = {pruned.graph.input[0].name: network.sample_input()}
-    times = time_interleaved([partial(one.run, None, feed) for one in sessions], budget_s=seconds)
+    times = time_interleaved(
+        [partial(one.run, None, feed) for one in sessions], budget_s=seconds, threads=threads
+    )
     return [
         NetworkCase(
             name,

@@ -24,6 +24,7 @@ from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.host import model_name
 from scalpel_graph.kernel_table import chosen_isa
+from scalpel_graph.near_cores import while_near
 from scalpel_graph.node_timing import NodeTimer
 from scalpel_graph.one_layer import INPUT, one_layer
 from scalpel_graph.report import Candidate
@@ -176,8 +177,8 @@ def measure_on_host(question: Question) -> list[float]:
         for way in question.ways
     ]
     sweeper = Sweeper()
-    turns: list[list[float]] = []
-    for _ in range(_ROUNDS):
+
+    def take_turn() -> list[float]:
         turn = []
         for model, cold in zip(models, question.cold, strict=True):
             with NodeTimer(model, {INPUT: x}, question.threads) as timer:
@@ -187,7 +188,9 @@ def measure_on_host(question: Question) -> list[float]:
                     timer.run(_TURN_S)
                 times = timer.finish()
             turn.append(sum(us for op_type, us in times.items() if op_type not in _REORDERS))
-        turns.append(turn)
+        return turn
+
+    turns = [while_near(question.threads, take_turn) for _ in range(_ROUNDS)]
     return [min(column) for column in zip(*turns, strict=True)]
 
 

@@ -19,6 +19,7 @@ import onnx
 
 from scalpel_graph.caches import Sweeper
 from scalpel_graph.library import custom_op_library
+from scalpel_graph.near_cores import usable_cores
 from scalpel_graph.session import session
 
 _SUFFIX = "_kernel_time"
@@ -48,7 +49,7 @@ class NodeTimer:
     def __init__(self, model: onnx.ModelProto, feed: dict[str, Any], threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="scalpel-profile-")
         prefix = Path(self._folder.name) / "profile"
-        self._all_cores = _cores()
+        self._all_cores = usable_cores()
         pinned = self._all_cores[:threads] if len(self._all_cores) >= threads else []
         if pinned:
             os.sched_setaffinity(0, pinned[:1])
@@ -125,11 +126,6 @@ def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
-
-
-def _cores() -> list[int]:
-    """The cores that this process may use; empty where the system does not say."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _lower_mean(times: list[float]) -> float:

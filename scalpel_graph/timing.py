@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from scalpel_graph.near_cores import while_near
+
 #: Fewest rounds: of six, the lowest and the highest enclose the true median with 97 % confidence.
 MIN_ROUNDS = 6
 
@@ -75,6 +77,7 @@ def time_interleaved(
     budget_s: float = 3.0,
     turn_s: float = 0.02,
     max_rounds: int = 200,
+    threads: int = 1,
 ) -> InterleavedTimes:
     """Times calls against each other, in turns (`time_turn`).
 
@@ -83,13 +86,16 @@ def time_interleaved(
         budget_s: go on until this many seconds are spent. The first `MIN_ROUNDS` rounds are run in any case.
         turn_s: length of one turn in seconds.
         max_rounds: stop after this many rounds even if the budget is not spent; at least `MIN_ROUNDS`.
+        threads: that a call uses: of several, rounds count while their cores are near each other.
 
     Raises:
         ValueError: ``calls`` is empty, or ``max_rounds`` is less than `MIN_ROUNDS`.
     """
     for call in calls:
         call()
-    return take_turns(calls, time_turn, budget_s=budget_s, turn_s=turn_s, max_rounds=max_rounds)
+    return take_turns(
+        calls, time_turn, budget_s=budget_s, turn_s=turn_s, max_rounds=max_rounds, threads=threads
+    )
 
 
 def take_turns(
@@ -99,6 +105,7 @@ def take_turns(
     budget_s: float = 3.0,
     turn_s: float = 0.02,
     max_rounds: int = 200,
+    threads: int = 1,
 ) -> InterleavedTimes:
     """Like `time_interleaved`, of whatever ``time_turn(call, turn_s)`` gives the seconds of a call of."""
     if not calls:
@@ -108,17 +115,27 @@ def take_turns(
     rounds: list[list[list[float]]] = []
     start = time.perf_counter()
     while len(rounds) < MIN_ROUNDS or (len(rounds) < max_rounds and time.perf_counter() - start < budget_s):
-        rounds.append(take_round(calls, time_turn, turn_s))
+        rounds.append(take_round(calls, time_turn, turn_s, threads))
     return InterleavedTimes(np.array(rounds, dtype=np.float64))
 
 
 def take_round(
-    calls: Sequence[_Call], time_turn: Callable[[_Call, float], float], turn_s: float = 0.02
+    calls: Sequence[_Call],
+    time_turn: Callable[[_Call, float], float],
+    turn_s: float = 0.02,
+    threads: int = 1,
 ) -> list[list[float]]:
-    """One round of `take_turns`: ``[2, calls]`` seconds, of a forward and a backward pass."""
-    forward = [time_turn(call, turn_s) for call in calls]
-    backward = [time_turn(call, turn_s) for call in reversed(calls)]
-    return [forward, backward[::-1]]
+    """One round of `take_turns`: ``[2, calls]`` seconds, of a forward and a backward pass.
+
+    Of several threads it counts if their cores were near each other (`near_cores`), and is else taken again.
+    """
+
+    def measure() -> list[list[float]]:
+        forward = [time_turn(call, turn_s) for call in calls]
+        backward = [time_turn(call, turn_s) for call in reversed(calls)]
+        return [forward, backward[::-1]]
+
+    return while_near(threads, measure)
 
 
 def median_interval(samples: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = sorted(
     path for path in (ROOT / "scalpel_graph").rglob("*.py") if "passes" not in path.relative_to(ROOT).parts
 )
+#: An optional extra with dependencies of its own.
+TORCH = sorted((ROOT / "scalpel_graph/torch").rglob("*.py"))
 PASSES = sorted((ROOT / "passes").rglob("*.py"))
 
 
@@ -64,18 +67,38 @@ def test_only_the_commands_import_the_commands(path):
     assert not found or "cli" in path.parts or path.name == "__main__.py"
 
 
+@pytest.mark.parametrize("path", sorted({*PACKAGE, *PASSES} - set(TORCH)), ids=label)
+def test_only_the_pytorch_toolkit_imports_itself_and_pytorch(path):
+    assert not within(imported(path), "scalpel_graph.torch", "torch")
+
+
+@pytest.mark.parametrize("path", TORCH, ids=label)
+def test_the_pytorch_toolkit_optimizes_nothing(path):
+    assert not within(imported(path), "scalpel_graph.api", "scalpel_graph.cli", "scalpel_graph.passes")
+
+
+def declared(entries: list[str]) -> set[str]:
+    return {re.split("[^A-Za-z0-9_-]", entry)[0] for entry in entries}
+
+
+def used(paths: Iterable[Path]) -> set[str]:
+    names = {name.split(".")[0] for path in paths for name in imported(path)}
+    own_names = {"google": "protobuf", "onnx_graphsurgeon": "onnx-graphsurgeon", "yaml": "pyyaml"}
+    return {own_names.get(name, name) for name in names - sys.stdlib_module_names - {"scalpel_graph"}}
+
+
 def test_the_declared_dependencies_are_those_that_are_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split("[^A-Za-z0-9_-]", entry)[0] for entry in project["dependencies"]}
-    used = {name.split(".")[0] for path in (*PACKAGE, *PASSES) for name in imported(path)}
-    own_names = {"google": "protobuf", "onnx_graphsurgeon": "onnx-graphsurgeon", "yaml": "pyyaml"}
-    used = {own_names.get(name, name) for name in used - sys.stdlib_module_names - {"scalpel_graph"}}
-    assert used == declared
+    needed = declared(project["dependencies"])
+    assert used({*PACKAGE, *PASSES} - set(TORCH)) == needed
+    # torch.onnx.export imports onnxscript and does not say so to pip.
+    assert (used(TORCH) - needed) | {"onnxscript"} == declared(project["optional-dependencies"]["torch"])
 
 
 def test_there_is_something_to_look_at():
     assert len(PACKAGE) > 10
     assert len(PASSES) > 2
+    assert "torch" in used(TORCH)
     assert within(imported(ROOT / "scalpel_graph/api.py"), "scalpel_graph.passes")
 
 

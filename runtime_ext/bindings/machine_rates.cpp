@@ -1,7 +1,14 @@
 #include "bindings/machine_rates.h"
 
+#ifdef __linux__
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <thread>
 #include <vector>
 
@@ -40,6 +47,18 @@ double total_rate(size_t threads, double seconds, const Work& work) {
   return total;
 }
 
+// Keeps the calling thread on a core, where the system lets one choose.
+void stay_on(size_t core) {
+#ifdef __linux__
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (core < CPU_SETSIZE) CPU_SET(core, &cores);
+  pthread_setaffinity_np(pthread_self(), sizeof cores, &cores);
+#else
+  static_cast<void>(core);
+#endif
+}
+
 }  // namespace
 
 double peak_flops(const KernelSet& set, size_t threads, double seconds) {
@@ -74,6 +93,39 @@ double bandwidth(const KernelSet& set, size_t bytes, bool copy, size_t threads, 
     }
     return static_cast<double>(passes) * static_cast<double>(moved);
   });
+}
+
+double exchange_bandwidth(size_t writer_core, size_t reader_core, size_t bytes, size_t rounds) {
+  constexpr size_t kLine = 64 / sizeof(uint32_t);
+  const Workspace memory = allocate(bytes);
+  auto* const data = static_cast<volatile uint32_t*>(memory.get());
+  const size_t count = bytes / sizeof(uint32_t);
+  std::atomic<size_t> turn{0};  // even: the writer's
+  std::thread writer([&] {
+    stay_on(writer_core);
+    for (size_t round = 0; round < rounds; ++round) {
+      while (turn != 2 * round) std::this_thread::yield();
+      for (size_t i = 0; i < count; i += kLine) data[i] = static_cast<uint32_t>(round);
+      ++turn;
+    }
+  });
+  double best = 0;
+  std::thread reader([&] {
+    stay_on(reader_core);
+    for (size_t round = 0; round < rounds; ++round) {
+      while (turn != 2 * round + 1) std::this_thread::yield();
+      const auto start = std::chrono::steady_clock::now();
+      uint32_t sum = 0;
+      for (size_t i = 0; i < count; i += kLine) sum += data[i];
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      best = std::max(best, static_cast<double>(bytes) / took.count());
+      data[0] = sum;
+      ++turn;
+    }
+  });
+  writer.join();
+  reader.join();
+  return best;
 }
 
 }  // namespace scalpel

@@ -18,4 +18,7 @@ size_t least_stream_bytes(const KernelSet& set);
 // are read and the other half written. Which cache that measures is a matter of `bytes`.
 double bandwidth(const KernelSet& set, size_t bytes, bool copy, size_t threads, double seconds);
 
+// Bytes per second at which a core reads what another one has just written, `bytes` of it: the best of `rounds`.
+double exchange_bandwidth(size_t writer_core, size_t reader_core, size_t bytes, size_t rounds);
+
 }  // namespace scalpel

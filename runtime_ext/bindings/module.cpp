@@ -397,6 +397,15 @@ PYBIND11_MODULE(_kernels, module) {
       "Bytes per second that threads read (copy: read and write as much again) over and over, each in `bytes` of its "
       "own: medians of each, added up.");
   module.def(
+      "exchange_bandwidth",
+      [](size_t writer_core, size_t reader_core, size_t bytes, size_t rounds) {
+        if (bytes < 64 || rounds == 0) throw py::value_error("bytes must be at least 64, rounds at least 1");
+        return exchange_bandwidth(writer_core, reader_core, bytes, rounds);
+      },
+      py::call_guard<py::gil_scoped_release>(), py::arg("writer_core"), py::arg("reader_core"), py::kw_only(),
+      py::arg("bytes") = size_t{1} << 19, py::arg("rounds") = 20,
+      "Bytes per second at which a core reads what another one has just written: the best of some rounds.");
+  module.def(
       "validate",
       [](const py::array& values, const py::array& row_offsets, const py::array& column_indices,
          std::pair<int64_t, int64_t> shape) {

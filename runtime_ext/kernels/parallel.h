@@ -22,10 +22,12 @@ void parallel_for(const Parallel& parallel, size_t count, const Body& body) {
 }
 
 // How many tasks `work` is worth when one should hold about `work_per_task`: it depends on nothing else, so that
-// results do not depend on the number of threads.
+// results do not depend on the number of threads. Of more than two it is a multiple of four: most numbers of threads
+// have a part in common with that, and then fewer of them wait for the last task.
 inline size_t task_count(double work, double work_per_task) {
   constexpr double kMaxTasks = 256;
-  return static_cast<size_t>(std::clamp(work / work_per_task, 1.0, kMaxTasks));
+  const auto count = static_cast<size_t>(std::clamp(work / work_per_task, 1.0, kMaxTasks));
+  return count <= 2 ? count : (count + 3) / 4 * 4;
 }
 
 // The first of `items` that belongs to part `i` of `parts` about equal parts.

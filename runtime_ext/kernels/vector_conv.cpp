@@ -97,9 +97,13 @@ class VectorConvPlan final : public ConvPlan {
     const int64_t pixels = layout.out_h * layout.out_w, size = image_size(layout);
     const int64_t vectors = (pixels + kernels_.lanes - 1) / kernels_.lanes;
     const int64_t panel = panel_vectors();
-    const int64_t panels = (vectors + panel - 1) / panel;
+    int64_t panels = (vectors + panel - 1) / panel;
     const SpmmGrid grid(blocks_, batch * panels, static_cast<double>(batch * vectors * kernels_.lanes),
                         static_cast<double>(batch * size) * sizeof(float));
+    // As many panels in each part.
+    const auto parts = static_cast<int64_t>(grid.pixel_parts);
+    const int64_t multiple = parts / std::gcd(parts, batch);
+    panels = std::min((panels + multiple - 1) / multiple * multiple, vectors);
     parallel_for(parallel, grid.tasks(), [&](size_t task) {
       const size_t row_part = task % grid.row_parts, pixel_part = task / grid.row_parts;
       SpmmCall call = make_call(row_part, grid.row_parts, offsets, pixels, epilogue);

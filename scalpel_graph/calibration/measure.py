@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scalpel_graph.caches import Sweeper, last_cache_bytes
 from scalpel_graph.calibration.layers import DENSITIES, DEPTHWISE_LAYERS, LAYERS, LayerShape, conv
 from scalpel_graph.cost import runs_as, stored_bytes
 from scalpel_graph.group_csr import GroupShape
+from scalpel_graph.near_cores import while_near
 from scalpel_graph.node_timing import NodeTimer
 from scalpel_graph.one_layer import INPUT, one_layer
 
@@ -107,7 +109,7 @@ def run(work: Sequence[Job], measure: Measure) -> Iterator[Sample]:
 
 
 class HostMeasure:
-    """Measures on this machine, in ONNX Runtime."""
+    """Measures on this machine, in ONNX Runtime; on several threads while their cores are near each other."""
 
     def __init__(self) -> None:
         self._sweeper = Sweeper()
@@ -115,6 +117,9 @@ class HostMeasure:
 
     def __call__(self, job: Job, weights: Any) -> dict[str, float]:
         """See `Measure`."""
+        return while_near(job.threads, partial(self._time, job, weights))
+
+    def _time(self, job: Job, weights: Any) -> dict[str, float]:
         model = one_layer(weights, job.layer.attributes, job.layer.x_shape, job.group_shape)
         x = self._rng.standard_normal(job.layer.x_shape).astype(np.float32)
         with NodeTimer(model, {INPUT: x}, job.threads) as timer:

@@ -1,8 +1,8 @@
-"""Pruning while training, in PyTorch: the techniques of the Scalpel paper (Yu et al., ISCA 2017) as small pieces.
+"""Pruning while training, in PyTorch: the techniques of the Scalpel paper (Yu et al., ISCA 2017) in pieces.
 
 They work on any `torch.nn.Module` and change none of its code:
 
-- `GroupPruner` prunes weights in groups (SIMD-aware pruning; ``1x1`` is traditional pruning of single weights);
+- `GroupPruner` prunes weights in groups (SIMD-aware pruning; ``1x1`` is traditional pruning);
 - `MaskLayer`, `insert_masks` and `NodePruner` prune nodes: neurons and channels;
 - `linear_stages`, `cubic_stages` and `DropoutScaler` say what changes from stage to stage;
 - `simd_aware_pruning`, `node_pruning` and `combined_pruning` put these together as the paper does;

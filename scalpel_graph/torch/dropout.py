@@ -42,9 +42,9 @@ class DropoutScaler:
     def scale(self, kept: float | Mapping[str, float], of: Literal["nodes", "weights"]) -> None:
         """Sets every probability ``p`` to ``p · kept`` of nodes, or to ``p · √kept`` of weights.
 
-        Sources: of nodes, Scalpel (ISCA 2017), section 4.2; of weights, Han et al., "Learning both weights and
-        connections for efficient neural networks" (NIPS 2015), section 3.2: the weights of a layer go with the
-        square of its nodes.
+        Sources: of nodes, Scalpel (Yu et al., ISCA 2017); of weights, Han et al., "Learning both weights and
+        connections for efficient neural networks" (NIPS 2015), section 3.2, equation 2: the weights of a
+        layer go with the square of its nodes.
 
         Args:
             kept: the part that is left, in [0, 1]: one for all, or one for each pattern of Dropout layers.

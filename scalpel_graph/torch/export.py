@@ -1,8 +1,9 @@
 """Writes a pruned module as ONNX, zeros and mask layers as they are."""
 
+import ast
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scalpel_graph.errors import InputError
+from scalpel_graph.torch.example_run import arguments, evaluating
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def export_onnx(
@@ -25,14 +29,15 @@ def export_onnx(
 ) -> None:
     """Writes what ``scalpel-opt`` (`scalpel_graph.optimize`) then makes small and fast.
 
-    The model is exported as in evaluation; whether it trains is afterwards what it was. Weights keep every
-    bit and the names that they have in the ``state_dict``; a mask layer is a Mul by a constant of zeros and ones.
+    The model is exported as in evaluation; whether it trains is afterwards what it was. Zeros stay zeros, and
+    a mask layer is a Mul by a constant of zeros and ones. The exporter folds a BatchNorm into the Conv before
+    it; other weights keep every bit. Conv, Gemm and MatMul with weights are called as their modules are.
 
     Args:
         model: any module that `torch.onnx.export` can write.
-        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. The batch that they
-            hold should be of two or more, since a batch of one may be taken for what never changes.
-        path: of the file.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. With an open batch,
+            theirs should be two or more: models may treat a batch of one in their own way.
+        path: of the file; models over 2 GB get a second one beside it.
         input_names: of the ONNX inputs; None takes what the exporter calls them.
         output_names: likewise.
         dynamic_batch: leave the first dimension of every input tensor open.
@@ -40,54 +45,55 @@ def export_onnx(
     Raises:
         InputError: the model cannot be exported; says what the exporter said.
     """
-    args, kwargs = (), {}
-    if isinstance(example_inputs, Mapping):
-        kwargs = dict(example_inputs)
-    elif isinstance(example_inputs, Tensor):
-        args = (example_inputs,)
-    else:
-        args = tuple(example_inputs)
-    shapes: Any = None
-    if dynamic_batch:
-        shapes = pytree.tree_map(_open_batch, kwargs or args)
-    with _evaluating(model), _quiet():
+    args, kwargs = arguments(example_inputs)
+    open_batch = pytree.tree_map(_open_batch, kwargs or args) if dynamic_batch else None
+    with evaluating(model), _quiet():
         try:
-            torch.onnx.export(
+            program = torch.onnx.export(
                 model,
                 args,
-                fspath(path),
-                kwargs=kwargs or None,
+                kwargs=kwargs,
                 input_names=input_names,
                 output_names=output_names,
-                dynamic_shapes=shapes,
+                dynamic_shapes=open_batch,
                 dynamo=True,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise InputError(f"PyTorch cannot export the model: {_one_line(error)}") from error
+            raise InputError(f"PyTorch cannot export the model: {_root(error)}") from error
+    assert program is not None
+    _tidy(program.model.graph)
+    program.save(fspath(path))
 
 
 def _open_batch(value: Any) -> Any:
     return {0: torch.export.Dim.DYNAMIC} if isinstance(value, Tensor) and value.ndim else None
 
 
-def _one_line(error: BaseException) -> str:
-    """What is at the root of an exporter's error."""
+def _tidy(graph: Any) -> None:
+    """Names weight layers after their modules, and drops stack traces, which outweigh small models.
+
+    Args:
+        graph: an ``onnx_ir.Graph``.
+    """
+    used = {node.name for node in graph.all_nodes()}
+    for node in graph.all_nodes():
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.inputs[1].const_value is not None:
+            layer, dot, _ = node.inputs[1].name.rpartition(".weight")
+            if not dot:
+                scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+                layer = scopes[-2] if len(scopes) > 1 else ""
+            if layer and layer not in used:
+                node.name = layer
+                used.add(layer)
+        node.metadata_props.clear()
+
+
+def _root(error: BaseException) -> str:
+    """What is at the root of an exporter's error, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """SIMD-aware weight pruning: weights go in aligned groups, and stay zero while the others are retrained."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -21,6 +22,7 @@ from scalpel_graph.pruning.importance import (
     group_importance,
     least_important,
 )
+from scalpel_graph.torch.blocked_inputs import blocked_inputs
 from scalpel_graph.torch.layers import PrunableLayer, select_layers
 from scalpel_graph.torch.per_layer import check_fractions, per_layer
 from scalpel_graph.torch.step_hooks import around_steps
@@ -35,16 +37,16 @@ _WHAT = "layer of this pruner"
 class GroupPruner:
     """Prunes the weights of Linear, Conv1d and Conv2d layers in aligned groups, and holds them at zero.
 
-    A layer's weights are the matrix ``W[M, K]`` of group-CSR: ``M`` outputs, ``K`` inputs of one output (for a
-    Conv ``in_channels / groups · kernel``). It is cut into groups of ``r`` outputs × ``c`` inputs; at the edges,
-    groups are padded with zeros. A group that was pruned never comes back.
+    A layer's weights are the matrix ``W[M, K]`` of group-CSR: ``M`` outputs, ``K`` inputs of one output (for
+    a Conv ``in_channels / groups · kernel``). It is cut into groups of ``r`` outputs × ``c`` inputs; at the
+    edges, groups are padded with zeros. A group that was pruned never comes back.
 
-    Nothing is added to the model: zeros are written into its weights, so its ``state_dict`` keeps its keys. An
-    optimizer would move them (by momentum, Adam's moments, weight decay of averaged weights), so they are
-    written again after each of its steps: see `attach`.
+    Nothing is added to the model: zeros are written into its weights, so its ``state_dict`` keeps its keys.
+    An optimizer would move them (by gradients, momentum or Adam's moments), so they are written again after
+    each of its steps: see `attach`.
 
-    Source: Scalpel (Yu et al., ISCA 2017), section 4.1. With ``group_shape="1x1"`` it is the traditional
-    pruning of single weights (Han et al., NIPS 2015).
+    Source: Scalpel (Yu et al., ISCA 2017), SIMD-aware weight pruning. With ``group_shape="1x1"`` it is the
+    traditional pruning of single weights (Han et al., NIPS 2015).
 
     Attributes:
         model: the module.
@@ -69,7 +71,8 @@ class GroupPruner:
             group_shape: outputs × inputs of a group, as ``"1x8"`` or ``(1, 8)``: one for all; one for each
                 pattern of layer names (later ones win); or a function of a layer's name and module. Layers
                 that no pattern names, and those for which the function gives None, are left alone.
-            layers: names or patterns (``*``, ``?``, ``[ab]``) of the layers to prune; depthwise ones never are.
+            layers: names or patterns (``*``, ``?``, ``[ab]``) of the layers to prune; depthwise ones are
+                left alone.
             exclude: names or patterns of layers to leave alone.
             importance: root mean square of a group's weights, mean of magnitudes, or largest magnitude.
 
@@ -84,19 +87,34 @@ class GroupPruner:
         self.layers: dict[str, PrunableLayer] = {}
         self.group_shapes: dict[str, GroupShape] = {}
         candidates = select_layers(model, layers, exclude)
-        for name, shape in _shapes(group_shape, candidates).items():
+        for name, shape in _group_shapes(group_shape, candidates).items():
             if straddles := why_straddles(candidates[name], shape):
                 raise InputError(f"{name!r} cannot be cut into {shape[0]}x{shape[1]} groups: {straddles}")
             self.layers[name] = candidates[name]
             self.group_shapes[name] = shape
-        self._groups: dict[str, _Groups] = {
-            name: np.zeros(
-                tuple(-(-n // g) for n, g in zip(layer.shape, self.group_shapes[name], strict=True)),
-                np.bool_,
-            )
-            for name, layer in self.layers.items()
-        }
+        self._inputs = {name: np.ones(layer.shape[1], np.bool_) for name, layer in self.layers.items()}
+        self._groups: dict[str, _Groups] = {name: self._nothing(name) for name in self.layers}
         self._pruned: dict[str, Tensor] = {}
+
+    def skip_blocked_inputs(self, example_inputs: Any) -> None:
+        """Cuts the groups out of what is left once ``scalpel-opt`` has removed the nodes that masks block.
+
+        Without this, groups behind a Flatten are no longer aligned afterwards, unless the positions of one
+        channel are a multiple of ``c``. The weights that read blocked nodes belong to no group then, keep
+        their values, and count in no rate. Call it once the masks are frozen, before anything is pruned.
+
+        Args:
+            example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments; the model runs on
+                it twice, in evaluation mode.
+
+        Raises:
+            InputError: something is pruned already.
+        """
+        if any(groups.any() for groups in self._groups.values()):
+            raise InputError("groups cannot be cut anew after some were pruned: skip blocked inputs first")
+        for name, blocked in blocked_inputs(self.model, self.layers.values(), example_inputs).items():
+            self._inputs[name] = ~blocked.numpy()
+            self._groups[name] = self._nothing(name)
 
     def prune_below(self, threshold: float | Mapping[str, float]) -> None:
         """Prunes every group whose importance is less than a threshold.
@@ -111,8 +129,9 @@ class GroupPruner:
         for value in chosen.values():
             if not value >= 0:
                 raise InputError(f"a threshold must be at least 0, got {value}")
+        scores = {name: self._scores(name) for name in chosen}
         for name, value in chosen.items():
-            self._groups[name] |= self._scores(name) < value
+            self._groups[name] |= scores[name] < value
         self._update(chosen)
 
     def prune_to(self, rate: float | Mapping[str, float], *, overall: bool = False) -> None:
@@ -136,32 +155,32 @@ class GroupPruner:
             return
         chosen = per_layer(rate, list(self.layers), _WHAT)
         check_fractions(chosen.values(), "a pruning rate")
+        scores = {name: self._scores(name) for name in chosen}
         for name, value in chosen.items():
-            scores = self._scores(name)
-            self._groups[name] |= least_important(scores, count_of(scores.size, value))
+            self._groups[name] |= least_important(scores[name], count_of(scores[name].size, value))
         self._update(chosen)
 
     def rates(self) -> dict[str, float]:
-        """The part of each layer's weights that is pruned."""
-        return {name: self._lost(name) / layer.weight.numel() for name, layer in self.layers.items()}
+        """The part of each layer's weights that is pruned; those of skipped inputs apart."""
+        return {name: self._lost(name) / math.prod(self._shape(name)) for name in self.layers}
 
     @property
     def rate(self) -> float:
-        """The part of all weights of these layers that is pruned."""
-        total = sum(layer.weight.numel() for layer in self.layers.values())
+        """The part of all weights of these layers that is pruned; those of skipped inputs apart."""
+        total = sum(math.prod(self._shape(name)) for name in self.layers)
         return sum(map(self._lost, self.layers)) / total
 
     @torch.no_grad()
     def apply(self) -> None:
         """Writes the zeros into the weights.
 
-        Only needed where no `torch.optim.Optimizer` drives the model, and after weights were loaded or averaged.
+        Only needed where no `torch.optim.Optimizer` drives the model, and after weights were loaded or
+        averaged.
         """
-        for name, pruned in self._pruned.items():
+        for name in self._pruned:
             weight = self.layers[name].weight
-            if pruned.device != weight.device:
-                pruned = self._pruned[name] = pruned.to(weight.device)
-            weight.masked_fill_(pruned, 0)
+            self._pruned[name] = self._pruned[name].to(weight.device)
+            weight.masked_fill_(self._pruned[name], 0)
 
     def attach(self, optimizer: Optimizer | None = None) -> ExitStack:
         """Holds the zeros after every step of an optimizer, whatever its kind, in any training loop.
@@ -181,10 +200,15 @@ class GroupPruner:
         """What a later run needs to go on: tensors and plain values, without the weights.
 
         Returns:
-            For each layer ``group_shape`` ``[r, c]`` and ``pruned``, bool ``[ceil(M / r), ceil(K / c)]``.
+            For each layer ``group_shape`` ``[r, c]``; ``inputs``, bool ``[K]``: columns that groups are cut
+            from, ``L`` in all; and ``pruned``, bool ``[ceil(M / r), ceil(L / c)]``.
         """
         return {
-            name: {"group_shape": list(self.group_shapes[name]), "pruned": torch.from_numpy(groups.copy())}
+            name: {
+                "group_shape": list(self.group_shapes[name]),
+                "inputs": torch.from_numpy(self._inputs[name].copy()),
+                "pruned": torch.from_numpy(groups.copy()),
+            }
             for name, groups in self._groups.items()
         }
 
@@ -203,23 +227,23 @@ class GroupPruner:
             if tuple(saved["group_shape"]) != self.group_shapes[name]:
                 there, here = ("x".join(map(str, s)) for s in (saved["group_shape"], self.group_shapes[name]))
                 raise InputError(f"{name!r} was saved with groups of {there}, here they are {here}")
-            if tuple(saved["pruned"].shape) != self._groups[name].shape:
+            rows = self._groups[name].shape[0]
+            if len(saved["inputs"]) != len(self._inputs[name]) or len(saved["pruned"]) != rows:
                 raise InputError(f"{name!r} was saved with weights of another shape")
         for name, saved in state.items():
+            self._inputs[name] = saved["inputs"].cpu().numpy().copy()
             self._groups[name] = saved["pruned"].cpu().numpy().copy()
         self._update(state)
 
     def _prune_overall(self, rate: float) -> None:
         scores = np.concatenate([self._scores(name).ravel() for name in self.layers])
-        sizes = np.concatenate(
-            [_sizes(x.shape, self.group_shapes[n]).ravel() for n, x in self.layers.items()]
-        )
+        sizes = np.concatenate([_sizes(self._shape(n), self.group_shapes[n]).ravel() for n in self.layers])
         order = np.argsort(scores, kind="stable")
         gone = np.zeros(scores.size, np.bool_)
         gone[order] = np.cumsum(sizes[order]) <= count_of(int(sizes.sum()), rate)
         start = 0
-        for groups in self._groups.values():
-            groups |= gone[start : start + groups.size].reshape(groups.shape)
+        for name, groups in self._groups.items():
+            self._groups[name] = groups | gone[start : start + groups.size].reshape(groups.shape)
             start += groups.size
         self._update(self.layers)
 
@@ -229,22 +253,33 @@ class GroupPruner:
         weight = layer.weight.detach().cpu()
         if weight.dtype != torch.float64:
             weight = weight.float()
-        scores = group_importance(
-            weight.reshape(layer.shape).numpy(), self.group_shapes[name], self.importance
-        )
+        matrix = weight.reshape(layer.shape).numpy()[:, self._inputs[name]]
+        scores = group_importance(matrix, self.group_shapes[name], self.importance)
         scores[self._groups[name]] = -1
         if not np.isfinite(scores).all():
             raise InputError(f"the weights of {name!r} are not finite: its training has diverged")
         return scores
 
+    def _shape(self, name: str) -> tuple[int, int]:
+        """``(M, L)``: of the matrix that groups are cut from."""
+        return self.layers[name].shape[0], int(self._inputs[name].sum())
+
+    def _nothing(self, name: str) -> _Groups:
+        r, c = self.group_shapes[name]
+        M, L = self._shape(name)
+        return np.zeros((-(-M // r), -(-L // c)), np.bool_)
+
     def _lost(self, name: str) -> int:
-        sizes = _sizes(self.layers[name].shape, self.group_shapes[name])
+        sizes = _sizes(self._shape(name), self.group_shapes[name])
         return int(sizes[self._groups[name]].sum())
 
     def _update(self, names: Iterable[str]) -> None:
         for name in names:
             layer = self.layers[name]
-            pruned = expand(self._groups[name], self.group_shapes[name], layer.shape)
+            pruned = np.zeros(layer.shape, np.bool_)
+            pruned[:, self._inputs[name]] = expand(
+                self._groups[name], self.group_shapes[name], self._shape(name)
+            )
             self._pruned[name] = torch.from_numpy(pruned).reshape(layer.weight.shape)
         self.apply()
 
@@ -255,18 +290,18 @@ def _sizes(shape: tuple[int, int], group_shape: GroupShape) -> Array:
     return np.outer(rows, columns)
 
 
-def _shapes(
+def _group_shapes(
     group_shape: Shape | Mapping[str, Shape] | ShapeOf, layers: Mapping[str, PrunableLayer]
 ) -> dict[str, GroupShape]:
     if callable(group_shape):
         given = {name: group_shape(name, layer.module) for name, layer in layers.items()}
     else:
         given = dict(per_layer(group_shape, list(layers), "layer that is to be pruned"))
-    shapes = {name: _shape(shape) for name, shape in given.items() if shape is not None}
+    shapes = {name: _group_shape(shape) for name, shape in given.items() if shape is not None}
     if not shapes:
         raise InputError("no layer is left to prune: none was given a group shape")
     return shapes
 
 
-def _shape(shape: Shape) -> GroupShape:
+def _group_shape(shape: Shape) -> GroupShape:
     return parse_group_shape(shape if isinstance(shape, str) else "x".join(map(str, shape)))

@@ -1,14 +1,14 @@
 """Putting mask layers into a module that has none, without changing its code."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from scalpel_graph.errors import InputError
 from scalpel_graph.pruning.selection import did_you_mean, matches
+from scalpel_graph.torch.example_run import arguments, evaluating
 from scalpel_graph.torch.mask_layer import MaskLayer
 
 #: Name of the mask layer inside the module that it stands behind.
@@ -25,9 +25,10 @@ def insert_masks(
     """Puts a `MaskLayer` behind each of the named modules.
 
     Name the last module of each layer: its activation, or the pooling or normalization after that. The mask
-    becomes a child of the named module (``pool1.mask``) and is applied to its output, by a forward hook or, in
-    an `nn.Sequential`, as its last element; all other names in the ``state_dict`` stay. Models whose activations
-    are functions, not modules, get their mask layers by hand: `NodePruner` finds them wherever they are.
+    becomes a child of the named module (``pool1.mask``) and is applied to its output, by a forward hook or,
+    in an `nn.Sequential`, as its last element; all other names in the ``state_dict`` stay. Models whose
+    activations are functions, not modules, get their mask layers by hand: `NodePruner` finds them wherever
+    they are.
 
     Args:
         model: any module.
@@ -42,9 +43,9 @@ def insert_masks(
         The new mask layers, by their names.
 
     Raises:
-        InputError: a pattern names no module; a module has a mask already, does not run exactly once, or gives
-            something else than one tensor with that dimension; or no weights come behind it, as behind the
-            output layer.
+        InputError: a pattern names no module; a module has a mask already, does not run exactly once, or
+            gives something else than one tensor with that dimension; or no weights come behind it, as behind
+            the output layer.
     """
     dims = _dims(model, after)
     outputs = _record(model, set(dims), example_inputs)
@@ -58,7 +59,7 @@ def insert_masks(
             )
         mask = make(output.shape[dim], dim).to(output.device)
         module.add_module(_NAME, mask)
-        if not isinstance(module, nn.Sequential):
+        if type(module).forward is not nn.Sequential.forward:
             module.register_forward_hook(_apply)
         masks[f"{name}.{_NAME}"] = mask
     return masks
@@ -103,16 +104,13 @@ def _record(model: nn.Module, names: set[str], example_inputs: Any) -> dict[str,
         return hook
 
     handles = [module.register_forward_hook(record(name)) for name, module in model.named_modules()]
-    training = {module: module.training for module in model.modules()}
+    args, kwargs = arguments(example_inputs)
     try:
-        model.eval()
-        with torch.no_grad():
-            call(model, example_inputs)
+        with evaluating(model):
+            model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
     runs = Counter(finished)
     owners = {n for n, m in model.named_modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))}
     for name in sorted(names):
@@ -126,15 +124,6 @@ def _record(model: nn.Module, names: set[str], example_inputs: Any) -> dict[str,
         # Weights that a module owns count as behind another unless it finished before that did.
         if owners.isdisjoint(finished[finished.index(name) + 1 :]):
             raise InputError(
-                f"no weights come behind {name!r}: it belongs to the output layer, whose nodes cannot be spared"
+                f"no weights come behind {name!r}: it belongs to the output layer, whose nodes all count"
             )
     return outputs
-
-
-def call(model: nn.Module, example_inputs: Any) -> Any:
-    """Runs a model on a tensor, a tuple or list of arguments, or a dict of keyword arguments."""
-    if isinstance(example_inputs, Mapping):
-        return model(**example_inputs)
-    if isinstance(example_inputs, Sequence):
-        return model(*example_inputs)
-    return model(example_inputs)

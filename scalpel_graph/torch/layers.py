@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from scalpel_graph.errors import InputError
@@ -26,7 +26,7 @@ class PrunableLayer:
     module: nn.Linear | nn.Conv1d | nn.Conv2d
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """``[outputs, inputs]``, or ``[outputs, inputs / groups, *kernel]``."""
         return self.module.weight
 

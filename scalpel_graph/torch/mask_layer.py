@@ -11,13 +11,14 @@ from scalpel_graph.errors import InputError
 class MaskLayer(nn.Module):
     """``y = α · x`` with one α in {0, 1} for each node, which a trained β drives.
 
-    A node is a neuron or a channel: an index along one dimension. α becomes 0 when β falls below the threshold
-    ``T``, and 1 again when it rises to ``T + ε``; in between it stays. The gradient of β is the sum over all other
-    dimensions of output gradient × *unmasked* input, straight through the switch, so that a blocked node can
-    come back. It belongs behind a layer's activation, pooling and normalization, never behind the output layer.
+    A node is a neuron or a channel: an index along one dimension. α becomes 0 when β falls below the
+    threshold ``T``, and 1 again when it rises to ``T + ε``; in between it stays. The gradient of β is the sum
+    over all other dimensions of output gradient × *unmasked* input, straight through the switch, so that a
+    blocked node can come back. A mask layer belongs behind a layer's activation, pooling and normalization,
+    never behind the output layer.
 
-    Source: Scalpel (Yu et al., ISCA 2017), section 4.2; the numbers are those of the code released with it (with
-    ``maximum`` 0.82 for NIN and 0.81 for AlexNet).
+    Source: Scalpel (Yu et al., ISCA 2017), node pruning; the numbers are those of the code released with it
+    (with ``maximum`` 0.82 for NIN and 0.81 for AlexNet).
 
     Who drives β is up to `NodePruner`. Cast a model to half precision before its masks are made, not after: β
     moves in steps that only float32 resolves.
@@ -43,7 +44,8 @@ class MaskLayer(nn.Module):
 
         Args:
             nodes: how many.
-            dim: dimension of the input that counts them; 1 for ``[batch, features]`` and ``[batch, channels, ...]``.
+            dim: dimension of the input that counts them; 1 for ``[batch, features]`` and for
+                ``[batch, channels, ...]``.
             threshold: ``T``.
             epsilon: ``ε``.
             start: β at first.
@@ -115,14 +117,15 @@ class MaskLayer(nn.Module):
         """
         if not -x.ndim <= self.dim < x.ndim or x.shape[self.dim] != self.nodes:
             raise InputError(
-                f"a mask layer of {self.nodes} nodes in dimension {self.dim} got an input of shape {list(x.shape)}"
+                f"a mask layer of {self.nodes} nodes in dimension {self.dim} got an input of shape"
+                f" {list(x.shape)}"
             )
         shape = [1] * x.ndim
         shape[self.dim] = -1
         alpha = self.alpha.to(x.dtype).view(shape)
         if self.frozen or not torch.is_grad_enabled():
             return x * alpha
-        masked: Tensor = _StraightThrough.apply(x, alpha, self.beta, self.dim)
+        masked: Tensor = _StraightThrough.apply(x, alpha, self.beta, self.dim)  # type: ignore[no-untyped-call]
         return masked
 
     def extra_repr(self) -> str:

@@ -10,7 +10,7 @@ from torch.optim import SGD, Optimizer
 
 from scalpel_graph.errors import InputError
 from scalpel_graph.pruning.importance import count_of
-from scalpel_graph.torch.mask_layer import MaskLayer, mask_layers
+from scalpel_graph.torch.mask_layer import mask_layers
 from scalpel_graph.torch.per_layer import check_fractions, per_layer
 from scalpel_graph.torch.step_hooks import around_steps
 
@@ -20,9 +20,9 @@ _WHAT = "mask layer"
 class NodePruner:
     """Drives the β of every `MaskLayer` of a model while an optimizer of yours trains its weights.
 
-    The loss gains ``λ · Σ |β|``, as in the Scalpel paper (Yu et al., ISCA 2017, section 4.2) and the code released
-    with it: β takes a step of SGD with momentum and without weight decay on the gradient of the loss alone, then
-    ``β ← β − λ · learning rate``, then it is brought back into its range and α up to date.
+    The loss gains ``λ · Σ |β|``, as in the Scalpel paper (Yu et al., ISCA 2017, node pruning) and the code
+    released with it: β takes a step of SGD with momentum and without weight decay on the gradient of the loss
+    alone, then ``β ← β − λ · learning rate``, then it is brought back into its range and α up to date.
 
     Your optimizer may hold the parameters of the whole model, β too, and be of any kind: what it does to β is
     undone.
@@ -48,8 +48,8 @@ class NodePruner:
             model: any module with mask layers: your own, or those of `insert_masks`.
             penalty: ``λ``.
             wanted: the part of a mask layer's nodes that is to be blocked, in [0, 1]: one for all, or one for
-                each pattern of mask layer names. When a layer has reached it exactly, its masks are frozen. Layers
-                without one lose what ``λ`` makes them lose. At least one node of a layer always stays.
+                each pattern of mask layer names. A layer that has reached it, which it does exactly, is
+                frozen. Layers without one lose what ``λ`` makes them lose. At least one node always stays.
             momentum: of the SGD that drives β.
             lr: its learning rate; None takes that of the first parameter group of the optimizer that steps.
 
@@ -80,8 +80,8 @@ class NodePruner:
 
         Args:
             optimizer: one optimizer, or None for every optimizer that drives a parameter of the model, made
-                already or later. With a `torch.amp.GradScaler` it must hold β as well: then the gradient of β is
-                unscaled with the others.
+                already or later. With a `torch.amp.GradScaler` it must hold β as well, and its gradients be
+                unscaled (``scaler.unscale_(optimizer)``) before the step.
 
         Returns:
             A context manager that ends it; so does its ``close()``. It may be ignored.
@@ -112,9 +112,10 @@ class NodePruner:
         """What a later run needs to go on, besides the ``state_dict`` of the model, which holds α and β.
 
         Returns:
-            ``penalty``, ``frozen`` (names of mask layers) and ``sgd`` (the momentum of β).
+            ``penalty``, ``masks`` and ``frozen`` (names of mask layers), ``sgd`` (the momentum of β).
         """
         return {
+            "masks": list(self.masks),
             "penalty": self.penalty,
             "frozen": [name for name, mask in self.masks.items() if mask.frozen],
             "sgd": self._sgd.state_dict(),
@@ -126,8 +127,9 @@ class NodePruner:
         Raises:
             InputError: it is of other mask layers.
         """
-        if unknown := sorted(set(state["frozen"]) - set(self.masks)):
-            raise InputError(f"the saved state is of other mask layers: {', '.join(unknown)} is not here")
+        if state["masks"] != list(self.masks):
+            there, here = (", ".join(names) for names in (state["masks"], self.masks))
+            raise InputError(f"the saved state is of other mask layers: {there}; here they are {here}")
         self.penalty = state["penalty"]
         self._sgd.load_state_dict(state["sgd"])
         for name, mask in self.masks.items():
@@ -144,6 +146,7 @@ class NodePruner:
             return
         for name, before in self._before.items():
             self.masks[name].beta.copy_(before)
+        self._before = {}
         lr = self._lr if self._lr is not None else float(optimizer.param_groups[0]["lr"])
         trained = [
             name for name, mask in self.masks.items() if mask.beta.grad is not None and not mask.frozen
@@ -153,11 +156,11 @@ class NodePruner:
         self._sgd.step()
         for name in trained:
             mask = self.masks[name]
-            mask.beta -= self.penalty * lr
+            mask.beta.sub_(self.penalty * lr)
             mask.update(self._wanted.get(name, mask.nodes - 1))
             self._freeze_if_done(name)
         self._sgd.zero_grad()
 
     def _freeze_if_done(self, name: str) -> None:
-        if self.masks[name].blocked >= self._wanted.get(name, self.masks[name].nodes):
+        if name in self._wanted and self.masks[name].blocked >= self._wanted[name]:
             self.masks[name].freeze()

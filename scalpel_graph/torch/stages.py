@@ -28,8 +28,8 @@ def linear_stages(first: float, last: float, stages: int) -> list[float]:
 def cubic_stages(last: float, stages: int, first: float = 0.0) -> list[float]:
     """Pruning rates that rise fast while there is much to spare and slowly in the end.
 
-    After stage ``t`` of ``n`` the rate is ``last + (first − last) · (1 − t / n)³`` (Zhu and Gupta, "To prune, or
-    not to prune", 2017, equation 1).
+    After stage ``t`` of ``n`` the rate is ``last + (first − last) · (1 − t / n)³`` (Zhu and Gupta, "To prune,
+    or not to prune", 2017, equation 1).
 
     Args:
         last: rate after the last stage, exactly.

@@ -35,13 +35,13 @@ def around_steps(
         return run
 
     stack = ExitStack()
+    if optimizer is None:
+        register_before, register_after = register_optimizer_step_pre_hook, register_optimizer_step_post_hook
+    else:
+        register_before, register_after = optimizer.register_step_pre_hook, optimizer.register_step_post_hook
     if before is not None:
-        run = guarded(before)
-        handle = optimizer.register_step_pre_hook(run) if optimizer else register_optimizer_step_pre_hook(run)
-        stack.callback(handle.remove)
-    run = guarded(after)
-    handle = optimizer.register_step_post_hook(run) if optimizer else register_optimizer_step_post_hook(run)
-    stack.callback(handle.remove)
+        stack.callback(register_before(guarded(before)).remove)
+    stack.callback(register_after(guarded(after)).remove)
     return stack
 
 

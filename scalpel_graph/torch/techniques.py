@@ -1,6 +1,7 @@
-"""The three techniques of the Scalpel paper, put together from the pieces; training itself is the caller's."""
+"""The techniques of the Scalpel paper, put together from the pieces; training itself is the caller's."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
@@ -23,8 +24,8 @@ def simd_aware_pruning(
 ) -> None:
     """Prunes the groups under a threshold and retrains the others, for rising thresholds.
 
-    Source: Scalpel (Yu et al., ISCA 2017), section 4.1. To go on with a run that was interrupted, load the
-    states of model and pruner and give the thresholds that are left.
+    Source: Scalpel (Yu et al., ISCA 2017), SIMD-aware weight pruning. To go on with a run that was
+    interrupted, load the states of model and pruner and give the thresholds that are left.
 
     Args:
         pruner: says what is pruned, in which groups. Its zeros are held in every step of every optimizer that
@@ -57,9 +58,9 @@ def node_pruning(
 ) -> None:
     """Trains with rising penalties on the nodes, then freezes the masks and retrains what is left.
 
-    Source: Scalpel (Yu et al., ISCA 2017), section 4.2. Blocked nodes stay in the model, masked; ``scalpel-opt``
-    removes them from what `export_onnx` writes. To go on with a run that was interrupted, load the states
-    of model and pruner and give the penalties that are left.
+    Source: Scalpel (Yu et al., ISCA 2017), node pruning. Blocked nodes stay in the model, masked;
+    ``scalpel-opt`` removes them from what `export_onnx` writes. To go on with a run that was interrupted,
+    load the states of model and pruner and give the penalties that are left.
 
     Args:
         pruner: drives the masks in every step of every optimizer that drives a parameter of its model.
@@ -97,11 +98,14 @@ def combined_pruning(
     *,
     epochs: int,
     retrain_epochs: int,
+    example_inputs: Any = None,
     on_stage: Callable[[NodePruner | GroupPruner], object] | None = None,
 ) -> None:
     """Node pruning, then SIMD-aware pruning of the same model: the paper's choice for CPUs.
 
-    There the nodes are those of the convolutions, and the groups those of the fully connected layers.
+    There the nodes are those of the convolutions, and the groups those of the fully connected layers. To go
+    on with a run that was interrupted, load the states of the model and of both pruners and give the stages
+    that are left.
 
     Args:
         nodes: as in `node_pruning`.
@@ -110,8 +114,12 @@ def combined_pruning(
         penalties: of the nodes, one for each stage.
         thresholds: of the groups, one for each stage.
         epochs: of each stage.
-        retrain_epochs: between the two.
+        retrain_epochs: between the two; 0 for none.
+        example_inputs: of the model; if given, blocked inputs are skipped before the first group goes, so
+            that groups are aligned in what ``scalpel-opt`` leaves: see `GroupPruner.skip_blocked_inputs`.
         on_stage: is called after each stage with the pruner at work.
     """
     node_pruning(nodes, train, penalties, epochs=epochs, retrain_epochs=retrain_epochs, on_stage=on_stage)
+    if example_inputs is not None and not groups.rate:
+        groups.skip_blocked_inputs(example_inputs)
     simd_aware_pruning(groups, train, thresholds, epochs=epochs, on_stage=on_stage)

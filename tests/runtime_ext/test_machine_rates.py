@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from scalpel_graph import _kernels
+from scalpel_graph import _kernels, near_cores
 
 ISAS = [isa for isa in _kernels.isas() if isa != "scalar"]
 
@@ -33,3 +33,16 @@ def test_the_scalar_reference_has_no_rates():
     for measure in (lambda: _kernels.peak_flops("scalar"), lambda: _kernels.bandwidth("scalar", 1024)):
         with pytest.raises(ValueError, match="no vector kernels"):
             measure()
+
+
+def test_cores_exchange_data_at_some_rate():
+    first, *others = near_cores.usable_cores()
+    rate = _kernels.exchange_bandwidth(first, others[0] if others else first)
+    assert math.isfinite(rate) and rate > 1e6
+
+
+def test_exchanging_nothing_is_refused():
+    with pytest.raises(ValueError, match="bytes must be at least 64"):
+        _kernels.exchange_bandwidth(0, 0, bytes=63)
+    with pytest.raises(ValueError, match="rounds at least 1"):
+        _kernels.exchange_bandwidth(0, 0, rounds=0)

@@ -69,7 +69,7 @@ def test_an_unsteady_machine_is_told(samples):
     ]
     target, quality = profile.build(shaken, name="m", description="d", isa="avx2", lanes=8, block=16, host={})
     assert quality.steadiness > 0.1
-    assert target.margin == 0.15 or target.margin == pytest.approx(quality.typical, abs=1e-3)
+    assert target.margin == 0.15 or target.margin == pytest.approx(1.5 * quality.typical, abs=1e-3)
 
 
 def test_everything_is_measured_that_has_a_price():
