@@ -138,7 +138,9 @@ def _table(result: Reproduction) -> Table:
         "target", "technique", "accuracy", "change", "weights kept", "size", "paper's", "nodes", title=title
     )
     for variant in result.variants:
-        known = variant.accuracy is not None and dense is not None
+        accuracy = change = ""
+        if variant.accuracy is not None and dense is not None:
+            accuracy, change = f"{variant.accuracy:.2%}", f"{100 * (variant.accuracy - dense):+.2f}"
         figure = FIGURES.get((variant.target, result.recipe.network))
         published = None
         if figure is not None:
@@ -148,8 +150,8 @@ def _table(result: Reproduction) -> Table:
         table.add_row(
             variant.target,
             variant.technique,
-            f"{variant.accuracy:.2%}" if known else "",
-            f"{100 * (variant.accuracy - dense):+.2f}" if known else "",
+            accuracy,
+            change,
             formatting.fraction(variant.size.kept / variant.size.weights),
             f"{variant.size.share:.2%}",
             "" if published is None else f"{published:.2f}%",

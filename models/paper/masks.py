@@ -36,10 +36,11 @@ def zero_what_reads_blocked(model: nn.Sequential, places: Mapping[str, str]) -> 
     modules = dict(model.named_children())
     names = [name for name, module in modules.items() if isinstance(module, _WITH_WEIGHTS)]
     for layer, place in places.items():
-        reader = modules[names[names.index(layer) + 1]]
-        alpha = model.get_submodule(f"{place}.mask").alpha
+        weight = model.get_parameter(f"{names[names.index(layer) + 1]}.weight")
+        alpha = model.get_buffer(f"{place}.mask.alpha")
         # A node's outputs lie side by side: they are a channel's positions, flattened or not.
-        reader.weight.view(len(reader.weight), len(alpha), -1)[:, alpha == 0] = 0
+        dead = (alpha == 0).repeat_interleave(weight[0].numel() // len(alpha))
+        weight.masked_fill_(dead.reshape(weight.shape[1:]), 0)
 
 
 def without_blocked(state: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str, Tensor]:
@@ -63,8 +64,7 @@ def without_blocked(state: Mapping[str, Tensor], places: Mapping[str, str]) -> d
 
 def shares(model: nn.Sequential, nodes: Mapping[str, float]) -> dict[str, float]:
     """Parts of nodes that are whole numbers of them: the nearest to those asked for."""
-    modules = dict(model.named_children())
-    counts = {layer: modules[layer].weight.shape[0] for layer in nodes}
+    counts = {layer: len(model.get_parameter(f"{layer}.weight")) for layer in nodes}
     return {layer: round(share * counts[layer]) / counts[layer] for layer, share in nodes.items()}
 
 

@@ -64,18 +64,18 @@ def pruned_by_magnitude(network: str, plan: Plan) -> onnx.ModelProto:
     layers = weights_of(model)
     groups = {layer.name: layer.group for layer in layers}
     readers = {layer.name: reader for layer, reader in pairwise(layers)}
-    for layer, share in plan.nodes.items():
-        weight = arrays[f"{layer}.weight"].copy()
-        per_group = np.split(np.arange(len(weight)), groups[layer])
+    for name, share in plan.nodes.items():
+        weight = arrays[f"{name}.weight"].copy()
+        per_group = np.split(np.arange(len(weight)), groups[name])
         scores = np.sqrt(np.square(weight.reshape(len(weight), -1)).mean(axis=1))
         # The same number from each group of a convolution, so that they can be cut out.
-        count = round(share * len(weight) / groups[layer])
+        count = round(share * len(weight) / groups[name])
         gone = np.concatenate([rows[np.argsort(scores[rows])[:count]] for rows in per_group])
         weight[gone] = 0
-        bias = arrays[f"{layer}.bias"].copy()
+        bias = arrays[f"{name}.bias"].copy()
         bias[gone] = 0
-        arrays |= {f"{layer}.weight": weight, f"{layer}.bias": bias}
-        reader = readers[layer]
+        arrays |= {f"{name}.weight": weight, f"{name}.bias": bias}
+        reader = readers[name]
         if reader.group == 1:  # what reads nothing is the first to go
             read = arrays[reader.weight].copy()
             read.reshape(len(read), len(weight), -1)[:, gone] = 0

@@ -62,10 +62,11 @@ def plan(model: onnx.ModelProto, pruning: Pruning, technique: str, target: str) 
         if shape is None or (technique == "optimized" and not _pays(layer, 1 - rate, target, speed)):
             continue
         shapes[name] = shape
-    rate = groups.rate
-    if not isinstance(rate, float):
-        rate = {name: rate[name] for name in shapes}
-    return Plan(pruning.nodes, shapes, rate if shapes else 0.0)
+    if not shapes:
+        return Plan(pruning.nodes, {})
+    if isinstance(groups.rate, float):
+        return Plan(pruning.nodes, shapes, groups.rate)
+    return Plan(pruning.nodes, shapes, {name: groups.rate[name] for name in shapes})
 
 
 def restricted(target: CpuTarget, shapes: set[GroupShape], *, forced: bool = False) -> CpuTarget:

@@ -13,7 +13,7 @@ from models.paper.masks import has_all_blocked, mask_places, shares, without_blo
 from models.paper.networks import TORCH_NETWORKS
 from models.paper.plans import Plan
 from models.paper.recipes import Recipe
-from models.paper.training import Epoch, Step, Subject, Trainer
+from models.paper.training import Epoch, Step, Subject, Trainer, in_channels_last
 from scalpel_graph.errors import CheckError
 from scalpel_graph.group_csr import Array
 from scalpel_graph.torch import GroupPruner, NodePruner, cubic_stages, insert_masks
@@ -101,7 +101,7 @@ def train_pruned(
         CheckError: the penalties did not block as many nodes as they should.
     """
     model = network(recipe.network, dense)
-    teacher = network(recipe.network, dense).to(memory_format=torch.channels_last).eval()
+    teacher = in_channels_last(network(recipe.network, dense)).eval()
     places = mask_places(model, plan.nodes)
     wanted = shares(model, plan.nodes)
     subject = Subject(model, teacher=teacher, distil=recipe.schedule.distil)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from scalpel_graph.torch import GroupPruner, NodePruner
 _TEMPERATURE = 3.0
 _EVALUATION_BATCH = 500
 _FILE = "training.pt"
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Trainer:
             OutOfTime: the deadline has passed.
             CheckError: the loss is no number any more.
         """
-        model = subject.model.to(memory_format=torch.channels_last)
+        model = in_channels_last(subject.model)
         file = folder / _FILE
         history: list[Epoch] = []
         saved: dict[str, Any] | None = None
@@ -165,11 +167,11 @@ class Trainer:
         model.eval()
         right = 0
         with torch.no_grad():
-            batches = self._test_images.split(_EVALUATION_BATCH), self._test_labels.split(_EVALUATION_BATCH)
-            for images, labels in zip(*batches, strict=True):
+            for start in range(0, len(self._test_labels), _EVALUATION_BATCH):
+                batch = slice(start, start + _EVALUATION_BATCH)
                 with self._autocast():
-                    answers = model(images)
-                right += int((answers.argmax(1) == labels).sum())
+                    answers = model(self._test_images[batch])
+                right += int((answers.argmax(1) == self._test_labels[batch]).sum())
         return right / len(self._test_labels)
 
     def _epoch(
@@ -186,7 +188,7 @@ class Trainer:
                     group["lr"] = step.lr * max(0.5 + 0.5 * math.cos(math.pi * part), 1e-3)
             optimizer.zero_grad()
             loss = self._loss(subject, images, labels)
-            loss.backward()
+            torch.autograd.backward([loss])
             optimizer.step()
             total += float(loss.detach()) * len(labels)
             images_seen += len(labels)
@@ -215,7 +217,8 @@ class Trainer:
         step, epoch = number
         generator = torch.Generator().manual_seed((self._seed * 1009 + step) * 1009 + epoch)
         order = torch.randperm(len(self._labels), generator=generator)
-        for chosen in order.split(self._fit.batch):
+        for start in range(0, len(order), self._fit.batch):
+            chosen = order[start : start + self._fit.batch]
             yield self._augmented(self._images[chosen], generator), self._labels[chosen]
 
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -237,6 +240,14 @@ class Trainer:
 
     def _autocast(self) -> Any:
         return torch.autocast("cpu", torch.bfloat16) if self._fit.bfloat16 else nullcontext()
+
+
+def in_channels_last(model: _Model) -> _Model:
+    """The model with the weights of its convolutions laid out as images are here; it is the one given."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ def global_contrast_normalized(images: Images, scale: float = 55.0, least: float
     flat -= flat.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(flat, axis=1, keepdims=True) / scale
     norm[norm < least] = 1.0
-    return (flat / norm).astype(np.float32).reshape(images.shape)
+    normalized: Images = (flat / norm).astype(np.float32)
+    return normalized.reshape(images.shape)
 
 
 @dataclass(frozen=True)
@@ -57,4 +58,4 @@ class Zca:
     def __call__(self, images: Images) -> Images:
         """Whitens images of the shape it was fitted on."""
         flat = images.reshape(len(images), -1)
-        return ((flat - self.mean) @ self.matrix).reshape(images.shape)
+        return ((flat - self.mean) @ self.matrix).astype(np.float32).reshape(images.shape)
