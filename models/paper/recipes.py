@@ -144,7 +144,7 @@ def _variants(
     }
 
 
-_LENET_5_CONV = {"conv1": 0.50, "conv2": 0.68}
+_LENET_5_CONV = {"conv1": 0.50, "conv2": 0.60}
 _CONVNET_NODES = {"conv1": 0.28, "conv2": 0.25, "conv3": 0.50}
 _NIN_NODES = {
     "conv1": 0.28, "cccp1": 0.20, "cccp2": 0.05, "conv2": 0.02, "cccp3": 0.14, "cccp4": 0.08, "conv3": 0.22,
@@ -191,7 +191,7 @@ RECIPES: dict[str, Recipe] = {
                 mcu=Groups((1, 2), 0.958),
                 cpu=Pruning(_LENET_5_CONV, Groups((1, 8), 0.962, layers=("fc*",))),
                 cost_model=Pruning(groups=Groups(None, 0.95, exclude=("conv1",))),
-                gpu=Pruning(_LENET_5_CONV | {"fc1": 0.65}),
+                gpu=Pruning({"conv1": 0.50, "conv2": 0.68, "fc1": 0.65}),
             ),
             Fit(flip=True, bfloat16=True),
             Schedule(
@@ -200,8 +200,9 @@ RECIPES: dict[str, Recipe] = {
                 penalties=(0.001, 0.01, 0.1),
                 stages=4,
                 stage_epochs=1,
-                retrain=13,
-                lr=0.08,
+                retrain=22,
+                lr=0.05,
+                distil=0.5,
             ),
         ),
         Recipe(
@@ -225,7 +226,7 @@ RECIPES: dict[str, Recipe] = {
                 lr=0.02,
                 distil=0.5,
             ),
-            train_images=30_000,
+            train_images=20_000,
         ),
         Recipe(
             "nin",
@@ -247,7 +248,7 @@ RECIPES: dict[str, Recipe] = {
                 lr=0.02,
                 distil=0.5,
             ),
-            train_images=5_000,
+            train_images=4_000,
             test_images=2_000,
         ),
         Recipe(

@@ -313,6 +313,8 @@ def _variant(
     optimized, report = optimized_for(model, technique, target)
     final = model if optimized is None else optimized
     structure = model if target == "mcu" else without_dead_nodes(model)
+    # Neurons that lost all their groups can stay: without them the groups of the next layer are cut anew.
+    stored = [sizes.measure(dense, form, plan.shapes, _WEIGHT_BYTES[target]) for form in (model, structure)]
     shapes = {layer.name: layer.chosen.group_shape for layer in report.layers} if report else {}
     return Variant(
         target,
@@ -320,7 +322,7 @@ def _variant(
         run,
         plan,
         accuracy(final, data.test_images, data.test_labels) if data else None,
-        sizes.measure(dense, structure, plan.shapes, _WEIGHT_BYTES[target]),
+        min(stored, key=lambda size: size.bytes),
         None if optimized is None else io.encoded_bytes(optimized),
         sizes.fewer_nodes(dense, structure),
         {name: shape for name, shape in shapes.items() if shape is not None},
