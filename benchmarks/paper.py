@@ -25,10 +25,10 @@ import onnxruntime
 
 import scalpel_graph
 from benchmarks import options as option_types
-from benchmarks.tables import Results, add_markdown_option
+from benchmarks.tables import Results, add_markdown_option, percent
 from models import NETWORKS
-from models.paper.published import FIGURES, MEAN_SPEED_UP
-from models.paper.recipes import RECIPES, TECHNIQUES
+from models.paper.published import FIGURES, MEAN_SPEED_UP, Published
+from models.paper.recipes import RECIPES, TARGETS, TECHNIQUES
 from models.paper.reproduce import DENSE, MODEL_FILE, optimized_for
 from scalpel_graph import io
 from scalpel_graph.cli import console
@@ -83,6 +83,9 @@ def _main(arguments: Sequence[str]) -> int:
                 results.append(_measure(name, variants, options.work, threads, options.seconds))
                 console.write_file(options.json, json.dumps(_as_json(results), indent=1) + "\n")
     out = console.output_console()
+    everything = {name: _variants(options.results / f"{name}.json") for name in options.network or RECIPES}
+    _results_table(everything, results).print(out, markdown=options.markdown)
+    out.print()
     for threads in dict.fromkeys(result.threads for result in results):
         _table([result for result in results if result.threads == threads]).print(
             out, markdown=options.markdown
@@ -186,17 +189,57 @@ def _as_json(results: Sequence[Result]) -> dict[str, Any]:
 def _table(results: Sequence[Result]) -> Results:
     table = Results(["network", "dense, µs", *_columns_with_paper()])
     for result in results:
-        published = FIGURES["cpu", result.network]
-        paper = {
-            "traditional": published.traditional,
-            "optimized": published.optimized,
-            "scalpel": published.speed_up,
-        }
+        paper = _published(FIGURES["cpu", result.network])
         cells = list(_cells({key: ratio.median for key, ratio in result.speed_up.items()}, paper))
         table.rows.append([result.network, f"{result.dense_us:.1f}", *cells])
     paper_means = {"traditional": 1.06, "scalpel": MEAN_SPEED_UP["cpu"]}
     table.rows.append(["geometric mean", "", *_cells(means(results), paper_means)])
     return table
+
+
+def _results_table(found: Mapping[str, Any], speeds: Sequence[Result]) -> Results:
+    """All that is known of every network, target and technique; speeds are those of the first thread count."""
+    first = {result.network: result for result in reversed(speeds)}
+    table = Results(
+        ["network", "target", "technique", "accuracy", "change", "size", "paper's", "speed-up", "paper's"],
+        names=3,
+    )
+    for network, content in found.items():
+        dense = content["dense"]["accuracy"]
+        table.rows.append([network, "", "dense", "" if dense is None else percent(dense, 2), *[""] * 5])
+        order = [(target, technique) for target in TARGETS for technique in TECHNIQUES]
+        for variant in sorted(
+            content["variants"], key=lambda entry: order.index((entry["target"], entry["technique"]))
+        ):
+            target, technique = variant["target"], variant["technique"]
+            accuracy = variant["accuracy"]
+            ratio = first[network].speed_up.get(technique) if target == "cpu" else None
+            published = FIGURES[target, network]
+            size = {"scalpel": published.size, "traditional": published.traditional_size}.get(technique)
+            faster = _published(published).get(technique)
+            table.rows.append(
+                [
+                    network,
+                    target,
+                    technique,
+                    "" if accuracy is None else percent(accuracy, 2),
+                    "" if accuracy is None else f"{100 * (accuracy - dense):+.2f}",
+                    percent(variant["size"]["share"], 2),
+                    "" if size is None else f"{size:.2f} %",
+                    "" if ratio is None else f"{ratio.median:.2f}",
+                    "" if faster is None else f"{faster:.2f}",
+                ]
+            )
+    return table
+
+
+def _published(figures: Published) -> dict[str, float | None]:
+    """The paper's speed-ups by technique."""
+    return {
+        "traditional": figures.traditional,
+        "optimized": figures.optimized,
+        "scalpel": figures.speed_up,
+    }
 
 
 def _columns_with_paper() -> Iterator[str]:

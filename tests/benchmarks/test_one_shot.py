@@ -6,11 +6,13 @@ from benchmarks import one_shot
 from benchmarks.one_shot import main
 from models.paper.recipes import RECIPES, short
 from models.paper.reproduce import Reproducer
+from scalpel_graph.pruning import measured
 
 
 def test_measures_losses_and_speeds(tmp_path, capsys, monkeypatch):
     Reproducer(tmp_path).run(short(RECIPES["lenet-300-100"]), techniques=())
     monkeypatch.setattr(one_shot, "SPARSITIES", (0.8,))
+    monkeypatch.setattr(measured, "_SECONDS", 0.01)
     path = tmp_path / "one-shot.json"
     options = ["--network", "lenet-300-100", "--images", "60", "--speedup", "2", "--seconds", "0.01"]
     assert main([*options, "--work", str(tmp_path), "--json", str(path)]) == 0

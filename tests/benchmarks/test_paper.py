@@ -33,6 +33,12 @@ def test_measures_every_variant_for_the_cpu(tmp_path, capsys):
         assert mean == pytest.approx(line["speed_up"][name]["median"]) and math.isfinite(mean)
     table = capsys.readouterr().out
     assert "| network | dense, µs | optimizer | traditional | paper's |" in table and "| 4.15 |" in table
+    rows = [line for line in table.splitlines() if line.startswith("| lenet-5 | ")]
+    assert sum("| cpu |" in row for row in rows) == 4 and sum("| gpu |" in row for row in rows) == 3
+    (scalpel,) = (row.split(" | ") for row in rows if "| cpu | scalpel |" in row)
+    assert scalpel[6] == "5.20 %" and float(scalpel[7]) == pytest.approx(
+        line["speed_up"]["scalpel"]["median"], abs=6e-3
+    )
 
 
 def test_missing_networks_get_one_line(tmp_path, capsys):
