@@ -198,7 +198,7 @@ def _table(results: Sequence[Result]) -> Results:
 
 
 def _results_table(found: Mapping[str, Any], speeds: Sequence[Result]) -> Results:
-    """All that is known of every network, target and technique; speeds are those of the first thread count."""
+    """All that is known of each network, target and technique; speeds are those of the first thread count."""
     first = {result.network: result for result in reversed(speeds)}
     table = Results(
         ["network", "target", "technique", "accuracy", "change", "size", "paper's", "speed-up", "paper's"],
