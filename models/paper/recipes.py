@@ -79,6 +79,9 @@ class Schedule:
         stage_epochs: of each stage but the last.
         retrain: epochs at the end.
         lr: first learning rate of each stage of retraining.
+        polish: epochs after all that, for networks that lost nodes. What is left has little to overfit with:
+            they have a tenth of the weight decay.
+        polish_lr: learning rate of the first of those.
         distil: the part of the loss that asks for the dense network's answers, not the labels.
     """
 
@@ -91,6 +94,8 @@ class Schedule:
     stage_epochs: int = 2
     retrain: int = 10
     lr: float = 0.05
+    polish: int = 0
+    polish_lr: float = 0.03
     distil: float = 0.0
 
 
@@ -202,6 +207,7 @@ RECIPES: dict[str, Recipe] = {
                 stage_epochs=1,
                 retrain=22,
                 lr=0.05,
+                polish=14,
                 distil=0.5,
             ),
         ),
@@ -268,6 +274,13 @@ RECIPES: dict[str, Recipe] = {
 def short(recipe: Recipe) -> Recipe:
     """The same in seconds: a few hundred images and few epochs; for trying out, and for tests."""
     schedule = replace(
-        recipe.schedule, dense=3, penalties=(0.3, 30.0), stages=2, stage_epochs=1, retrain=1, node_lr=0.01
+        recipe.schedule,
+        dense=3,
+        penalties=(0.3, 30.0),
+        stages=2,
+        stage_epochs=1,
+        retrain=1,
+        polish=1,
+        node_lr=0.01,
     )
     return replace(recipe, schedule=schedule, train_images=384, test_images=200)

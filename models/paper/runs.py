@@ -64,6 +64,8 @@ def pruning_steps(recipe: Recipe, plan: Plan) -> list[Step]:
             steps.append(Step(f"stage {number} of {schedule.stages}", epochs, schedule.lr, rate=rate))
     else:
         steps.append(Step("retraining", schedule.retrain, schedule.lr))
+    if plan.nodes and schedule.polish:
+        steps.append(Step("polishing", schedule.polish, schedule.polish_lr, weight_decay=0.1))
     return steps
 
 

@@ -40,6 +40,7 @@ class Step:
         rate: what the pruner's groups are pruned to before; None for no change.
         penalty: λ of the nodes meanwhile; None: the nodes stay as they are.
         constant: keep the learning rate.
+        weight_decay: times that of `Fit`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Step:
     rate: float | Mapping[str, float] | None = None
     penalty: float | None = None
     constant: bool = False
+    weight_decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Trainer:
                 continue
             if done == 0:
                 _begin(subject, step)
-            optimizer = _optimizer(model, step.lr, self._fit.weight_decay)
+            optimizer = _optimizer(model, step.lr, step.weight_decay * self._fit.weight_decay)
             if done and saved is not None:
                 optimizer.load_state_dict(saved["optimizer"])
             with _held(subject, optimizer, step):
