@@ -1,6 +1,7 @@
 # Two commands do everything, set-up included; what they built is used again:
 #   make demo   optimize a pruned network and time it against the original
 #   make test   lint, type check and every test
+#   make test-aarch64   the tests of the kernels on every processor of AArch64 that QEMU has a model of
 # PYTHON=python3.12 picks another interpreter.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ SPARSITY ?= 0.9
 # An editable install follows every change to Python files; these need a new build.
 BUILT_FROM := pyproject.toml CMakeLists.txt $(shell find runtime_ext -type f)
 
-.PHONY: help demo test clean
+.PHONY: help demo test test-aarch64 clean
 
 help:
 	@sed -n 's/^#  *make /make /p' Makefile
@@ -30,6 +31,9 @@ test: $(VENV)/installed build/types
 	$(RUN) ruff format --check .
 	cd build/types && ../../$(RUN) mypy --config-file ../../pyproject.toml -p scalpel_graph -p models -p benchmarks
 	$(RUN) pytest -n auto --dist worksteal
+
+test-aarch64: $(VENV)/installed
+	CI=true SCALPEL_EVERY_CPU=true $(RUN) pytest tests/runtime_ext -k 'neon or aarch64 or cortex or max'
 
 clean:
 	rm -rf $(VENV) build $(DEMO)

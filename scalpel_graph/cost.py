@@ -42,8 +42,9 @@ DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
 _MOST_CONV_BYTES = 1.07
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
-#: Vectors of a tile of one row, and of several (`runtime_ext/kernels/avx2.cpp`, `avx512.cpp`), by lanes.
-_TILE_VECTORS = {8: (7, 4), 16: (14, 6)}
+#: Vectors of a tile of one row, and of several (`runtime_ext/kernels/neon.cpp`, `avx2.cpp` and `avx512.cpp`),
+#: by lanes.
+_TILE_VECTORS = {4: (14, 6), 8: (7, 4), 16: (14, 6)}
 #: Bytes of activations in the first cache.
 _FIRST_CACHE = 48 * _KIB
 #: Floats in a page of memory.
@@ -419,7 +420,7 @@ def _missed(work: LayerWork, lanes: int, rows: int, stored: int) -> float:
     Row blocks follow each other over a tile of pixels. One that reads more than the cache holds finds nothing
     there of what the one before it read; of less, it finds as much as the cache holds of all there is.
     """
-    single, several = _TILE_VECTORS[16 if lanes >= 16 else 8]
+    single, several = _TILE_VECTORS[max((known for known in _TILE_VECTORS if known <= lanes), default=4)]
     tile = _FLOAT_BYTES * min(lanes * (single if rows == 1 else several), work.N)
     everything, read = work.K * tile, stored / work.M * tile
     if read >= _FIRST_CACHE:
@@ -450,7 +451,7 @@ def _covered(pixels: int, lanes: int, rows: int) -> int:
     """
     height = next(height for height in (8, 4, 1) if rows % height == 0)
     if pixels > lanes and pixels % lanes == 1 and height > 1:
-        return pixels - 1 + lanes // height
+        return pixels - 1 + max(lanes // height, 1)
     return _round_up(pixels, lanes)
 
 

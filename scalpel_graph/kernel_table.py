@@ -39,10 +39,5 @@ def group_shapes() -> list[GroupShape]:
 
 
 def lanes(isa: str) -> int:
-    """Floats in a vector of an instruction set: the width of its widest GEMV kernel of one row, or 1."""
-    widths = [1]
-    for kernel in _kernels.kernels():
-        found = _NAME.match(kernel["name"])
-        if found is not None and kernel["isa"] == isa and found[1] == "gemv" and found[2] == "1":
-            widths.append(int(found[3]))
-    return max(widths)
+    """Floats in a vector of the kernels for an instruction set; 1 for the scalar ones."""
+    return _kernels.lanes(isa)

@@ -42,8 +42,8 @@ class ConvTimes:
 
 
 def is_blocked_conv(weight_shape: tuple[int, ...], group: int, block: int) -> bool:
-    """Whether ONNX Runtime runs a dense Conv of this weight in its blocked layout."""
-    if len(weight_shape) != 4:
+    """Whether ONNX Runtime runs a dense Conv of this weight in its blocked layout, if it has one."""
+    if len(weight_shape) != 4 or block == 1:
         return False
     outputs, inputs = weight_shape[:2]
     if group == 1:
@@ -70,7 +70,7 @@ def choose_sparse(
     Args:
         graph: the model.
         times: by ``id(node)``: each Conv that has a sparse candidate; all others are dense.
-        block: channels in a block of ONNX Runtime's layout.
+        block: channels in a block of ONNX Runtime's layout; 1 where it has none.
         shapes: of tensors, with sizes assumed for symbols (`ModelGraph.assumed_shapes`).
         copy_us: microseconds to change the layout of a tensor of so many bytes.
 
@@ -79,6 +79,8 @@ def choose_sparse(
     """
     if not any(time.sparse_us is not None for time in times.values()):
         return set()
+    if block == 1:
+        return {key for key, time in times.items() if (time.sparse_us or _INFINITE) < time.dense_us}
     cut = _MinimumCut()
     plain, blocked = cut.vertex(), cut.vertex()
     sides: dict[int, int] = {}

@@ -55,6 +55,7 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),
 }  # fmt: skip
 DEPTHWISE_KERNEL = "depthwise_kernel"
+_BLOCKED_OPERATIONS = ("pointwise", "conv", "depthwise", "reorder")
 DENSE_OPERATIONS = tuple(
     name for name in OPERATIONS if not name.startswith("sparse_") and name != DEPTHWISE_KERNEL
 )
@@ -110,13 +111,14 @@ class CpuTarget(Target):
     Attributes:
         isa: instruction set of the sparse kernels that the prices are for.
         lanes: floats in one of their vectors.
-        block: channels in a block of ONNX Runtime's layout: 16 with AVX-512, else 8.
+        block: channels in a block of ONNX Runtime's layout: 16 with AVX-512, else 8; 1 on processors
+            that it has no such layout for.
         min_columns: a Conv with a smaller K has too little to skip and stays dense.
         margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
             dense time.
         host: where the prices were measured, for people; ``processor`` also says which machines this profile
             is the best for.
-        dense: prices of each of `DENSE_OPERATIONS`.
+        dense: prices of each of `dense_operations`.
         kernels: one entry for each group shape to consider, in the order that breaks ties; none: all layers
             stay dense.
         depthwise_kernel: prices of our kernels for depthwise Conv; none: it is left to ONNX Runtime.
@@ -131,6 +133,11 @@ class CpuTarget(Target):
     dense: Mapping[str, Prices]
     kernels: tuple[Kernel, ...]
     depthwise_kernel: Prices
+
+
+def dense_operations(block: int) -> tuple[str, ...]:
+    """Those of `DENSE_OPERATIONS` that there are with so many channels in a block."""
+    return tuple(name for name in DENSE_OPERATIONS if block > 1 or name not in _BLOCKED_OPERATIONS)
 
 
 def target_names() -> list[str]:
@@ -237,7 +244,7 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
         min_columns=root.integer("min_columns"),
         margin=root.fraction("margin"),
         host=root.texts("host"),
-        dense={name: _prices(dense, name) for name in DENSE_OPERATIONS},
+        dense={name: _prices(dense, name) for name in dense_operations(root.integer("block"))},
         kernels=tuple(_kernel(entry) for entry in root.tables("kernels", least=0)),
         depthwise_kernel=_prices(root, DEPTHWISE_KERNEL) if DEPTHWISE_KERNEL in root else {},
     )

@@ -375,6 +375,13 @@ PYBIND11_MODULE(_kernels, module) {
   module.def("selected_kernels", &selected_kernels, py::arg("isa"), py::arg("r"), py::arg("c"),
              "Names of the kernels that run a matrix of r × c groups: spmm (Conv, Gemm of many rows) and gemv.");
   module.def(
+      "lanes",
+      [](const std::string& isa) {
+        const KernelSet* set = kernel_set(isa_from_name(isa));
+        return set == nullptr ? 1 : set->lanes;
+      },
+      py::arg("isa"), "Floats in a vector of the kernels for an instruction set.");
+  module.def(
       "peak_flops",
       [](const std::string& isa, size_t threads, double seconds) {
         if (threads == 0) throw py::value_error("threads must be at least 1");

@@ -3,9 +3,15 @@
 
 #include "dispatch/kernel_sets.h"
 
+#ifdef SCALPEL_NEON_DOTPROD
+#include "kernels/neon_dotprod.h"
+#endif
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #define SCALPEL_X86 1
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace scalpel {
@@ -51,12 +57,31 @@ bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+bool has_capability(int bit) { return (getauxval(AT_HWCAP) >> bit & 1) != 0; }
+bool has_neon() { return has_capability(1); }
+[[maybe_unused]] bool has_dotprod() { return has_capability(20); }
+#elif defined(__aarch64__)
+bool has_neon() { return true; }  // the architecture demands it
+[[maybe_unused]] bool has_dotprod() { return false; }
+#else
+bool has_neon() { return false; }
+#endif
+
 }  // namespace
+
+const Int8Kernels* int8_kernels([[maybe_unused]] Isa isa) {
+#ifdef SCALPEL_NEON_DOTPROD
+  if (isa == Isa::kNeon && has_dotprod()) return &neon_dotprod_kernels();
+#endif
+  return nullptr;
+}
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas{Isa::kScalar};
   if (has_avx2() && kernel_set(Isa::kAvx2) != nullptr) isas.push_back(Isa::kAvx2);
   if (has_avx512() && kernel_set(Isa::kAvx512) != nullptr) isas.push_back(Isa::kAvx512);
+  if (has_neon() && kernel_set(Isa::kNeon) != nullptr) isas.push_back(Isa::kNeon);
   return isas;
 }
 
@@ -87,6 +112,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kNeon:
+      return "neon";
   }
   return "unknown";
 }

@@ -7,6 +7,9 @@
 #ifdef SCALPEL_AVX512
 #include "kernels/avx512.h"
 #endif
+#ifdef SCALPEL_NEON
+#include "kernels/neon.h"
+#endif
 
 namespace scalpel {
 namespace {
@@ -22,6 +25,9 @@ constexpr Row kRows[] = {
 #endif
 #ifdef SCALPEL_AVX512
     {Isa::kAvx512, avx512_kernels},
+#endif
+#ifdef SCALPEL_NEON
+    {Isa::kNeon, neon_kernels},
 #endif
     {Isa::kScalar, nullptr},
 };

@@ -10,13 +10,23 @@
 namespace scalpel {
 namespace {
 
+// Whether there are masks for rows so short.
+template <typename Simd>
+constexpr bool has_masks(int64_t size) {
+  return Simd::kHasMaskedLoads || size >= Simd::kLanes;
+}
+
 // Lanes l with 0 <= first + l < size.
 template <typename Simd>
 typename Simd::Mask lanes_inside(int64_t first, int64_t size) {
-  constexpr int64_t kLanes = Simd::kLanes;
-  const int64_t begin = first < 0 ? (-first < kLanes ? -first : kLanes) : 0;
-  const int64_t end = size - first < kLanes ? size - first : kLanes;
-  return Simd::lanes(static_cast<int>(begin), static_cast<int>(end > begin ? end : begin));
+  if constexpr (Simd::kHasMaskedLoads) {
+    constexpr int64_t kLanes = Simd::kLanes;
+    const int64_t begin = first < 0 ? (-first < kLanes ? -first : kLanes) : 0;
+    const int64_t end = size - first < kLanes ? size - first : kLanes;
+    return Simd::lanes(static_cast<int>(begin), static_cast<int>(end > begin ? end : begin));
+  } else {
+    return Simd::lanes_of_row(first, size);
+  }
 }
 
 // Calls load(row) for the vector at column x of each row that lies inside the input. Rows are short (7 or 14 values):
@@ -43,12 +53,27 @@ template <typename Simd>
 void copy_moved(const PlaneCopy& copy) {
   constexpr int64_t kLanes = Simd::kLanes;
   constexpr uint16_t kAll = static_cast<uint16_t>((1u << kLanes) - 1);
-  const float* from = copy.from + copy.top * copy.in_w + copy.left;
+  const int64_t moved = copy.top * copy.in_w + copy.left;
   const int64_t vectors = (copy.out_h * copy.out_w + kLanes - 1) / kLanes;
-  for (int64_t i = 0; i < vectors; ++i) {
-    const uint16_t inside = copy.inside[i];
-    Simd::store(copy.to + i * kLanes, inside == kAll ? Simd::load(from + i * kLanes)
-                                                     : Simd::load_masked(from + i * kLanes, Simd::lanes_of(inside)));
+  const float* from = copy.from + moved;
+  const uint16_t* inside = copy.inside;
+  float* to = copy.to;
+  if constexpr (Simd::kHasMaskedLoads) {
+    for (int64_t i = 0; i < vectors; ++i) {
+      Simd::store(to + i * kLanes, inside[i] == kAll ? Simd::load(from + i * kLanes)
+                                                     : Simd::load_masked(from + i * kLanes, Simd::lanes_of(inside[i])));
+    }
+  } else {
+    // All vectors but the first and the last lie in the plane as a whole, and may be read whatever is taken of them.
+    const int64_t last = copy.in_h * copy.in_w - kLanes - moved;
+    const int64_t begin = moved >= 0 ? 0 : (kLanes - 1 - moved) / kLanes, end = last < 0 ? 0 : last / kLanes + 1;
+    const int64_t whole_begin = begin < vectors ? begin : vectors, whole_end = end < vectors ? end : vectors;
+    int64_t i = 0;
+    for (; i < whole_begin; ++i) Simd::store(to + i * kLanes, Simd::load_kept(from + i * kLanes, inside[i]));
+    for (; i < whole_end; ++i) {
+      Simd::store(to + i * kLanes, Simd::keep(Simd::load(from + i * kLanes), inside[i]));
+    }
+    for (; i < vectors; ++i) Simd::store(to + i * kLanes, Simd::load_kept(from + i * kLanes, inside[i]));
   }
 }
 
@@ -56,7 +81,7 @@ template <typename Simd>
 void copy_plane(const PlaneCopy& copy) {
   constexpr int64_t kLanes = Simd::kLanes;
   if (copy.inside != nullptr) return copy_moved<Simd>(copy);
-  if (copy.stride_w > 2) {
+  if (copy.stride_w > 2 || !has_masks<Simd>(copy.in_w)) {
     for (int64_t y = 0; y < copy.out_h; ++y) {
       const int64_t in_y = y * copy.stride_h + copy.top;
       for (int64_t x = 0; x < copy.out_w; ++x) {

@@ -55,15 +55,18 @@ void gemv_vectors(const GemvCall& call) {
         return Vectors::multiply_add(weights, Vectors::broadcast(call.x + index), sum);
       }
     };
-    Vector sums[Streams];
+    // In two arrays, for what is indexed by a variable does not stay in registers.
+    Vector running[Streams], sums[Streams];
 #pragma GCC unroll 16
-    for (Vector& sum : sums) sum = Vectors::zero();
+    for (Vector& sum : running) sum = Vectors::zero();
     for (uint32_t item = 0; item < slice.common; ++item) {
 #pragma GCC unroll 16
-      for (int s = 0; s < Streams; ++s) sums[s] = take(sums[s], s);
+      for (int s = 0; s < Streams; ++s) running[s] = take(running[s], s);
       slice.values += Streams * kWidth;
       slice.indices += Streams;
     }
+#pragma GCC unroll 16
+    for (int s = 0; s < Streams; ++s) sums[s] = running[s];
     for (int s = 0; s < slice.streams; ++s) {
       Vector more[4] = {sums[s], Vectors::zero(), Vectors::zero(), Vectors::zero()};
       uint32_t left = slice.left(call, s);

@@ -81,9 +81,10 @@ template <typename Simd, int BlockRows, int Rows, int Vectors, Rest kRest>
       const float* from = source + offset + t * kLanes;
       x[t] = whole(t) ? Simd::load(from) : Simd::load_masked(from, tail_lanes);
     }
+    const auto step_weights = Simd::template step_weights<Rows>(w);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      const Vector weight = Simd::broadcast(w + i);
+      const Vector weight = Simd::weight(step_weights, i);
 #pragma GCC unroll 16
       for (int t = 0; t < Vectors; ++t) {
         sums[i][t] = decltype(is_first)::value ? Simd::multiply(weight, x[t]) : Simd::multiply_add(weight, x[t], sums[i][t]);
@@ -116,8 +117,10 @@ template <typename Simd, int BlockRows, int Rows, int Vectors, Rest kRest>
   for (; step + kSteps <= steps; step += kSteps) {
 #pragma GCC unroll 16
     for (int u = 0; u < kSteps; ++u) take_step(no, partial[u], step + u, weights + u * BlockRows);
-    __builtin_prefetch(weights + kWeightStepsAhead * BlockRows);
-    __builtin_prefetch(offsets + step + kWeightStepsAhead);
+    if constexpr (Simd::kFetchesWeightsAhead) {
+      __builtin_prefetch(weights + kWeightStepsAhead * BlockRows);
+      __builtin_prefetch(offsets + step + kWeightStepsAhead);
+    }
     weights += kSteps * BlockRows;
   }
   if constexpr (kSteps > 1) {

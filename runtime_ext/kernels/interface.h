@@ -15,7 +15,7 @@
 
 namespace scalpel {
 
-enum class Isa { kScalar, kAvx2, kAvx512 };
+enum class Isa { kScalar, kAvx2, kAvx512, kNeon };
 
 // What the values of a matrix are stored as; all of them are multiplied as float32.
 enum class ValueType { kFloat32, kFloat16, kBfloat16 };
@@ -112,9 +112,9 @@ class LrnPlan {
 // Null, and the sentence of validate() in *error, if the view is inconsistent.
 std::unique_ptr<LrnPlan> make_lrn_plan(const LrnView& lrn, Isa isa, std::string* error);
 
-// The instruction sets this machine can run, checked by CPUID and OS register state, best last.
+// The instruction sets this machine can run, checked at run time, best last.
 std::vector<Isa> available_isas();
-// The best of them, or what SCALPEL_ISA=scalar|avx2|avx512 asks for; an empty result and *error if that cannot run.
+// The best of them, or what SCALPEL_ISA=scalar|avx2|avx512|neon asks for; an empty result and *error if that cannot run.
 bool choose_isa(Isa* isa, std::string* error);
 const char* isa_name(Isa isa);
 

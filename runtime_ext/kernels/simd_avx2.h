@@ -57,6 +57,7 @@ struct Avx2 {
 
   // Fetching ahead costs a load for each line of activations, which few rows cannot spare.
   static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
+  static constexpr bool kFetchesWeightsAhead = true;
 
   static constexpr int kDepthwiseRows = 4;  // of a tile
 
@@ -77,6 +78,28 @@ struct Avx2 {
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtsi32_si128(value.bits), 16)));
   }
   static void store(float* to, Vector v) { _mm256_storeu_ps(to, v); }
+  // The weights of a step, and those that stay in registers.
+  template <int Count>
+  static const float* step_weights(const float* from) {
+    return from;
+  }
+  static Vector weight(const float* weights, int i) { return broadcast(weights + i); }
+  template <int Count>
+  struct Weights {
+    Vector vectors[Count];
+  };
+  template <int Count>
+  static Weights<Count> kept_weights(const float* from) {
+    Weights<Count> weights;
+#pragma GCC unroll 25
+    for (int i = 0; i < Count; ++i) weights.vectors[i] = broadcast(from + i);
+    return weights;
+  }
+  template <int Count>
+  static Vector weight(const Weights<Count>& weights, int i) {
+    return weights.vectors[i];
+  }
+
   // Elements 0, 2, 4, ... of two vectors in a row.
   static Vector even(Vector low, Vector high) {
     const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
@@ -104,6 +127,7 @@ struct Avx2 {
   static Vector at_most(Vector v, Vector max) { return _mm256_min_ps(max, v); }
   static Vector clamp(Vector v, Vector min, Vector max) { return at_most(at_least(v, min), max); }
 
+  static constexpr bool kHasMaskedLoads = true;
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return _mm256_andnot_si256(first_lanes(begin), first_lanes(end)); }
   // Those whose bits are set.

@@ -32,6 +32,7 @@ struct Avx512 {
 
   // Fetching ahead costs a load for each vector of activations, which few rows cannot spare.
   static constexpr bool fetches_ahead(int rows) { return rows >= 4; }
+  static constexpr bool kFetchesWeightsAhead = true;
 
   static constexpr int kDepthwiseRows = 8;  // of a tile
 
@@ -51,6 +52,28 @@ struct Avx512 {
     return Avx2::widen(value);
   }
   static void store(float* to, Vector v) { _mm512_storeu_ps(to, v); }
+  // The weights of a step, and those that stay in registers.
+  template <int Count>
+  static const float* step_weights(const float* from) {
+    return from;
+  }
+  static Vector weight(const float* weights, int i) { return broadcast(weights + i); }
+  template <int Count>
+  struct Weights {
+    Vector vectors[Count];
+  };
+  template <int Count>
+  static Weights<Count> kept_weights(const float* from) {
+    Weights<Count> weights;
+#pragma GCC unroll 25
+    for (int i = 0; i < Count; ++i) weights.vectors[i] = broadcast(from + i);
+    return weights;
+  }
+  template <int Count>
+  static Vector weight(const Weights<Count>& weights, int i) {
+    return weights.vectors[i];
+  }
+
   // Elements 0, 2, 4, ... of two vectors in a row.
   static Vector even(Vector low, Vector high) {
     const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -77,6 +100,7 @@ struct Avx512 {
   static Vector at_most(Vector v, Vector max) { return _mm512_min_ps(max, v); }
   static Vector clamp(Vector v, Vector min, Vector max) { return at_most(at_least(v, min), max); }
 
+  static constexpr bool kHasMaskedLoads = true;
   // Lanes [begin, end).
   static Mask lanes(int begin, int end) { return static_cast<Mask>((1u << end) - (1u << begin)); }
   // Those whose bits are set.

@@ -131,13 +131,16 @@ class HostMeasure:
 
 
 def blocked_channels(measure: Measure) -> int:
-    """Channels in a block of ONNX Runtime's layout on this machine, 8 or 16.
+    """Channels in a block of ONNX Runtime's layout on this machine: 8 or 16, or 1 if it has no such layout.
 
-    Eight channels in each group of a Conv go into the blocked layout only where a block has no more.
+    Without groups, channels always go into the blocked layout; eight in each group only where a block has no
+    more.
     """
-    layer = conv(16, 16, 3, 8, group=2)
-    weights = layer.weights(np.random.default_rng(0), (1, 1), 1.0)
-    return 8 if "ReorderInput" in measure(Job(layer, 1), weights) else 16
+    for layer, block in ((conv(16, 16, 3, 8, group=2), 8), (conv(16, 16, 3, 8), 16)):
+        weights = layer.weights(np.random.default_rng(0), (1, 1), 1.0)
+        if "ReorderInput" in measure(Job(layer, 1), weights):
+            return block
+    return 1
 
 
 def default_threads() -> list[int]:

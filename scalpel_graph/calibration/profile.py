@@ -15,13 +15,13 @@ from scalpel_graph.cost import Amount, LayerWork
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
-    DENSE_OPERATIONS,
     DEPTHWISE_KERNEL,
     OPERATIONS,
     SPARSE_OPERATIONS,
     CpuTarget,
     Kernel,
     Prices,
+    dense_operations,
 )
 from scalpel_graph.version import __version__
 
@@ -69,7 +69,7 @@ def build(
         lanes: floats in a vector of its kernels.
         block: channels in a block of ONNX Runtime's layout.
     """
-    dense = {operation: _dense(samples, operation, block) for operation in DENSE_OPERATIONS}
+    dense = {operation: _dense(samples, operation, block) for operation in dense_operations(block)}
     shapes = dict.fromkeys(
         sample.job.group_shape
         for sample in samples

@@ -8,14 +8,17 @@ from pathlib import Path
 RUNTIME = Path(__file__).parents[2] / "runtime_ext"
 COMPILER = os.environ.get("CXX", "c++")
 
-#: By translation unit: what runtime_ext/kernels/CMakeLists.txt sets for each instruction set of this machine.
+#: By translation unit: what runtime_ext/kernels/CMakeLists.txt sets for each instruction set.
 _X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
 }
-ISA_FLAGS = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else {}
+_ARM_FLAGS = {"neon": [], "neon_dotprod": ["-march=armv8.2-a+dotprod"]}
+_FLAGS = {"x86_64": _X86_FLAGS, "AMD64": _X86_FLAGS, "aarch64": _ARM_FLAGS, "arm64": _ARM_FLAGS}
+#: Those of this machine.
+ISA_FLAGS = _FLAGS.get(platform.machine(), {})
 #: What it does not build on this machine.
-LEFT_OUT = set(_X86_FLAGS) - set(ISA_FLAGS)
+LEFT_OUT = (_X86_FLAGS | _ARM_FLAGS).keys() - ISA_FLAGS.keys()
 
 
 def run(*command: str | Path) -> str:

@@ -1,17 +1,18 @@
 """Runs every kernel on inputs that end, or begin, at a page that must not be touched; a stray read kills it.
 
-Run as a program by test_guarded_input.py.
+Run as a program by test_guarded_input.py, for an instruction set.
 """
 
 import ctypes
 import itertools
 import mmap
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 
-from scalpel_graph import _kernels
 from tests.lrn_layer import lrn
+from tests.runtime_ext import instruction_sets
 from tests.runtime_ext.kernel_reference import ConvCase, Floats, conv_kernel, gemm_kernel, sparse_weights
 
 PAGES = 8
@@ -38,8 +39,14 @@ def guarded_pages() -> bytearray | mmap.mmap:
     return memory
 
 
-def placements(memory: mmap.mmap, X: Floats) -> Iterator[Floats]:
-    """Copies of ``X`` that begin after the first guard page, and end before the last."""
+def placements(memory: mmap.mmap | None, X: Floats) -> Iterator[Floats]:
+    """Copies of ``X`` that begin after the first guard page, and end before the last.
+
+    ``memory`` is none for an emulated processor, whose inputs lie in those places in turns anyway.
+    """
+    if memory is None:
+        yield from (X, X)
+        return
     usable = PAGES * mmap.PAGESIZE
     for start in (0, usable - X.nbytes):
         copy = np.frombuffer(memory, np.float32, X.size, mmap.PAGESIZE + start).reshape(X.shape)
@@ -47,11 +54,11 @@ def placements(memory: mmap.mmap, X: Floats) -> Iterator[Floats]:
         yield copy
 
 
-def main() -> None:
+def main(isa: str) -> None:
     """Compares each run with the same input elsewhere."""
-    memory = guarded_pages()
+    memory = None if "@" in isa else guarded_pages()
     rng = np.random.default_rng(0)
-    for isa, group_shape in itertools.product(_kernels.isas(), GROUP_SHAPES):
+    for group_shape in GROUP_SHAPES:
         for K, N in itertools.product([16, 21, 67], [1, 2, 3, 7, 8, 9, 25]):
             kernel = gemm_kernel(sparse_weights(rng, 20, K, group_shape, 0.9), group_shape, isa)
             X = rng.standard_normal((N, K)).astype(np.float32)
@@ -65,9 +72,9 @@ def main() -> None:
             expected = kernel.run(X)
             for copy in placements(memory, X):
                 np.testing.assert_array_equal(kernel.run(copy), expected)
-    for isa, spatial in itertools.product(_kernels.isas(), [(1, 1), (5, 5), (3, 14), (23, 23)]):
+    for spatial in [(1, 1), (5, 5), (3, 14), (23, 23)]:
         layer = lrn((1, 6, *spatial))
-        kernel = _kernels.Lrn(layer.begin, layer.end, layer.bias, layer.alpha, layer.beta, isa=isa)
+        kernel = instruction_sets.Lrn(layer.begin, layer.end, layer.bias, layer.alpha, layer.beta, isa=isa)
         X = rng.standard_normal(layer.x_shape).astype(np.float32)
         expected = kernel.run(X)
         for copy in placements(memory, X):
@@ -75,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scalpel_graph import _kernels, group_csr
+from scalpel_graph import group_csr
+from tests.runtime_ext import instruction_sets
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,19 +35,19 @@ def sparse_weights(
 
 def gemm_kernel(
     weights: npt.NDArray[Any], group_shape: group_csr.GroupShape, isa: str, wide_columns: bool = False
-) -> _kernels.Gemm:
+) -> Any:
     """The Gemm kernel of ``weights`` (``[M, K]``), stored in their own type."""
     matrix = group_csr.encode(weights, group_shape)
     columns = matrix.column_indices.astype(np.int32) if wide_columns else matrix.column_indices
-    return _kernels.Gemm(matrix.values, matrix.row_offsets, columns, matrix.shape, isa=isa)
+    return instruction_sets.Gemm(matrix.values, matrix.row_offsets, columns, matrix.shape, isa=isa)
 
 
 def conv_kernel(
     weights: npt.NDArray[Any], group_shape: group_csr.GroupShape, case: ConvCase, isa: str
-) -> _kernels.Conv:
+) -> Any:
     """The Conv kernel of ``weights`` (``[M, C / group, kernel...]``), stored in their own type."""
     matrix = group_csr.encode(weights.reshape(weights.shape[0], -1), group_shape)
-    return _kernels.Conv(
+    return instruction_sets.Conv(
         matrix.values,
         matrix.row_offsets,
         matrix.column_indices,

@@ -4,12 +4,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.runtime_ext import emulated_kernels, instruction_sets
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_no_kernel_reads_outside_its_input():
+@pytest.mark.parametrize("isa", instruction_sets.isas())
+def test_no_kernel_reads_outside_its_input(isa):
+    if "@" in isa:
+        emulated_kernels.require_tools()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.runtime_ext.guarded_input"],
+        [sys.executable, "-m", "tests.runtime_ext.guarded_input", isa],
         cwd=ROOT,
         capture_output=True,
         text=True,

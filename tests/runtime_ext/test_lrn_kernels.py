@@ -1,26 +1,29 @@
 """The kernels of local response normalisation: the scalar one against numpy, the vector ones against it."""
 
-import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
 from scalpel_graph import _kernels
 from tests.lrn_layer import BETAS, LrnLayer, lrn, uneven, windows
+from tests.runtime_ext import instruction_sets
 
-VECTOR_ISAS = [isa for isa in _kernels.isas() if isa != "scalar"]
-
-
-def kernel(layer: LrnLayer, isa: str) -> _kernels.Lrn:
-    return _kernels.Lrn(layer.begin, layer.end, layer.bias, layer.alpha, layer.beta, isa=isa)
+ISAS = instruction_sets.isas()
+ON_EVERY_CPU = instruction_sets.isas(every_cpu=True)
 
 
-def test_there_is_a_kernel_for_each_power_of_each_instruction_set():
-    names = {one["name"] for one in _kernels.kernels() if one["operation"] == "lrn"}
-    assert names == {f"lrn_{beta:g}_{isa}" for beta, isa in itertools.product(BETAS, VECTOR_ISAS)}
+def kernel(layer: LrnLayer, isa: str) -> Any:
+    return instruction_sets.Lrn(layer.begin, layer.end, layer.bias, layer.alpha, layer.beta, isa=isa)
 
 
-@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("isa", instruction_sets.isas(vector=True))
+def test_there_is_a_kernel_for_each_power(isa):
+    names = {one["name"] for one in instruction_sets.kernels(isa) if one["operation"] == "lrn"}
+    assert names == {f"lrn_{beta:g}_{instruction_sets.plain_name(isa)}" for beta in BETAS}
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize("pixels", [*range(1, 40), 63, 64, 65, 100, 511, 512, 513, 1100])
 def test_any_number_of_pixels(isa, beta, pixels):
@@ -34,7 +37,7 @@ def test_any_number_of_pixels(isa, beta, pixels):
         np.testing.assert_allclose(y, layer.expected(x), rtol=2e-6)
 
 
-@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("isa", ON_EVERY_CPU)
 @pytest.mark.parametrize("size", [1, 2, 5, 31])
 @pytest.mark.parametrize("channels", [1, 2, 7, 33])
 def test_any_number_of_channels(isa, channels, size):
@@ -43,7 +46,7 @@ def test_any_number_of_channels(isa, channels, size):
     np.testing.assert_allclose(kernel(layer, isa).run(x), layer.expected(x), rtol=3e-6)
 
 
-@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", [(1, 64, 55, 55), (3, 200, 7, 7), (5, 3000, 1, 1)])
 def test_threads_do_not_change_the_result(isa, shape):
     layer = uneven(shape) if shape[1] < 1000 else lrn(shape)
@@ -54,7 +57,7 @@ def test_threads_do_not_change_the_result(isa, shape):
     np.testing.assert_allclose(one, kernel(layer, "scalar").run(x), rtol=5e-6)
 
 
-@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("beta", BETAS)
 def test_what_is_not_finite_reaches_the_windows_that_see_it(isa, beta):
     layer = lrn((1, 9, 40), size=3, beta=beta)
@@ -72,7 +75,7 @@ def test_what_is_not_finite_reaches_the_windows_that_see_it(isa, beta):
     np.testing.assert_array_equal(np.abs(y[0, 3:6, 39]), [0, 0, 0])
 
 
-@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 4, 0), (2, 0, 3)])
 def test_nothing_of_nothing(isa, shape):
     layer = lrn(shape)
@@ -97,14 +100,14 @@ INT_MIN, INT_MAX = np.iinfo(np.int32).min, np.iinfo(np.int32).max
         ({}, {}, float("nan"), r"beta must be 0\.5, 0\.75 or 1, got nan"),
     ],
 )
-@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("isa", ISAS)
 def test_what_contradicts_itself_is_refused(isa, begin, end, beta, words):
     arrays = BEGIN.copy(), END.copy()
     for array, changes in zip(arrays, (begin, end), strict=True):
         for index, value in changes.items():
             array[index] = value
     with pytest.raises(ValueError, match=words):
-        _kernels.Lrn(*arrays, np.ones(6, np.float32), 0.1, beta, isa=isa)
+        instruction_sets.Lrn(*arrays, np.ones(6, np.float32), 0.1, beta, isa=isa)
 
 
 def test_arrays_of_unlike_length_are_refused():

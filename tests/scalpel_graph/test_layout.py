@@ -45,6 +45,12 @@ def test_a_clear_win_is_taken_and_a_clear_loss_is_not():
     assert chosen(chain(1), {"c0": (50.0, 75.0)}) == set()
 
 
+def test_without_a_blocked_layout_every_win_is_taken():
+    times = {"c0": (50.0, None), "c1": (50.0, 49.0), "c2": (50.0, 51.0)}
+    assert chosen(chain(3), times) == set()
+    assert chosen(chain(3), times, block=1) == {"c1"}
+
+
 def test_a_small_win_between_dense_layers_does_not_pay_for_its_borders():
     times = {"c0": (50.0, None), "c1": (50.0, 35.0), "c2": (50.0, None)}
     assert chosen(chain(3), times) == set()
@@ -130,6 +136,7 @@ def test_model_outputs_are_plain():
 )
 def test_which_convolutions_are_blocked(weight, group, blocked, plain_input):
     assert is_blocked_conv(weight, group, 16) == blocked
+    assert not is_blocked_conv(weight, group, 1)
     assert not blocked or reads_plain(weight, group, 16) == plain_input
 
 

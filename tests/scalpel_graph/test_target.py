@@ -121,8 +121,24 @@ def shipped(monkeypatch, isa, processor):
 
 
 def test_cpu_is_the_profile_of_the_instruction_set(monkeypatch):
-    for isa in ("avx2", "avx512"):
-        assert shipped(monkeypatch, isa, "nobody's").name == isa
+    for isa, name in (("avx2", "avx2"), ("avx512", "avx512"), ("neon", "aarch64")):
+        assert shipped(monkeypatch, isa, "nobody's").name == name
+
+
+def test_a_profile_of_another_machine_chooses_sparse_layers_and_they_are_checked_here():
+    model = prune_magnitude(NETWORKS["lenet-300-100"].build(), 0.9, (4, 1)).model
+    report = optimize(model, target="aarch64").report
+    assert report.verified.ok and report.target == "aarch64"
+    assert [layer.chosen.group_shape for layer in report.layers[:2]] == [(4, 1), (4, 1)]
+
+
+def test_prices_of_a_layout_that_there_is_not_are_refused():
+    text = to_toml(load_target("aarch64"))
+    pointwise = "[[dense.pointwise]]\nthreads = 1\ncall = 3\n"
+    with pytest.raises(InputError, match=r"dense\.pointwise is not a known key"):
+        parse_target(f"{text}\n{pointwise}", "mine", None)
+    with pytest.raises(InputError, match=r"dense\.pointwise is missing"):
+        parse_target(text.replace("block = 1\n", "block = 8\n"), "mine", None)
 
 
 def test_cpu_is_the_profile_of_this_very_processor_if_there_is_one(monkeypatch):

@@ -1,5 +1,7 @@
 """A calibration of a made-up machine finds its times again; what is written is read back the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from scalpel_graph import cost
 from scalpel_graph.calibration import measure, profile
 from scalpel_graph.calibration.layers import DEPTHWISE_LAYERS, LAYERS, conv, gemm
 from scalpel_graph.calibration.measure import Job, Sample
-from scalpel_graph.target import SPARSE_OPERATIONS, parse_target
+from scalpel_graph.target import SPARSE_OPERATIONS, load_target, parse_target
 from scalpel_graph.target_toml import to_toml
 from tests.scalpel_graph.calibration.machine import PROFILE, Machine
 
@@ -98,6 +100,24 @@ def test_the_blocked_layout_is_found_out(block):
         return {"Conv": 1.0, **({"ReorderInput": 1.0} if grouped else {})}
 
     assert measure.blocked_channels(measured) == block
+
+
+def test_a_processor_without_the_blocked_layout_is_found_out_and_again():
+    assert measure.blocked_channels(lambda job, weights: {"Conv": 1.0}) == 1
+    machine = replace(load_target("aarch64"), depthwise_kernel=PROFILE.depthwise_kernel)
+    jobs = measure.jobs([(1, 1), (4, 1)], [1])
+    target, quality = profile.build(
+        list(measure.run(jobs, Machine(machine))),
+        name="mine",
+        description="a machine",
+        isa="neon",
+        lanes=4,
+        block=1,
+        host={},
+    )
+    assert quality.typical < 0.05
+    assert set(target.dense) == {"plain_conv", "gemm", "gemv"}
+    assert parse_target(to_toml(target), "mine", None) == target
 
 
 def test_random_weights_are_as_dense_as_asked():

@@ -1,5 +1,6 @@
-// Runs every kernel on random problems in memory of exactly the right size, and on corrupt arrays, for a build with
-// AddressSanitizer and UndefinedBehaviorSanitizer. Exits with 1 if a kernel and the scalar reference disagree.
+// Runs every kernel on random problems in memory of exactly the right size, and on corrupt arrays: for a build with
+// AddressSanitizer and UndefinedBehaviorSanitizer, and for emulated processors. Exits with 1 if a kernel and the scalar
+// reference disagree.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "dispatch/kernel_sets.h"
+#include "kernels/int8.h"
 #include "kernels/interface.h"
 
 namespace {
@@ -123,6 +125,34 @@ void try_gemm(int64_t r, int64_t c) {
   const std::vector<float> expected = run(*scalar, X, N, matrix.M, epilogue);
   for (Isa isa : available_isas()) {
     require_close(run(*make_gemm_plan(matrix.view(), isa, &error), X, N, matrix.M, epilogue), expected);
+  }
+}
+
+// Exactly, with every number that an int8 holds.
+void try_int8_gemm(int64_t r, int64_t c) {
+  const Matrix matrix(uniform(1, 70), uniform(1, 120), r, c);
+  const int64_t N = uniform(1, 40);
+  const auto numbers = [](int64_t size) {
+    std::vector<int8_t> values(static_cast<size_t>(size));
+    for (int8_t& value : values) value = static_cast<int8_t>(uniform(-128, 127));
+    return values;
+  };
+  const std::vector<int8_t> values = numbers(static_cast<int64_t>(matrix.columns.size()) * r * c);
+  const std::vector<int8_t> X = numbers(N * matrix.K);
+  std::vector<int32_t> bias;
+  while (static_cast<int64_t>(bias.size()) < matrix.M) bias.push_back(static_cast<int32_t>(uniform(-1000, 1000)));
+  GroupCsrView view = matrix.view();
+  view.values = values.data();
+  std::vector<int32_t> expected;
+  for (Isa isa : available_isas()) {
+    std::string error;
+    const auto plan = make_int8_gemm_plan(view, isa, &error);
+    require(plan != nullptr, error.c_str());
+    std::vector<int32_t> Y(static_cast<size_t>(N * matrix.M));
+    const auto memory = workspace(plan->workspace_bytes(N));
+    plan->run(X.data(), N, N % 2 != 0 ? bias.data() : nullptr, Y.data(), memory.get(), {});
+    if (isa == Isa::kScalar) expected = Y;
+    require(Y == expected, "an int8 kernel differs from the scalar reference");
   }
 }
 
@@ -265,6 +295,8 @@ void try_streams() {
     double sum = 0;
     for (const float value : from) sum += static_cast<double>(passes) * static_cast<double>(value);
     require(std::abs(static_cast<double>(set->read_stream(from.data(), count, passes)) - sum) < 1e-2, "the sum of all");
+    float result = 1.0f;
+    require(set->multiply_add(passes, &result) > 0 && std::isfinite(result), "multiply-adds of finite numbers");
   }
 }
 
@@ -277,6 +309,7 @@ int main() {
   for (int round = 0; round < 60; ++round) {
     for (const auto& shape : kShapes) {
       try_gemm(shape[0], shape[1]);
+      try_int8_gemm(shape[0], 4 * shape[1]);
       try_conv(shape[0], shape[1]);
       try_corrupt(shape[0], shape[1]);
       try_depthwise_conv();

@@ -1,0 +1,11 @@
+# Builds the kernels and the ONNX Runtime library for 64-bit Arm Linux with Debian's cross compiler
+# (g++-aarch64-linux-gnu):
+#   cmake --toolchain runtime_ext/toolchains/aarch64-linux-gnu.cmake -S . -B build/aarch64 && cmake --build build/aarch64
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
