@@ -22,7 +22,8 @@ from models.paper import plans, sizes
 from models.paper.data import DATASETS, Data
 from models.paper.onnx_files import accuracy, arrays_of, pruned_by_magnitude, with_weights
 from models.paper.plans import Plan
-from models.paper.recipes import TARGETS, TECHNIQUES, Recipe
+from models.paper.published import NODES_REMOVED
+from models.paper.recipes import TARGETS, TECHNIQUES, Pruning, Recipe
 from scalpel_graph import io
 from scalpel_graph.cli import console
 from scalpel_graph.errors import InputError
@@ -183,7 +184,8 @@ class Reproducer:
         for (technique, target), pruning in recipe.variants.items():
             if target not in targets or technique not in techniques:
                 continue
-            plan = plans.plan(dense, pruning, technique, target)
+            wanted = pruning if trained else _with_published_nodes(recipe.network, pruning)
+            plan = plans.plan(dense, wanted, technique, target)
             name = next((run for run, known in done.items() if known == plan), f"{technique}-{target}")
             model = dense if plan.is_empty else runner.pruned(name, plan)
             name = DENSE if plan.is_empty else name
@@ -285,6 +287,13 @@ def require_torch() -> None:
     """Raises `InputError` if there is no PyTorch to train with."""
     if find_spec("torch") is None:
         raise InputError("training needs PyTorch; install it with: pip install 'scalpel-graph[torch]'")
+
+
+def _with_published_nodes(network: str, pruning: Pruning) -> Pruning:
+    """What is only timed loses at least as many nodes as in the paper, also where a recipe spares some."""
+    published = NODES_REMOVED[network]
+    nodes = {layer: max(share, published[layer] / 100) for layer, share in pruning.nodes.items()}
+    return replace(pruning, nodes=nodes)
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:

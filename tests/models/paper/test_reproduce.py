@@ -169,6 +169,14 @@ def test_seeded_networks_have_the_papers_sizes(tmp_path):
     assert json.loads(json.dumps(result.as_json()))["dense"]["accuracy"] is None
 
 
+def test_seeded_networks_lose_at_least_the_papers_nodes(tmp_path):
+    result = Reproducer(tmp_path).run(
+        RECIPES["lenet-5"], targets=("cpu",), techniques=("scalpel",), seeded=True
+    )
+    assert result.variants[0].plan.nodes == {"conv1": 0.5, "conv2": 0.68}
+    assert result.variants[0].nodes["conv2"] == (50, 16)
+
+
 def test_nodes_of_a_grouped_convolution_go_evenly(monkeypatch):
     def build(**_):
         g = GraphBuilder("grouped", seed=0, opset=17)
