@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from scalpel_graph.autotune import Autotuner
 from scalpel_graph.graph import ModelGraph
+from scalpel_graph.mcu.network import Dtype
+from scalpel_graph.mcu.program import Program
+from scalpel_graph.pruning.samples import Samples
 from scalpel_graph.report import LayerDecision, RemovedNodes
 from scalpel_graph.target import Target
 from scalpel_graph.value_types import ValueType
@@ -40,6 +43,19 @@ class PassResult:
         self.skipped.append(Skip(node, reason))
 
 
+@dataclass(frozen=True)
+class Quantization:
+    """What a network is quantized to, and by which inputs.
+
+    Attributes:
+        dtype: of activations.
+        samples: calibration inputs; None where there are none.
+    """
+
+    dtype: Dtype
+    samples: Samples | None
+
+
 @dataclass
 class PassContext:
     """What passes know beside the graph, and what they leave for the report.
@@ -52,6 +68,8 @@ class PassContext:
         dimensions: sizes to assume for symbolic dimensions (1 where a symbol is missing).
         layers: one entry for each layer that a choice was made about.
         removed_nodes: the layers that lost channels or inputs, or could have.
+        quantization: what to quantize for and with; None for targets that compute in floating point.
+        program: the quantized network as it runs on the device, once there is one.
     """
 
     target: Target
@@ -61,6 +79,8 @@ class PassContext:
     dimensions: dict[str, int] = field(default_factory=dict)
     layers: list[LayerDecision] = field(default_factory=list)
     removed_nodes: list[RemovedNodes] = field(default_factory=list)
+    quantization: Quantization | None = None
+    program: Program | None = None
 
 
 class Pass(ABC):

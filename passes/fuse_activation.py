@@ -38,11 +38,11 @@ class FuseActivation(Pass):
             if activation(layer) != NO_ACTIVATION:
                 result.skip(label, f"{node_label(layer)} already has an activation")
                 continue
-            bounds = _bounds(graph, node)
-            if isinstance(bounds, str):
-                result.skip(label, bounds)
+            limits = bounds(graph, node)
+            if isinstance(limits, str):
+                result.skip(label, limits)
                 continue
-            layer.attrs["activation_min"], layer.attrs["activation_max"] = bounds
+            layer.attrs["activation_min"], layer.attrs["activation_max"] = limits
             output = node.outputs[0]
             layer.outputs.clear()
             graph.remove(node)
@@ -51,11 +51,11 @@ class FuseActivation(Pass):
         return result
 
 
-def _bounds(graph: ModelGraph, node: gs.Node) -> tuple[float, float] | str:
+def bounds(graph: ModelGraph, node: gs.Node) -> tuple[float, float] | str:
     """The activation's bounds, or why they are not to be had."""
     if node.op == "Relu":
         return 0.0, math.inf
-    bounds = list(NO_ACTIVATION)
+    limits = list(NO_ACTIVATION)
     for index in (0, 1):
         tensor = optional_input(node, index + 1)
         if tensor is None:
@@ -65,9 +65,9 @@ def _bounds(graph: ModelGraph, node: gs.Node) -> tuple[float, float] | str:
             return why_not_constant(graph, ("min", "max")[index], tensor)
         if value.size != 1:
             return f"bound {tensor.name!r} has {value.size} elements, not 1"
-        bounds[index] = float(value.reshape(-1)[0])
-        if math.isnan(bounds[index]):
+        limits[index] = float(value.reshape(-1)[0])
+        if math.isnan(limits[index]):
             return f"bound {tensor.name!r} is not a number"
-    if bounds[0] > bounds[1]:
-        return f"its min {bounds[0]:g} is above its max {bounds[1]:g}"
-    return bounds[0], bounds[1]
+    if limits[0] > limits[1]:
+        return f"its min {limits[0]:g} is above its max {limits[1]:g}"
+    return limits[0], limits[1]

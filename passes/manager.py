@@ -199,7 +199,7 @@ class PassManager:
 
         Raises:
             CheckError: a pass failed or left an invalid graph; the line names the pass and the reproducer.
-            InputError: a pass failed, on a model that was invalid as it came.
+            InputError: a pass failed, on a model that was invalid as it came; or a pass refuses the model.
         """
         verifier, timer = Verifier(graph), Timer()
         reproducer = Reproducer(self._reproducer_dir, context, self._names)
@@ -214,6 +214,8 @@ class PassManager:
                 result = step.run(graph, context)
                 for instrument in instruments:
                     instrument.after(step, graph, result)
+            except InputError:
+                raise  # the pass says what is wrong with what was given
             except Exception as error:
                 if verifier.problem:
                     raise InputError(

@@ -10,6 +10,7 @@ Facts that the order rests on:
 - on a CPU, LRN is expanded before that, and channels between others can then go; it comes together again
   before layers are chosen: what it was made of is then no layer, and stays in the plain layout;
 - on a GPU that is all: what is left stays dense;
+- on a microcontroller everything then becomes integers at once, dense or sparse;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
 """
@@ -24,6 +25,7 @@ from scalpel_graph.passes.fuse_activation import FuseActivation
 from scalpel_graph.passes.fuse_bias import FuseBias
 from scalpel_graph.passes.fuse_lrn import FuseLrn
 from scalpel_graph.passes.fuse_residual import FuseResidual
+from scalpel_graph.passes.quantize import Quantize
 from scalpel_graph.passes.raise_opset import RaiseOpset
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.passes.substitute_group_csr import SubstituteGroupCsr
@@ -77,4 +79,12 @@ def _gpu() -> list[Pass]:
     ]
 
 
-_PIPELINES = {"cpu": _cpu, "gpu": _gpu}
+def _mcu() -> list[Pass]:
+    return [
+        *_narrow(),
+        CleanUp(),
+        Quantize(),
+    ]
+
+
+_PIPELINES = {"cpu": _cpu, "gpu": _gpu, "mcu": _mcu}

@@ -19,15 +19,28 @@ from scalpel_graph.cost import LayerWork
 from scalpel_graph.errors import CheckError, GraphError, InputError, Unverifiable
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.library import custom_op_library
+from scalpel_graph.mcu.agreement import MOST_ERROR, Agreement, compare
+from scalpel_graph.mcu.cost import dense_instructions, instructions
+from scalpel_graph.mcu.network import DTYPES, Dtype
+from scalpel_graph.mcu.program import Program, accumulator_bits, stored_as
 from scalpel_graph.passes import pipelines, sparse_layers
-from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.base import PassContext, Quantization
 from scalpel_graph.passes.expand_lrn import ExpandLrn
 from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.passes.matching import is_standard
-from scalpel_graph.report import BeforeAfter, PassRun, Report, SkippedNode
-from scalpel_graph.target import Target, load_target
+from scalpel_graph.passes.quantize import Quantize
+from scalpel_graph.pruning.samples import Samples, load_samples
+from scalpel_graph.report import (
+    BeforeAfter,
+    IntegerLayerReport,
+    McuReport,
+    PassRun,
+    Report,
+    SkippedNode,
+)
+from scalpel_graph.target import McuTarget, Target, load_target
 from scalpel_graph.value_types import VALUE_TYPES, ValueType, allowance
 from scalpel_graph.verify import ATOL, RTOL, RUNS, Verification, verify
 from scalpel_graph.version import __version__
@@ -40,10 +53,14 @@ class OptimizeResult:
     Attributes:
         model: the optimized model; the one that was given (the same object) if there was nothing to change.
         report: what was done and why.
+        program: the quantized network as it runs on a microcontroller; None for other targets.
+        samples: the calibration inputs; None where there are none.
     """
 
     model: ModelProto
     report: Report
+    program: Program | None = None
+    samples: Samples | None = None
 
 
 def optimize(
@@ -61,6 +78,9 @@ def optimize(
     skip_passes: Sequence[str] = (),
     autotune: bool = False,
     weights: ValueType = "fp32",
+    calibration: str | os.PathLike[str] | None = None,
+    dtype: Dtype | None = None,
+    most_error: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> OptimizeResult:
     """Makes the zeros of a pruned model pay on one kind of hardware, checking that its answers stay.
@@ -80,6 +100,11 @@ def optimize(
         autotune: time the candidates of each layer on this machine instead of predicting them.
         weights: what the values of sparse layers are stored as, ``fp32``, ``fp16`` or ``bf16``. Everything is
             computed in float32; the check allows for their rounding.
+        calibration: for microcontrollers, an ``.npz`` file with an array for each input whose first axis
+            counts samples; the ranges of activations are found on them, and the answers compared.
+        dtype: for microcontrollers, what to compute in: ``q15`` (the default) or ``int8``.
+        most_error: for microcontrollers, how far the answers may be from the float model's on the calibration
+            inputs: norm of the difference over norm of the answers; None for `mcu.agreement.MOST_ERROR`.
         progress: is told what is being done, in a few words, each time that changes.
 
     Raises:
@@ -96,6 +121,14 @@ def optimize(
     source = loaded(model)
     profile = load_target(target) if isinstance(target, str) else target
     shapes = inputs.parse_input_shapes(shape_options(input_shapes or {}), source.proto)
+    _check_kind(
+        profile, calibration=calibration, dtype=dtype, most_error=most_error, check_inputs=check_inputs,
+        autotune=autotune, weights=weights, check=check, rtol=rtol, atol=atol, skip_passes=skip_passes,
+    )  # fmt: skip
+    quantization = None
+    if profile.kind == "mcu":
+        samples = None if calibration is None else load_samples(Path(calibration), source.proto)
+        quantization = Quantization(dtype or "q15", samples)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(
         target=profile,
@@ -103,6 +136,7 @@ def optimize(
         tuner=Autotuner(measure_on_host, cache_path(), tell) if autotune else None,
         weights=weights,
         dimensions=inputs.symbol_sizes(source.proto, shapes),
+        quantization=quantization,
     )
 
     def tell_pass(name: str, number: int, total: int) -> None:
@@ -113,8 +147,20 @@ def optimize(
         optimized, runs_of_passes = _rewrite(source.proto, manager, context)
         # Nodes and tensors refer to each other, so the weights that passes made would still be there.
         gc.collect()
+        agreement: Agreement | None = None
         if optimized is None:
             outcome = _unchanged("no pass found anything to change")
+        elif context.program is not None and quantization is not None and quantization.samples is not None:
+            tell("comparing the answers on the calibration inputs")
+            agreement = compare(
+                source,
+                optimized,
+                context.program.network,
+                quantization.samples,
+                most_error=MOST_ERROR[quantization.dtype] if most_error is None else most_error,
+                library=custom_op_library(),
+            )
+            outcome = agreement.verified
         elif check:
             tell("checking that the answers stay the same")
             outcome = verify(
@@ -134,10 +180,14 @@ def optimize(
         else:
             outcome = dataclasses.replace(_unchanged("the check was turned off"), ok=False)
     except (GraphError, Unverifiable) as error:
+        if profile.kind == "mcu":
+            raise InputError(f"{source.path or 'the model'}: {error}") from error
         # What cannot be represented or compared is left as it is, and so nothing was decided about it.
         optimized, runs_of_passes, outcome = None, [], _unchanged(str(error))
         context.layers.clear()
         context.removed_nodes.clear()
+    if agreement is not None and not outcome.ok:
+        raise CheckError(f"{source.path or 'the model'}: {outcome.reason}; nothing was written")
     if check and not outcome.ok:
         rounded = "" if weights == "fp32" else f", or leave out --weights {weights}"
         raise CheckError(
@@ -163,8 +213,80 @@ def optimize(
         layers=list(context.layers),
         removed_nodes=list(context.removed_nodes),
         passes=runs_of_passes,
+        microcontroller=None if agreement is None else _mcu_report(context, agreement),
     )
-    return OptimizeResult(source.proto if optimized is None else optimized, report)
+    samples = None if quantization is None else quantization.samples
+    return OptimizeResult(source.proto if optimized is None else optimized, report, context.program, samples)
+
+
+def _check_kind(
+    profile: Target,
+    *,
+    calibration: str | os.PathLike[str] | None,
+    dtype: Dtype | None,
+    most_error: float | None,
+    check_inputs: str | os.PathLike[str] | None,
+    autotune: bool,
+    weights: ValueType,
+    check: bool,
+    rtol: float,
+    atol: float,
+    skip_passes: Sequence[str],
+) -> None:
+    """Refuses options that the kind of target has no use for."""
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be {' or '.join(DTYPES)}, got {dtype!r}")
+    only_mcu = {
+        "--calibration": calibration is not None,
+        "--dtype": dtype is not None,
+        "--max-error": most_error is not None,
+    }
+    not_mcu = {
+        "--rtol": rtol != RTOL,
+        "--atol": atol != ATOL,
+        "--check-inputs": check_inputs is not None,
+        "--autotune": autotune,
+        "--weights": weights != "fp32",
+        "--no-check": not check,
+    }
+    is_mcu = profile.kind == "mcu"
+    if is_mcu and Quantize.name in skip_passes:
+        raise InputError(
+            f"--skip-pass {Quantize.name}: there is no target {profile.name} without it; leave it out"
+        )
+    for option, is_given in (not_mcu if is_mcu else only_mcu).items():
+        if is_given:
+            instead = "see --max-error" if option in ("--rtol", "--atol") else "it is for others"
+            instead = instead if is_mcu else "it is for microcontrollers"
+            raise InputError(f"{option} has no meaning for target {profile.name}: {instead}; leave it out")
+
+
+def _mcu_report(context: PassContext, agreement: Agreement) -> McuReport:
+    program, target = context.program, context.target
+    assert program is not None and isinstance(target, McuTarget)
+    layers = [
+        IntegerLayerReport(
+            name=code.layer.name,
+            op=getattr(code.layer, "op", type(code.layer).__name__),
+            stored=stored_as(code.layer),
+            accumulator_bits=accumulator_bits(code),
+            instructions=round(instructions(code, target)),
+            flash_bytes=code.flash_bytes,
+            ram_bytes=program.ram_bytes(code),
+        )
+        for code in program.layers
+    ]
+    return McuReport(
+        dtype=program.network.dtype,
+        instructions=sum(layer.instructions for layer in layers),
+        dense_instructions=round(dense_instructions(program, target)),
+        flash_bytes=program.flash_bytes,
+        ram_bytes=program.arena_bytes,
+        relative_error=agreement.relative_error,
+        same_class=agreement.same_class,
+        samples=agreement.samples,
+        layers=layers,
+    )
 
 
 def list_passes() -> list[tuple[str, str]]:

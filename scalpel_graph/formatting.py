@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from scalpel_graph.pruning.report import LayerReport
-from scalpel_graph.report import Candidate, LayerDecision, Report
+from scalpel_graph.report import Candidate, LayerDecision, McuReport, Report
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -102,6 +102,21 @@ def stored_values(report: Report) -> list[str]:
         if layer.values.reason
     ]
     return lines
+
+
+def on_the_microcontroller(report: McuReport) -> list[str]:
+    """What an integer network takes, and how far it is from the float one."""
+    gain = report.dense_instructions / max(report.instructions, 1)
+    right = ""
+    if report.same_class is not None:
+        right = f"; the largest output is the same one in {fraction(report.same_class)}"
+    return [
+        f"{report.dtype}: about {count(report.instructions)} instructions, {gain:.1f}× fewer than dense",
+        f"{size(report.flash_bytes)} of constants in flash, {size(report.ram_bytes)} of RAM beside input and"
+        " output",
+        f"answers {fraction(report.relative_error)} off those of the float network on {report.samples}"
+        f" calibration inputs{right}",
+    ]
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,7 +1,7 @@
 """What a run did, as data: the JSON report is an interface that other tools read."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalpel_graph.group_csr import GroupShape
@@ -105,6 +105,61 @@ class RemovedNodes:
 
 
 @dataclass(frozen=True)
+class IntegerLayerReport:
+    """What one layer takes on a microcontroller.
+
+    Attributes:
+        name: label of the node.
+        op: the layer.
+        stored: ``dense``, a group shape, or empty for a layer without weights.
+        accumulator_bits: 32 or 64; None for a layer without weights.
+        instructions: predicted.
+        flash_bytes: of its constants.
+        ram_bytes: of the buffers that it reads and writes.
+    """
+
+    name: str
+    op: str
+    stored: str
+    accumulator_bits: int | None
+    instructions: int
+    flash_bytes: int
+    ram_bytes: int
+
+
+@dataclass(frozen=True)
+class McuReport:
+    """What a network takes on a microcontroller, and how far its integers are from the float network.
+
+    Attributes:
+        dtype: ``q15`` or ``int8``.
+        instructions: of one run, predicted.
+        dense_instructions: if every layer were dense.
+        flash_bytes: of all constants.
+        ram_bytes: of the arena.
+        relative_error: norm of the difference over the norm of the float outputs, on the calibration inputs.
+        same_class: fraction of calibration inputs whose largest output is at the same place; None where the
+            output is no vector.
+        samples: calibration inputs.
+        layers: in the order that they run.
+    """
+
+    dtype: str
+    instructions: int
+    dense_instructions: int
+    flash_bytes: int
+    ram_bytes: int
+    relative_error: float
+    same_class: float | None
+    samples: int
+    layers: list[IntegerLayerReport]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Report:
     """What one run of the tool did to one model.
 
@@ -122,6 +177,7 @@ class Report:
         layers: the layers that a choice was made about.
         removed_nodes: the layers that lost channels or inputs, or could have.
         passes: in the order they ran.
+        microcontroller: what the integer network takes; None for other targets.
     """
 
     version: str
@@ -137,6 +193,7 @@ class Report:
     layers: list[LayerDecision] = field(default_factory=list)
     removed_nodes: list[RemovedNodes] = field(default_factory=list)
     passes: list[PassRun] = field(default_factory=list)
+    microcontroller: McuReport | None = None
 
     @property
     def modified(self) -> bool:
@@ -205,6 +262,7 @@ class Report:
                 }
                 for run in self.passes
             ],
+            "microcontroller": None if self.microcontroller is None else self.microcontroller.to_json(),
         }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from scalpel_graph import ops
+from scalpel_graph import ops, quantized_ops
 from scalpel_graph.assumed_sizes import shapes_with
 from scalpel_graph.stand_ins import replace_by_stand_ins
 
@@ -128,7 +128,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
 def _replace_group_csr(graph: GraphProto) -> None:
     """Puts standard operators in the place of ours, which shape inference sees through more surely."""
     for node in graph.node:
-        if not ops.is_ours(node) or node.op_type == ops.LRN:
+        if not ops.is_ours(node) or node.op_type not in ops.GROUP_CSR_OPERATORS:
             continue
         attributes = {attribute.name: attribute for attribute in node.attribute}
         shape = list(attributes["weight_shape"].ints)
@@ -173,6 +173,12 @@ def macs(op: str, x: Sequence[int], weight: Sequence[int], y: Sequence[int], *, 
         **{("", name): _recurrent for name in ("LSTM", "GRU", "RNN")},
         (ops.DOMAIN, ops.CONV): _group_csr_conv,
         (ops.DOMAIN, ops.GEMM): _group_csr_gemm,
+        **{
+            (ops.DOMAIN, name): _group_csr_conv for name in (quantized_ops.CONV, quantized_ops.GROUP_CSR_CONV)
+        },
+        **{
+            (ops.DOMAIN, name): _group_csr_gemm for name in (quantized_ops.GEMM, quantized_ops.GROUP_CSR_GEMM)
+        },
     }
     rule = rules.get(("" if domain == "ai.onnx" else domain, op))
     try:

@@ -20,7 +20,7 @@ from scalpel_graph.host import processor
 from scalpel_graph.kernel_table import chosen_isa
 
 #: Kinds of hardware, which choose the pipeline (`scalpel_graph.passes.pipelines`).
-KINDS = ("cpu", "gpu")
+KINDS = ("cpu", "gpu", "mcu")
 
 #: Stands for the shipped profile that suits the machine that asks.
 HOST = "cpu"
@@ -135,6 +135,30 @@ class CpuTarget(Target):
     depthwise_kernel: Prices
 
 
+@dataclass(frozen=True, kw_only=True)
+class McuTarget(Target):
+    """A microcontroller.
+
+    Attributes:
+        clock_mhz: its clock.
+        flash_bytes, ram_bytes: how much there is for a network, its constants, its code and its arena.
+        code_bytes: what the kernels of a network take of the flash.
+        margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
+            dense time.
+        instructions: by kernel (its name without ``scalpel_``, or what that begins with), the numbers of
+            instructions for each thing that it does (`scalpel_graph.mcu.cost`), and of a ``call``.
+        cycles: likewise the numbers of clock cycles, by which layers are chosen.
+    """
+
+    clock_mhz: float
+    flash_bytes: int
+    ram_bytes: int
+    code_bytes: int
+    margin: float
+    instructions: Mapping[str, Mapping[str, float]]
+    cycles: Mapping[str, Mapping[str, float]]
+
+
 def dense_operations(block: int) -> tuple[str, ...]:
     """Those of `DENSE_OPERATIONS` that there are with so many channels in a block."""
     return tuple(name for name in DENSE_OPERATIONS if block > 1 or name not in _BLOCKED_OPERATIONS)
@@ -229,7 +253,8 @@ def parse_target(text: str, name: str, source: str | None) -> Target:
         "round_features_to": root.integer("round_features_to", 1),
         "round_from": root.fraction("round_from", 0.0),
     }
-    target = _cpu(root, common) if kind == "cpu" else Target(**common)
+    makers = {"cpu": _cpu, "mcu": _mcu}
+    target = makers[kind](root, common) if kind in makers else Target(**common)
     root.finish()
     return target
 
@@ -254,6 +279,19 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
         if shapes.count(shape) > 1:
             raise root.error("kernels", f"lists group_shape {list(shape)} twice")
     return target
+
+
+def _mcu(root: "_Reader", common: Mapping[str, Any]) -> McuTarget:
+    return McuTarget(
+        **common,
+        clock_mhz=root.number("clock_mhz"),
+        flash_bytes=root.integer("flash_bytes"),
+        ram_bytes=root.integer("ram_bytes"),
+        code_bytes=root.integer("code_bytes"),
+        margin=root.fraction("margin"),
+        instructions=root.table("instructions").numbers_by_name(),
+        cycles=root.table("cycles").numbers_by_name(),
+    )
 
 
 def _kernel(entry: "_Reader") -> Kernel:
@@ -319,6 +357,18 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise self.error(key, f"must be a number from 0 to 1, got {value!r}")
         return float(value)
+
+    def number(self, key: str) -> float:
+        """A number above 0."""
+        return self._positive(key, self._get(key))
+
+    def numbers_by_name(self) -> Mapping[str, Mapping[str, float]]:
+        """All of this table: tables of numbers of at least 0."""
+        tables = {name: self.table(name) for name in self._table}
+        return {
+            name: {key: inner._price(key, value) for key, value in inner._table.items()}
+            for name, inner in tables.items()
+        }
 
     def points(self, key: str) -> Table:
         """One price (the same everywhere), or a list of ``[size, price]`` with increasing sizes."""

@@ -55,6 +55,7 @@ CONTRACT = {
         }
     ],
     "passes": [{"name": str, "modified": bool, "seconds": NUMBER, "skipped": [{"node": str, "reason": str}]}],
+    "microcontroller": (dict, type(None)),
 }
 
 

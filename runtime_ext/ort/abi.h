@@ -32,8 +32,11 @@ enum OrtCharacteristic : int { kOrtRequired = 0 };
 enum OrtElementType : int {
   kOrtUndefined = 0,  // as an operator's input type: any
   kOrtFloat = 1,
+  kOrtInt8 = 3,
   kOrtUint16 = 4,
+  kOrtInt16 = 5,
   kOrtInt32 = 6,
+  kOrtInt64 = 7,
   kOrtFloat16 = 10,
   kOrtBfloat16 = 16,
 };

@@ -9,7 +9,7 @@ OperatorCall::~OperatorCall() {
   if (failure_ != nullptr) api_.ReleaseStatus(failure_);
 }
 
-const float* OperatorCall::input(size_t index, Shape* shape) const {
+const void* OperatorCall::input_data(size_t index, Shape* shape) const {
   const OrtValue* value = nullptr;
   check(api_, api_.KernelContext_GetInput(&context_, index, &value));
   if (value == nullptr) throw Error(label_ + ": input " + std::to_string(index) + " is missing");
@@ -21,15 +21,15 @@ const float* OperatorCall::input(size_t index, Shape* shape) const {
   info.dims(shape->dims);
   void* data = nullptr;
   check(api_, api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
-  return static_cast<const float*>(data);
+  return data;
 }
 
-float* OperatorCall::output(const Shape& shape) {
+void* OperatorCall::output_data(const Shape& shape) {
   OrtValue* value = nullptr;
   check(api_, api_.KernelContext_GetOutput(&context_, 0, shape.dims, shape.rank, &value));
   void* data = nullptr;
   check(api_, api_.GetTensorMutableData(value, &data));
-  return static_cast<float*>(data);
+  return data;
 }
 
 Parallel OperatorCall::threads() { return {&OperatorCall::run, this}; }

@@ -40,8 +40,14 @@ class OperatorCall {
   OperatorCall& operator=(const OperatorCall&) = delete;
   ~OperatorCall();
 
-  const float* input(size_t index, Shape* shape) const;
-  float* output(const Shape& shape);
+  template <typename Element = float>
+  const Element* input(size_t index, Shape* shape) const {
+    return static_cast<const Element*>(input_data(index, shape));
+  }
+  template <typename Element = float>
+  Element* output(const Shape& shape) {
+    return static_cast<Element*>(output_data(shape));
+  }
   Parallel threads();
   // Throws what ONNX Runtime's threads reported while the kernel ran.
   void finish();
@@ -51,6 +57,8 @@ class OperatorCall {
   OrtKernelContext& context() const { return context_; }
 
  private:
+  const void* input_data(size_t index, Shape* shape) const;
+  void* output_data(const Shape& shape);
   static void run(void* self, void (*body)(void* user, size_t i), size_t count, void* user);
 
   const OrtApi& api_;

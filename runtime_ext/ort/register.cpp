@@ -18,6 +18,7 @@ constexpr const char* kDomain = "ai.scalpel";
 constexpr OrtElementType kAny = kOrtUndefined;
 constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny, kOrtFloat};
 constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
+constexpr OrtElementType kQInputs[] = {kOrtInt16, kAny, kAny, kAny, kAny, kAny, kAny};
 
 struct Operator : OrtCustomOp {
   using Make = std::unique_ptr<Kernel> (*)(const Node&, Isa);
@@ -29,7 +30,7 @@ struct Operator : OrtCustomOp {
 
   const OrtApi& api;
   const char* name;
-  const OrtElementType* inputs;  // [n_inputs]
+  const OrtElementType* inputs;  // [n_inputs]; the output's type is that of the first
   size_t n_inputs;
   Make make;
   InferShape infer_shape;
@@ -62,7 +63,7 @@ Operator::Operator(const OrtApi& api_, const char* name_, const OrtElementType (
   GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
   GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).inputs[index]; };
   GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).n_inputs; };
-  GetOutputType = [](const OrtCustomOp*, size_t) { return kOrtFloat; };
+  GetOutputType = [](const OrtCustomOp* op, size_t) { return self(op).inputs[0]; };
   GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
   GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
@@ -81,14 +82,18 @@ struct Domain {
   explicit Domain(const OrtApi& api)
       : gemm(api, "GroupCsrGemm", kGroupCsrInputs, make_gemm, infer_gemm_shape),
         conv(api, "GroupCsrConv", kGroupCsrInputs, make_conv, infer_conv_shape),
-        lrn(api, "WindowedLrn", kLrnInputs, make_lrn, infer_lrn_shape) {
+        lrn(api, "WindowedLrn", kLrnInputs, make_lrn, infer_lrn_shape),
+        q_gemm(api, "QGroupCsrGemm", kQInputs, make_q_gemm, infer_q_gemm_shape),
+        q_conv(api, "QGroupCsrConv", kQInputs, make_q_conv, infer_q_conv_shape) {
     check(api, api.CreateCustomOpDomain(kDomain, &handle));
     check(api, api.CustomOpDomain_Add(handle, &gemm));
     check(api, api.CustomOpDomain_Add(handle, &conv));
     check(api, api.CustomOpDomain_Add(handle, &lrn));
+    check(api, api.CustomOpDomain_Add(handle, &q_gemm));
+    check(api, api.CustomOpDomain_Add(handle, &q_conv));
   }
 
-  Operator gemm, conv, lrn;
+  Operator gemm, conv, lrn, q_gemm, q_conv;
   OrtCustomOpDomain* handle = nullptr;
 };
 

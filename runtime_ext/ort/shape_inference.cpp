@@ -52,7 +52,8 @@ std::optional<std::vector<int64_t>> ints(const OrtApi& api, const OrtShapeInferC
   return values;
 }
 
-void set_output(const OrtApi& api, OrtShapeInferContext& context, const std::vector<Dim>& shape) {
+void set_output(const OrtApi& api, OrtShapeInferContext& context, const std::vector<Dim>& shape,
+                OrtElementType type = kOrtFloat) {
   // ONNX Runtime has no way to say that one dimension is unknown: it takes -1 for its size.
   for (const Dim& dim : shape) {
     if (!dim.is_settled()) return;
@@ -70,7 +71,7 @@ void set_output(const OrtApi& api, OrtShapeInferContext& context, const std::vec
     OrtTensorTypeAndShapeInfo* info;
     ~Release() { api.ReleaseTensorTypeAndShapeInfo(info); }
   } release{api, info};
-  check(api, api.SetTensorElementType(info, kOrtFloat));
+  check(api, api.SetTensorElementType(info, type));
   check(api, api.SetDimensions(info, values.data(), values.size()));
   check(api, api.SetSymbolicDimensions(info, names.data(), names.size()));
   check(api, api.ShapeInferContext_SetOutputTypeShape(&context, 0, info));
@@ -94,17 +95,15 @@ bool all_between(const std::vector<int64_t>& values, int64_t smallest) {
   return true;
 }
 
-}  // namespace
-
-void infer_gemm_shape(const OrtApi& api, OrtShapeInferContext& context) {
+void infer_gemm(const OrtApi& api, OrtShapeInferContext& context, OrtElementType type) {
   std::vector<Dim> shape = input_shape(api, context, kX);
   const auto weight = ints(api, context, "weight_shape");
   if (shape.empty() || !weight || weight->size() != 2) return;
   shape.back() = {(*weight)[0], ""};
-  set_output(api, context, shape);
+  set_output(api, context, shape, type);
 }
 
-void infer_conv_shape(const OrtApi& api, OrtShapeInferContext& context) {
+void infer_conv(const OrtApi& api, OrtShapeInferContext& context, OrtElementType type) {
   std::vector<Dim> shape = input_shape(api, context, kX);
   const auto weight = ints(api, context, "weight_shape"), strides = ints(api, context, "strides"),
              pads = ints(api, context, "pads"), dilations = ints(api, context, "dilations");
@@ -120,8 +119,15 @@ void infer_conv_shape(const OrtApi& api, OrtShapeInferContext& context) {
     shape[2 + i] = convolved(shape[2 + i], (*weight)[2 + i], (*strides)[i], (*dilations)[i],
                              (*pads)[i] + (*pads)[spatial + i]);
   }
-  set_output(api, context, shape);
+  set_output(api, context, shape, type);
 }
+
+}  // namespace
+
+void infer_gemm_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_gemm(api, context, kOrtFloat); }
+void infer_conv_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_conv(api, context, kOrtFloat); }
+void infer_q_gemm_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_gemm(api, context, kOrtInt16); }
+void infer_q_conv_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_conv(api, context, kOrtInt16); }
 
 void infer_lrn_shape(const OrtApi& api, OrtShapeInferContext& context) {
   const std::vector<Dim> shape = input_shape(api, context, kX);

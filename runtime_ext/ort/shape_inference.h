@@ -10,5 +10,8 @@ namespace scalpel {
 void infer_gemm_shape(const OrtApi& api, OrtShapeInferContext& context);
 void infer_conv_shape(const OrtApi& api, OrtShapeInferContext& context);
 void infer_lrn_shape(const OrtApi& api, OrtShapeInferContext& context);
+// The integer operators: outputs are int16, where those above are float32.
+void infer_q_gemm_shape(const OrtApi& api, OrtShapeInferContext& context);
+void infer_q_conv_shape(const OrtApi& api, OrtShapeInferContext& context);
 
 }  // namespace scalpel

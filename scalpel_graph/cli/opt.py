@@ -17,8 +17,11 @@ from scalpel_graph.cli import console as cli
 from scalpel_graph.cli import summary
 from scalpel_graph.cli.output import check_report, file_report_suffix
 from scalpel_graph.errors import InputError
+from scalpel_graph.mcu import emit_c
+from scalpel_graph.mcu.agreement import MOST_ERROR
+from scalpel_graph.mcu.network import DTYPES
 from scalpel_graph.report import BeforeAfter, Report
-from scalpel_graph.target import target_names
+from scalpel_graph.target import load_target, target_names
 from scalpel_graph.value_types import VALUE_TYPES
 from scalpel_graph.verify import ATOL, RTOL
 from scalpel_graph.version import __version__
@@ -63,12 +66,18 @@ def _main(arguments: Sequence[str]) -> int:
             skip_passes=options.skip_pass,
             autotune=options.autotune,
             weights=options.weights,
+            calibration=options.calibration,
+            dtype=options.dtype,
+            most_error=options.max_error,
             progress=step,
         )
         report = result.report
         if not options.dry_run:
             step(f"writing {options.output}")
             report = _write(result, source, options.output)
+            if options.emit_c:
+                step(f"writing {options.emit_c}")
+                _emit_c(result, options.output, options.emit_c)
     if options.report:
         _write_report(report, options.report)
     out = cli.output_console(quiet)
@@ -116,6 +125,26 @@ def _parser() -> cli.Parser:
         "--atol", metavar="F", type=_tolerance, default=ATOL, help="absolute tolerance (default: %(default)g)"
     )
     check.add_argument("--no-check", action="store_true", help="write the result without comparing it")
+
+    mcu = parser.add_argument_group("microcontrollers (--target mcu)")
+    mcu.add_argument(
+        "--calibration",
+        metavar="X.npz",
+        type=Path,
+        help="inputs to find the ranges of activations on: an array for each input; its first axis counts"
+        " samples",
+    )
+    mcu.add_argument("--dtype", choices=DTYPES, help="16-bit fixed point or 8-bit integers (default: q15)")
+    mcu.add_argument(
+        "--emit-c", metavar="DIR", type=Path, help="also write the network as a C99 bundle into this folder"
+    )
+    mcu.add_argument(
+        "--max-error",
+        metavar="F",
+        type=_tolerance,
+        help="how far the answers may be from the float ones on the calibration inputs, as a fraction of"
+        f" their norm (default: {', '.join(f'{n:g} for {t}' for t, n in MOST_ERROR.items())})",
+    )
 
     model = parser.add_argument_group("the model and its passes")
     model.add_argument(
@@ -176,6 +205,15 @@ def _check_options(options: argparse.Namespace) -> None:
         io.check_writable(options.output, options.input)
     if options.report:
         check_report(options.report, [options.input, options.output])
+    if options.emit_c and options.dry_run:
+        raise InputError("--emit-c and --dry-run contradict each other; leave one out")
+    if options.emit_c:
+        target = load_target(options.target)
+        if target.kind != "mcu":
+            raise InputError(
+                f"--emit-c has no meaning for target {target.name}: it is for microcontrollers; leave it out"
+            )
+        emit_c.check_folder(options.emit_c)
 
 
 def _write(result: OptimizeResult, source: io.LoadedModel, path: Path) -> Report:
@@ -191,6 +229,12 @@ def _write(result: OptimizeResult, source: io.LoadedModel, path: Path) -> Report
         written = len(content)
     size = BeforeAfter(result.report.size_bytes.before, written)
     return dataclasses.replace(result.report, output=str(path), size_bytes=size)
+
+
+def _emit_c(result: OptimizeResult, model: Path, folder: Path) -> None:
+    report = result.report.microcontroller
+    assert result.program is not None and result.samples is not None and report is not None
+    emit_c.emit(result.program, result.samples, report, model.read_bytes(), folder)
 
 
 def _write_report(report: Report, path: Path) -> None:

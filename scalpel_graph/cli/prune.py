@@ -106,7 +106,7 @@ def _parser() -> cli.Parser:
         "--target",
         metavar="NAME",
         default="cpu",
-        help=f"hardware to prune for: {', '.join(target_names())}, mcu, or a FILE.toml (default: cpu, this"
+        help=f"hardware to prune for: {', '.join(target_names())}, or a FILE.toml (default: cpu, this"
         " machine's instruction set)",
     )
     amount = parser.add_argument_group("how much")

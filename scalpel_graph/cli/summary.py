@@ -47,6 +47,10 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
         if len(shown) < len(sparse):
             rest = f"and {len(sparse) - len(shown)} more that save less time; -v lists them"
             out.print(_indented(Text(rest, "dim")))
+    if report.microcontroller is not None:
+        out.print("\nOn the microcontroller", style="bold")
+        for line in show.on_the_microcontroller(report.microcontroller):
+            out.print(_indented(Text(line)))
     stored = show.stored_values(report)
     if stored:
         out.print()
@@ -153,6 +157,9 @@ def _verdict(report: Report) -> Text:
         for way, done in (("with our operators", verified.custom_ops), ("as plain ONNX", verified.fallback))
         if done
     ]
+    if report.microcontroller is not None:
+        same = f"✓ The same bytes {' and '.join(ways)}, and as the device computes them."
+        return Text(same, "green")
     runs = show.plural(verified.runs, "run")
     difference = f"largest difference {verified.max_abs_diff:.2g}"
     if report.rounded:

@@ -78,7 +78,7 @@ def prune(
 
     Args:
         model: a file, or a model in memory. It is never changed.
-        target: name of a hardware profile, path of a TOML file, or ``mcu``.
+        target: name of a hardware profile, or path of a TOML file.
         sparsity: fraction of weights, or groups of weights, to set to zero in each layer.
         nodes: fraction of nodes (neurons, channels) to remove from layers that lose nodes.
         method: one of `scalpel_graph.pruning.settings.METHODS` or ``n:m``; None for the target's own.
@@ -203,11 +203,10 @@ def _check_amounts(
 
 
 def _prune_target(target: str | Target) -> tuple[Kind, str, Target | None]:
-    """The kind of a target, what to call it, and its profile; there is none for microcontrollers yet."""
-    if target == "mcu":
-        return "mcu", "mcu", None
+    """The kind of a target, what to call it, and its profile if it has a cost model for float32 layers."""
     profile = load_target(target) if isinstance(target, str) else target
-    return ("gpu" if profile.kind == "gpu" else "cpu"), profile.name, profile
+    kind: Kind = "gpu" if profile.kind == "gpu" else "mcu" if profile.kind == "mcu" else "cpu"
+    return kind, profile.name, None if kind == "mcu" else profile
 
 
 def _recipe(recipe: str | os.PathLike[str] | Mapping[str, Any] | None) -> Recipe:

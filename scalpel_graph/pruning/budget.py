@@ -26,7 +26,7 @@ from scalpel_graph.pruning.prune import prune_model
 from scalpel_graph.pruning.reconstruct import by_group, moments_of_original
 from scalpel_graph.pruning.settings import Settings
 from scalpel_graph.pruning.structure import Groups
-from scalpel_graph.pruning.techniques import Plan
+from scalpel_graph.pruning.techniques import Plan, groups_of
 
 #: Parts of the groups that may stay.
 _DENSITIES = tuple(
@@ -188,7 +188,8 @@ class Budget:
             for density in densities:
                 taken = cost(layer, shape, density)
                 if taken is not None:
-                    found.append((Plan(layer, Groups(shape), 1 - density), taken))
+                    structure = groups_of(layer, shape, network.request.kind)
+                    found.append((Plan(layer, structure, 1 - density), taken))
         return found
 
     def _nodes(self, network: Network, wanted: float) -> dict[str, Plan]:

@@ -205,7 +205,7 @@ def _layer_report(
         after_us = speed.narrower_us(layer.name, height / M, width / K)
     if isinstance(structure, Groups):
         technique, group_shape, asked = "group", structure.shape, chosen.sparsity
-        group_density = group_csr.density(matrix, structure.shape)
+        group_density = structure.density(matrix)
         n_groups = round(group_density * -(-M // group_shape[0]) * -(-K // group_shape[1]))
         size = min(size, group_csr.encoded_bytes((M, K), group_shape, n_groups))
         if speed is not None and dense_us is not None:

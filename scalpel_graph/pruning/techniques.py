@@ -9,7 +9,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scalpel_graph.errors import InputError
@@ -75,7 +75,7 @@ def plan(layers: Sequence[tuple[WeightLayer, Settings]], facts: Facts) -> list[P
     Raises:
         InputError: a method needs what is not given: an amount, or a cost model.
     """
-    return [_plan(layer, settings, facts) for layer, settings in layers]
+    return [_as_stored(_plan(layer, settings, facts), facts.kind) for layer, settings in layers]
 
 
 def nodes_for(sparsity: float) -> float:
@@ -151,6 +151,18 @@ def _groups(layer: WeightLayer, shape: GroupShape, settings: Settings, reason: s
     if straddles := why_straddles(layer, shape):
         return Plan(layer, reason=straddles)
     return Plan(layer, Groups(shape), settings.sparsity, 0.0, reason)
+
+
+def _as_stored(chosen: Plan, kind: Kind) -> Plan:
+    if not isinstance(chosen.structure, Groups):
+        return chosen
+    return replace(chosen, structure=groups_of(chosen.layer, chosen.structure.shape, kind))
+
+
+def groups_of(layer: WeightLayer, shape: GroupShape, kind: Kind) -> Groups:
+    """The groups of a layer in the order in which its target stores weights."""
+    kernel = tuple(int(n) for n in layer.weight_shape[2:]) if kind == "mcu" and layer.op == "Conv" else ()
+    return Groups(shape, kernel)
 
 
 def _nodes(layer: WeightLayer, settings: Settings, facts: Facts, reason: str) -> Plan:

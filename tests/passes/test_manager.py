@@ -12,6 +12,7 @@ from scalpel_graph.passes.clean_up import CleanUp
 from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.passes.pipelines import list_passes, pipeline_for
+from scalpel_graph.target import load_target
 from tests.pass_runner import CPU, model, random
 
 
@@ -147,5 +148,6 @@ def test_a_pass_that_fails_on_a_broken_model_blames_the_model():
 
 def test_the_list_of_passes_is_distinct_and_complete():
     names = [step.name for step in list_passes()]
-    assert len(names) == len(set(names)) and set(names) == {step.name for step in pipeline_for(CPU)}
+    every = {step.name for target in (CPU, load_target("mcu")) for step in pipeline_for(target)}
+    assert len(names) == len(set(names)) and set(names) == every
     assert all(step.summary and "\n" not in step.summary for step in list_passes())

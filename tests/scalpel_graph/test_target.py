@@ -49,7 +49,7 @@ def test_a_file_of_ones_own_is_read_and_remembers_where_it_came_from(tmp_path):
     assert replace(target, name="avx2", source=None) == load_target("avx2")
 
 
-@pytest.mark.parametrize("name", ["mcu", "nonsense", ""])
+@pytest.mark.parametrize("name", ["m4", "nonsense", ""])
 def test_unknown_names_list_what_there_is(name):
     with pytest.raises(InputError, match=rf"target {name!r}: no such profile; .*choose from .*cpu"):
         load_target(name)

@@ -71,3 +71,21 @@ def test_groups_that_go_are_the_least():
     norms = (weights.reshape(8, 4, 4) ** 2).sum(axis=2)
     gone = drop.reshape(8, 4, 4).all(axis=2)
     assert norms[gone].max() < norms[~gone].min()
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(4, (3, 3)), (6, (5,)), (3, (2, 3)), (1, (5, 5))])
+def test_groups_along_channels_are_those_of_the_weights_in_that_order(channels, kernel):
+    M, shape = 5, (2, 2)
+    weights = normal(M, channels * int(np.prod(kernel)))
+    structure = Groups(shape, kernel)
+    drop = structure.drop(weights, 0.6)
+    lines = np.moveaxis(weights.reshape(M, channels, *kernel), 1, -1).reshape(
+        M, int(np.prod(kernel[:-1])), -1
+    )
+    run = lines.shape[2]
+    padded = np.pad(lines, ((0, 0), (0, 0), (0, -run % 2)))
+    expected = Groups(shape).drop(padded.reshape(M, -1), 0.6).reshape(padded.shape)[:, :, :run]
+    expected = np.moveaxis(expected.reshape(M, *kernel, channels), -1, 1).reshape(M, -1)
+    np.testing.assert_array_equal(drop, expected)
+    total = -(-M // 2) * lines.shape[1] * -(-run // 2)
+    assert structure.density(np.where(drop, 0, weights)) == pytest.approx(1 - int(0.6 * total) / total)

@@ -1,0 +1,223 @@
+/* Inner loops that need every register of the machine, for GCC; other compilers get the same sums from C. */
+#ifndef SCALPEL_CORTEX_M_SUMS_H
+#define SCALPEL_CORTEX_M_SUMS_H
+
+#include "arithmetic.h"
+
+/* Where the next groups are. */
+typedef struct {
+  const int16_t *values;
+  const uint8_t *columns; /* the bytes of uint8_t or uint16_t ones */
+} group_position;
+
+/* The groups of one row block, and the windows of some pixels. */
+typedef struct {
+  const int16_t *values;
+  const uint16_t *columns;
+  const int16_t *x[4];
+} group_windows;
+
+/* The runs of a window at two pixels, and two rows of weights, interleaved; the assembler knows this order. */
+typedef struct {
+  uint32_t count;
+  uint32_t length;
+  const uint32_t *offsets;
+  const int16_t *x[2];
+  const int16_t *values;
+} run_windows;
+
+/* The same for int8 weights. */
+typedef struct {
+  const int8_t *values;
+  const uint8_t *columns;
+} byte_group_position;
+
+typedef struct {
+  uint32_t count;
+  uint32_t length;
+  const uint32_t *offsets;
+  const int16_t *x[2];
+  const int8_t *values;
+} byte_run_windows;
+
+#if SCALPEL_ASSEMBLER
+
+#define NEXT_COLUMN_u8(TO) "ldrb %[" TO "], [%[columns]], #1\n\t"
+#define NEXT_COLUMN_u16(TO) "ldrh %[" TO "], [%[columns]], #2\n\t"
+#define INPUT_OF(COLUMN) "ldr %[" COLUMN "], [%[x], %[" COLUMN "], lsl #2]\n\t"
+#define PRODUCT(X, W) "smlad %[sum], %[" X "], %[" W "], %[sum]\n\t"
+#define TWO_PRODUCTS(X0, X1) "ldrd %[w0], %[w1], [%[values]], #8\n\t" PRODUCT(X0, "w0") PRODUCT(X1, "w1")
+/* Two of the weights come right behind the inputs, where a load takes one cycle. */
+#define FOUR_GROUPS_1x2(NEXT)                                                                             \
+  NEXT("x0") NEXT("x1") NEXT("x2") NEXT("x3") INPUT_OF("x0") INPUT_OF("x1") INPUT_OF("x2") INPUT_OF("x3") \
+  "ldr %[w0], [%[values]], #4\n\t"                                                                        \
+  "ldr %[w1], [%[values]], #4\n\t" PRODUCT("x0", "w0") PRODUCT("x1", "w1") TWO_PRODUCTS("x2", "x3")
+
+/* Adds n groups to a row. That is too little work to save all registers for: this takes 11, and the caller's code around
+ * it the others. n mod 8 first: its lowest bit goes to N, the next to C, the third to C of the second shift. */
+#define DEFINE_SUM_1x2(INDEX)                                                                                       \
+  SCALPEL_INLINE void scalpel_sum_1x2_##INDEX(int32_t *acc, uint32_t n, group_position *at, const int16_t *x) {     \
+    uint32_t x0, x1, x2, x3, w0, w1;                                                                                \
+    __asm__ volatile(                                                                                               \
+        "lsls %[x0], %[n], #31\n\t"                                                                                 \
+        "bpl 1f\n\t" NEXT_COLUMN_##INDEX("x0") INPUT_OF("x0") "ldr %[w0], [%[values]], #4\n\t"                      \
+        PRODUCT("x0", "w0")                                                                                         \
+        "1:\n\t"                                                                                                    \
+        "bcc 2f\n\t" NEXT_COLUMN_##INDEX("x0") NEXT_COLUMN_##INDEX("x1") INPUT_OF("x0") INPUT_OF("x1")              \
+            TWO_PRODUCTS("x0", "x1")                                                                                \
+        "2:\n\t"                                                                                                    \
+        "lsrs %[n], %[n], #3\n\t"                                                                                   \
+        "bcc 3f\n\t" FOUR_GROUPS_1x2(NEXT_COLUMN_##INDEX)                                                           \
+        "3:\n\t"                                                                                                    \
+        "beq 5f\n\t"                                                                                                \
+        "4:\n\t" FOUR_GROUPS_1x2(NEXT_COLUMN_##INDEX) FOUR_GROUPS_1x2(NEXT_COLUMN_##INDEX)                          \
+        "subs %[n], #1\n\t"                                                                                         \
+        "bne 4b\n\t"                                                                                                \
+        "5:"                                                                                                        \
+        : [sum] "+r"(*acc), [n] "+r"(n), [values] "+r"(at->values), [columns] "+r"(at->columns), [x0] "=&r"(x0),    \
+          [x1] "=&r"(x1), [x2] "=&r"(x2), [x3] "=&r"(x3), [w0] "=&r"(w0), [w1] "=&r"(w1)                            \
+        : [x] "r"(x)                                                                                                \
+        : "cc", "memory");                                                                                          \
+  }
+DEFINE_SUM_1x2(u8)
+DEFINE_SUM_1x2(u16)
+
+/* acc[i] += row i of n groups with one vector or window x; moves `at` behind them. */
+void scalpel_sum_2x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+void scalpel_sum_2x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+void scalpel_sum_4x2_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+void scalpel_sum_4x2_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x);
+
+/* acc[i] += n groups of 1x2 with window i of four. */
+void scalpel_sum_1x2_4_pixels(int32_t *acc, uint32_t n, const group_windows *at);
+
+/* acc[2 * i + row] += row of n groups of 2x2 with window i of two. */
+void scalpel_sum_2x2_2_pixels(int32_t *acc, uint32_t n, const group_windows *at);
+
+/* acc[2 * i + row] += row of the weights with window i of two. */
+void scalpel_sum_2_rows_2_pixels(int32_t *acc, const run_windows *at);
+
+/* acc[i] += row i of n > 0 pairs of columns, four rows interleaved, with one vector. */
+void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *values, const int16_t *x);
+
+/* The same for int8 weights, n counts fours of columns. */
+void scalpel_sum_1x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_1x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_2x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_2x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_4x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_4x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_windows *at);
+void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x);
+
+#else
+
+SCALPEL_INLINE void groups(int32_t *acc, uint32_t n, group_position *at, const int16_t *x, uint32_t r, bool narrow) {
+  for (; n != 0; --n) {
+    const uint32_t pair = load_word(x + 2 * (size_t)(narrow ? *at->columns : load_half(at->columns)));
+    FOR_ROWS(i, r) acc[i] = add_products_32(load_word(at->values + 2 * i), pair, acc[i]);
+    at->columns += narrow ? 1 : 2;
+    at->values += 2 * r;
+  }
+}
+
+#define DEFINE_SUM(SHAPE, ROWS)                                                                                    \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u8(int32_t *acc, uint32_t n, group_position *at, const int16_t *x) {   \
+    groups(acc, n, at, x, ROWS, true);                                                                             \
+  }                                                                                                                \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u16(int32_t *acc, uint32_t n, group_position *at, const int16_t *x) {  \
+    groups(acc, n, at, x, ROWS, false);                                                                            \
+  }
+DEFINE_SUM(1x2, 1)
+DEFINE_SUM(2x2, 2)
+DEFINE_SUM(4x2, 4)
+
+SCALPEL_INLINE void scalpel_sum_1x2_4_pixels(int32_t *acc, uint32_t n, const group_windows *at) {
+  for (uint32_t group = 0; group < n; ++group) {
+    const uint32_t weights = load_word(at->values + 2 * group);
+    const size_t column = 2 * (size_t)at->columns[group];
+    FOR_ROWS(i, 4) acc[i] = add_products_32(weights, load_word(at->x[i] + column), acc[i]);
+  }
+}
+
+SCALPEL_INLINE void scalpel_sum_2x2_2_pixels(int32_t *acc, uint32_t n, const group_windows *at) {
+  for (uint32_t group = 0; group < n; ++group) {
+    const int16_t *values = at->values + 4 * group;
+    const size_t column = 2 * (size_t)at->columns[group];
+    FOR_ROWS(i, 4) {
+      acc[i] = add_products_32(load_word(values + i % 2 * 2), load_word(at->x[i / 2] + column), acc[i]);
+    }
+  }
+}
+
+SCALPEL_INLINE void scalpel_sum_2_rows_2_pixels(int32_t *acc, const run_windows *at) {
+  const int16_t *values = at->values;
+  for (uint32_t run = 0; run < at->count; ++run) {
+    const size_t offset = at->offsets[run];
+    for (uint32_t k = 0; k < at->length; k += 2) {
+      FOR_ROWS(i, 4) {
+        const int16_t *x = at->x[i / 2] + offset + k;
+        acc[i] = add_products_32(load_word(values + i % 2 * 2), load_some(x, at->length - k), acc[i]);
+      }
+      values += 4;
+    }
+  }
+}
+
+SCALPEL_INLINE void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *values, const int16_t *x) {
+  for (; n != 0; --n) {
+    const uint32_t pair = load_word(x);
+    FOR_ROWS(i, 4) acc[i] = add_products_32(load_word(values + 2 * i), pair, acc[i]);
+    x += 2;
+    values += 8;
+  }
+}
+
+SCALPEL_INLINE void byte_groups(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x, uint32_t r,
+                                bool narrow) {
+  for (; n != 0; --n) {
+    const int16_t *four = x + 4 * (size_t)(narrow ? *at->columns : load_half(at->columns));
+    FOR_ROWS(i, r) acc[i] = add_four(load_word(at->values + 4 * i), load_word(four), load_word(four + 2), acc[i]);
+    at->columns += narrow ? 1 : 2;
+    at->values += 4 * r;
+  }
+}
+
+#define DEFINE_SUM_W8(SHAPE, ROWS)                                                                                   \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) {  \
+    byte_groups(acc, n, at, x, ROWS, true);                                                                          \
+  }                                                                                                                  \
+  SCALPEL_INLINE void scalpel_sum_##SHAPE##_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) { \
+    byte_groups(acc, n, at, x, ROWS, false);                                                                         \
+  }
+DEFINE_SUM_W8(1x4, 1)
+DEFINE_SUM_W8(2x4, 2)
+DEFINE_SUM_W8(4x4, 4)
+
+SCALPEL_INLINE void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_windows *at) {
+  const int8_t *values = at->values;
+  for (uint32_t run = 0; run < at->count; ++run) {
+    const size_t offset = at->offsets[run];
+    for (uint32_t k = 0; k < at->length; k += 4) {
+      const uint32_t left = at->length - k;
+      FOR_ROWS(i, 4) {
+        const int16_t *x = at->x[i / 2] + offset + k;
+        const uint32_t second = left > 2 ? load_some(x + 2, left - 2) : 0;
+        acc[i] = add_four(load_word(values + i % 2 * 4), load_some(x, left), second, acc[i]);
+      }
+      values += 8;
+    }
+  }
+}
+
+SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x) {
+  for (; n != 0; --n) {
+    FOR_ROWS(i, 4) acc[i] = add_four(load_word(values + 4 * i), load_word(x), load_word(x + 2), acc[i]);
+    values += 16;
+    x += 4;
+  }
+}
+
+#endif
+
+#endif

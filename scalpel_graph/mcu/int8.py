@@ -1,0 +1,71 @@
+"""8-bit integers: activations with a scale and a zero point, weights with a scale for each output."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scalpel_graph.errors import InputError
+from scalpel_graph.group_csr import Array
+from scalpel_graph.mcu.network import ACCUMULATOR_32, LIMITS, FloatLayer, FloatNetwork, Format
+from scalpel_graph.mcu.ranges import Ranges
+
+_LOW, _HIGH = LIMITS["int8"]
+_MOST_SHIFT = 62
+#: Inputs less their zero point do not exceed this.
+_WIDEST = 255
+
+
+def formats(network: FloatNetwork, ranges: Ranges, same: Mapping[str, str]) -> dict[str, Format]:
+    """Of every value; see `q15.formats`. Zero is stored exactly."""
+    edges: dict[str, tuple[float, float]] = {}
+    for value, of in same.items():
+        low, high = edges.get(of, (0.0, 0.0))
+        edges[of] = min(low, ranges[value][0]), max(high, ranges[value][1])
+    found = {of: _format(low, high) for of, (low, high) in edges.items()}
+    for layer in network.layers:
+        if layer.op == "Softmax":
+            found[same[layer.output]] = Format(1 / 256, _LOW)
+        elif layer.op == "ArgMax":
+            found[same[layer.output]] = Format(1.0)
+    return {value: found[of] for value, of in same.items()}
+
+
+def weights(layer: FloatLayer, x: Format, y: Format) -> tuple[Array, Array, Array, Array]:
+    """Weights (int8), bias, multiplier and shift (int64), by the formats of input and output.
+
+    Raises:
+        InputError: a sum does not fit 32 bits.
+    """
+    W = layer.weights
+    assert W is not None
+    bias = np.zeros(len(W)) if layer.bias is None else layer.bias
+    scale = np.abs(W).max(axis=1) / _HIGH
+    # A bias that is large against the weights of its row needs a larger unit.
+    scale = np.maximum(scale, np.abs(bias) / (x.scale * 2.0**29))
+    scale[scale == 0] = 1.0
+    stored = np.rint(W / scale[:, None]).astype(np.int64)
+    stored_bias = np.rint(bias / (x.scale * scale)).astype(np.int64)
+    sums = np.abs(stored).sum(axis=1) * _WIDEST + np.abs(stored_bias)
+    if sums.max() >= ACCUMULATOR_32:
+        raise InputError(f"node {layer.name!r}: sums of {W.shape[1]} products may not fit 32 bits")
+    multiplier, shift = fixed_point(x.scale * scale / y.scale)
+    return stored.astype(np.int8), stored_bias, multiplier, shift
+
+
+def fixed_point(ratios: Array) -> tuple[Array, Array]:
+    """Multipliers from 2^30 to 2^31 and shifts: ``ratio ≈ multiplier / 2^shift``."""
+    fraction, exponent = np.frexp(ratios)
+    multiplier = np.rint(fraction * 2.0**31).astype(np.int64)
+    shift = 31 - exponent.astype(np.int64)
+    full = multiplier == 2**31
+    multiplier[full] //= 2
+    shift[full] -= 1
+    small = np.maximum(shift - _MOST_SHIFT, 0)  # next to nothing: fewer digits
+    return multiplier >> np.minimum(small, 62), shift - small
+
+
+def _format(low: float, high: float) -> Format:
+    if low == high:
+        return Format(1.0)
+    scale = float(np.float32((high - low) / (_HIGH - _LOW)))
+    return Format(scale, min(max(round(_LOW - low / scale), _LOW), _HIGH))
