@@ -61,7 +61,7 @@ class Variant:
         accuracy: on the test images, of the optimized file where there is one; None for networks that are not
             trained.
         size: of its weights in the paper's form.
-        file_bytes: of the optimized ONNX file; None where nothing optimizes for the target.
+        file_bytes: of the optimized ONNX file; None for ``mcu``.
         nodes: by layer, how many there were and how many can do something, where some are dead. The file may
             keep more, where its target likes round widths.
         sparse_layers: layers that ``scalpel-opt`` made sparse, with their group shapes.
@@ -350,7 +350,7 @@ def optimized_for(
         threads: that it will run on.
 
     Returns:
-        The optimized network and its report; None for ``mcu``, for which there is no profile.
+        The optimized network and its report; None for ``mcu``, whose compiler quantizes and wants inputs.
     """
     if target == "mcu":
         return None, None
