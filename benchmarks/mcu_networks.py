@@ -27,7 +27,7 @@ from scalpel_graph.library import custom_op_library
 from scalpel_graph.mcu import emit_c, reference
 from scalpel_graph.mcu.network import DTYPES, LIMITS, Dtype, Multiply, Network
 from scalpel_graph.mcu.program import Program, build
-from scalpel_graph.pruning.importance import zero_least_important
+from scalpel_graph.pruning.structure import Groups
 from scalpel_graph.report import McuReport
 from scalpel_graph.session import run, session
 
@@ -71,17 +71,17 @@ class Outcome:
 def pruned(
     model: onnx.ModelProto, layers: Sequence[str], rate: float, shape: tuple[int, int]
 ) -> onnx.ModelProto:
-    """Zeros in aligned groups of output by input features or, of a Conv, input channels at one place."""
+    """Zeros in aligned groups of outputs by neighbours in the device's memory."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for tensor in result.graph.initializer:
         name, _, kind = tensor.name.rpartition(".")
         if name in layers and kind == "weight":
             weights = numpy_helper.to_array(tensor)
-            last = np.moveaxis(weights, 1, -1)
-            matrix = zero_least_important(last.reshape(len(weights), -1), shape, rate, "rms")
-            moved = np.moveaxis(matrix.reshape(last.shape), -1, 1)
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(moved), tensor.name))
+            matrix = weights.reshape(len(weights), -1)
+            drop = Groups(shape, weights.shape[2:]).drop(matrix, rate)
+            kept = np.where(drop, np.float32(0), matrix).reshape(weights.shape)
+            tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
     return result
 
 

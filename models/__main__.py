@@ -1,4 +1,4 @@
-"""``python -m models``: lists the networks, or builds one, pruned if asked to."""
+"""``python -m models``: lists the networks, builds one, or does the Scalpel paper again."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from models import NETWORKS
+from models.paper import commands as paper
 from scalpel_graph import formatting, io
 from scalpel_graph.cli import console
 from scalpel_graph.errors import InputError
@@ -23,17 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    if options.command == "list":
-        _list()
-    else:
-        _build(options)
+    options.run(options)
     return 0
 
 
 def _parser() -> console.Parser:
-    parser = console.Parser(prog=_PROG, description="Networks with seeded weights, as ONNX files.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="list the networks")
+    parser = console.Parser(
+        prog=_PROG, description="Networks as ONNX files, and the Scalpel paper reproduced."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("list", help="list the networks").set_defaults(run=_list)
     build = commands.add_parser("build", help="write one to a file")
     build.add_argument("name", metavar="NAME", help="a network from the list")
     build.add_argument("output", metavar="OUT.onnx", type=Path)
@@ -45,10 +45,12 @@ def _parser() -> console.Parser:
         "--layers", metavar="PATTERN", action="append", help="prune these, not the network's usual ones"
     )
     build.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="leave these alone")
+    build.set_defaults(run=_build)
+    paper.add_parsers(commands)
     return parser
 
 
-def _list() -> None:
+def _list(_: argparse.Namespace) -> None:
     table = Table("network", "input", "pruned layers", "what it is")
     for name, network in NETWORKS.items():
         shape = "×".join(map(str, network.input_shape))

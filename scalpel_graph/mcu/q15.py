@@ -21,8 +21,9 @@ _LOW, _HIGH = LIMITS["q15"]
 #: accumulators are precise enough: rounding is then 47 dB below the weights, more precise than int8's.
 _ENOUGH = 64
 
-#: Fractional bits of a value that is (nearly) zero on all inputs, and of weights.
+#: Fractional bits of a value that is (nearly) zero on all inputs, and of such weights.
 _MOST_BITS = 30
+_MOST_BITS_OF_WEIGHTS = 60
 #: Accumulators of 32 and of 64 bits are shifted by at most this.
 _MOST_SHIFT = 30
 _MOST_SHIFT_64 = 62
@@ -64,20 +65,22 @@ def weights(layer: FloatLayer, x: Format, y: Format) -> tuple[Array, Array, Arra
     W = layer.weights
     assert W is not None
     bias = np.zeros(len(W)) if layer.bias is None else layer.bias
-    most = _bits_of_weights(W)
+    scales = x.fraction_bits - y.fraction_bits
+    most = min(_bits_of_weights(W), _MOST_SHIFT_64 - scales)
+    if bias.any():  # a sum of 64 bits has to hold it
+        most = min(most, 60 - math.ceil(math.log2(float(np.abs(bias).max()))) - x.fraction_bits)
     nonzero = W[W != 0]
     rms = math.sqrt(float(np.mean(np.square(nonzero)))) if nonzero.size else 0.0
-    scales = x.fraction_bits - y.fraction_bits
-    for bits in range(most, -_MOST_BITS, -1):
+    for bits in range(most, -_MOST_BITS_OF_WEIGHTS, -1):
         shift = scales + bits
         if shift < 0 or rms * 2.0**bits < min(_ENOUGH, rms * 2.0**most):
             break
-        stored = _rounded(layer, W, bits), _rounded(layer, bias, x.fraction_bits + bits)
+        stored = _rounded(W, bits), _rounded(bias, x.fraction_bits + bits)
         if shift <= _MOST_SHIFT and bound(*stored, shift) < ACCUMULATOR_32:
             return _result(*stored, shift)
     shift = scales + most
-    stored = _rounded(layer, W, most), _rounded(layer, bias, x.fraction_bits + most)
-    if shift > _MOST_SHIFT_64 or bound(*stored, shift) >= 2**62:
+    stored = _rounded(W, most), _rounded(bias, x.fraction_bits + most)
+    if shift < 0 or (nonzero.size and rms * 2.0**most < 1) or bound(*stored, shift) >= 2**62:
         raise InputError(f"node {layer.name!r}: its bias is too large against its weights")
     return _result(*stored, shift)
 
@@ -86,22 +89,19 @@ def _result(stored: Array, bias: Array, shift: int) -> tuple[Array, Array, Array
     return stored.astype(np.int16), bias, np.ones(1, np.int64), np.array([shift], np.int64)
 
 
-def _fractional_bits(reach: float) -> int:
+def _fractional_bits(reach: float, most: int = _MOST_BITS) -> int:
     """The most with which ``reach`` does not saturate."""
     if reach == 0:
-        return _MOST_BITS
-    bits = min(15 - math.floor(math.log2(reach)), _MOST_BITS)
+        return most
+    bits = min(15 - math.floor(math.log2(reach)), most)
     while round(reach * 2.0**bits) > _HIGH:
         bits -= 1
     return bits
 
 
 def _bits_of_weights(W: Array) -> int:
-    return _fractional_bits(float(np.abs(W).max()))
+    return _fractional_bits(float(np.abs(W).max()), _MOST_BITS_OF_WEIGHTS)
 
 
-def _rounded(layer: FloatLayer, values: Array, bits: int) -> Array:
-    scaled = np.rint(values * 2.0**bits)
-    if np.abs(scaled).max() >= 2.0**62:
-        raise InputError(f"node {layer.name!r}: its bias is too large against its weights")
-    return scaled.astype(np.int64)
+def _rounded(values: Array, bits: int) -> Array:
+    return np.rint(values * 2.0**bits).astype(np.int64)
