@@ -9,7 +9,7 @@ Facts that the order rests on:
 - channels go after that, when their constants end in one bias, and before layers are chosen by their size;
 - on a CPU, LRN is expanded before that, and channels between others can then go; it comes together again
   before layers are chosen: what it was made of is then no layer, and stays in the plain layout;
-- on a GPU that is all: what is left stays dense;
+- on a GPU that is all, what is left stays dense, unless the profile has prices of sparse kernels;
 - on a microcontroller everything then becomes integers at once, dense or sparse;
 - only a model with layers worth making sparse is brought to the opset that this needs;
 - fusion into a sparse operator last, in the order that the operator computes: bias, residual, activation.
@@ -29,12 +29,13 @@ from scalpel_graph.passes.quantize import Quantize
 from scalpel_graph.passes.raise_opset import RaiseOpset
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.passes.substitute_group_csr import SubstituteGroupCsr
-from scalpel_graph.target import Target
+from scalpel_graph.target import GpuTarget, Target
 
 
 def pipeline_for(target: Target) -> list[Pass]:
     """The passes to run for a target, in order."""
-    return _PIPELINES[target.kind]()
+    kind = "gpu with kernels" if isinstance(target, GpuTarget) and target.kernels else target.kind
+    return _PIPELINES[kind]()
 
 
 def list_passes() -> list[Pass]:
@@ -58,12 +59,9 @@ def _narrow() -> list[Pass]:
     ]
 
 
-def _cpu() -> list[Pass]:
+def _sparse() -> list[Pass]:
+    """Choice of sparse layers, and what belongs into them."""
     return [
-        ExpandLrn(),
-        *_narrow(),
-        RaiseOpset(),
-        FuseLrn(),
         SubstituteGroupCsr(),
         FuseBias(),
         FuseResidual(),
@@ -72,10 +70,28 @@ def _cpu() -> list[Pass]:
     ]
 
 
+def _cpu() -> list[Pass]:
+    return [
+        ExpandLrn(),
+        *_narrow(),
+        RaiseOpset(),
+        FuseLrn(),
+        *_sparse(),
+    ]
+
+
 def _gpu() -> list[Pass]:
     return [
         *_narrow(),
         CleanUp(),
+    ]
+
+
+def _gpu_with_kernels() -> list[Pass]:
+    return [
+        *_narrow(),
+        RaiseOpset(),
+        *_sparse(),
     ]
 
 
@@ -87,4 +103,4 @@ def _mcu() -> list[Pass]:
     ]
 
 
-_PIPELINES = {"cpu": _cpu, "gpu": _gpu, "mcu": _mcu}
+_PIPELINES = {"cpu": _cpu, "gpu": _gpu, "gpu with kernels": _gpu_with_kernels, "mcu": _mcu}

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from scalpel_graph import autotune, cost, layout
+from scalpel_graph import autotune, cost, gpu_cost, layout
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
@@ -27,7 +27,7 @@ from scalpel_graph.passes.matching import (
     why_not_constant,
 )
 from scalpel_graph.report import Candidate, LayerDecision
-from scalpel_graph.target import CpuTarget
+from scalpel_graph.target import CpuTarget, GpuTarget
 from scalpel_graph.value_types import Storage, ValueType, dtype, storage
 
 
@@ -78,21 +78,77 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
 def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     """Chooses dense or a group shape for every layer of the graph."""
     decisions = Decisions()
-    target, threads = context.target, context.threads
-    assert isinstance(target, CpuTarget)  # no other pipeline makes layers sparse
     nodes = [node for node in graph.nodes if is_standard(node, "Conv", "Gemm", "MatMul")]
     shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
-    margin = target.margin if context.tuner is None else autotune.MARGIN
     described: list[Layer] = []
     for node in nodes:
         try:
             described.append(describe(graph, node, shapes))
         except Refusal as refusal:
             decisions.skipped.append(Skip(node_label(node), str(refusal)))
+    together = in_one_network(described, context.weights)
+    if isinstance(context.target, GpuTarget):
+        _decide_on_gpu(together, context.target, decisions)
+    else:
+        assert isinstance(context.target, CpuTarget)
+        _decide_on_cpu(together, context.target, graph=graph, shapes=shapes, context=context, into=decisions)
+    return decisions
+
+
+def _decide_on_gpu(described: Sequence[Layer], target: GpuTarget, decisions: Decisions) -> None:
+    """Each layer by itself: only matrix products of few rows, which changes of layout are no part of."""
+    for layer in described:
+        why_not = gpu_cost.why_dense(layer.work)
+        if why_not:
+            decisions.skipped.append(Skip(node_label(layer.node), f"kept dense: {why_not}"))
+            continue
+        ways = gpu_cost.candidates(layer.work, layer.weights, target)
+        chosen = cost.choose(ways, target.margin)
+        nonzero = float(np.count_nonzero(layer.weights)) / layer.weights.size
+        best = cost.fastest_sparse(ways)
+        if best is None:
+            reason = f"kept dense: {nonzero:.0%} of weights are non-zero, no sparse form is smaller"
+        elif chosen.decision == "dense":
+            reason = f"kept dense: {nonzero:.0%} of weights are non-zero, sparse is not predicted to pay"
+        else:
+            r, c = chosen.group_shape or (1, 1)
+            ratio = ways[0].predicted_us / chosen.predicted_us
+            reason = f"{r}×{c} groups, {chosen.density:.0%} stored, predicted {ratio:.1f}× faster than dense"
+        _note(decisions, layer, chosen, density=nonzero, ways=ways, reason=reason)
+
+
+def _note(
+    decisions: Decisions,
+    layer: Layer,
+    chosen: Candidate,
+    *,
+    density: float,
+    ways: Sequence[Candidate],
+    reason: str,
+) -> None:
+    label = node_label(layer.node)
+    values = layer.storage if chosen.decision == "group_csr" else Storage()
+    decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason, values))
+    if chosen.decision == "dense":
+        decisions.skipped.append(Skip(label, reason))
+    else:
+        decisions.sparse.append((layer, chosen))
+
+
+def _decide_on_cpu(
+    described: Sequence[Layer],
+    target: CpuTarget,
+    *,
+    graph: ModelGraph,
+    shapes: Mapping[str, tuple[int, ...]],
+    context: PassContext,
+    into: Decisions,
+) -> None:
+    margin = target.margin if context.tuner is None else autotune.MARGIN
     layers: list[tuple[Layer, list[Candidate]]] = []
     conv_times: dict[int, layout.ConvTimes] = {}
     ways_of: dict[tuple[Any, ...], list[Candidate]] = {}
-    for layer in in_one_network(described, context.weights):
+    for layer in described:
         known = (layer.key, layer.work)
         if known not in ways_of:
             ways_of[known] = _candidates(layer, context, target)
@@ -106,7 +162,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
             )
     if context.tuner is not None:
         context.tuner.save()
-    copy_us = partial(cost.reorder_us, target=target, threads=threads)
+    copy_us = partial(cost.reorder_us, target=target, threads=context.threads)
     sparse_convs = layout.choose_sparse(graph, conv_times, target.block, shapes, copy_us)
     verb = "predicted" if context.tuner is None else "measured"
     for layer, ways in layers:
@@ -117,16 +173,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
             chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
         reason = _reason(layer, ways, alone, chosen, target=target, verb=verb)
         density = float(np.count_nonzero(layer.weights)) / layer.weights.size
-        label = node_label(layer.node)
-        values = layer.storage if chosen.decision == "group_csr" else Storage()
-        decisions.layers.append(
-            LayerDecision(label, layer.node.op, chosen, density, list(ways), reason, values)
-        )
-        if chosen.decision == "dense":
-            decisions.skipped.append(Skip(label, reason))
-        else:
-            decisions.sparse.append((layer, chosen))
-    return decisions
+        _note(into, layer, chosen, density=density, ways=ways, reason=reason)
 
 
 def _candidates(layer: Layer, context: PassContext, target: CpuTarget) -> list[Candidate]:

@@ -16,7 +16,7 @@ from scalpel_graph.errors import CheckError, GraphError, GroupCsrError, InputErr
 
 if TYPE_CHECKING:
     from scalpel_graph.api import OptimizeResult, optimize
-    from scalpel_graph.library import custom_op_library
+    from scalpel_graph.library import cuda_op_library, custom_op_library
     from scalpel_graph.pruning.api import PruneResult, prune
 
     __version__: str
@@ -30,6 +30,7 @@ __all__ = [
     "PruneResult",
     "ScalpelError",
     "__version__",
+    "cuda_op_library",
     "custom_op_library",
     "optimize",
     "prune",
@@ -40,6 +41,7 @@ _HOMES = {
     "optimize": "scalpel_graph.api",
     "PruneResult": "scalpel_graph.pruning.api",
     "prune": "scalpel_graph.pruning.api",
+    "cuda_op_library": "scalpel_graph.library",
     "custom_op_library": "scalpel_graph.library",
     "__version__": "scalpel_graph.version",
 }

@@ -249,6 +249,11 @@ def _check_kind(
         "--weights": weights != "fp32",
         "--no-check": not check,
     }
+    if autotune and profile.kind == "gpu":
+        raise InputError(
+            f"--autotune times layers on the CPU here, and target {profile.name} is a GPU: leave it out;"
+            " scalpel-calibrate --target gpu measures a GPU"
+        )
     is_mcu = profile.kind == "mcu"
     if is_mcu and Quantize.name in skip_passes:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where the ONNX Runtime library with our operators is installed."""
+"""Where the ONNX Runtime libraries with our operators are installed."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import scalpel_graph
 from scalpel_graph.errors import ScalpelError
 
+_CUDA_FILE_NAME = "libscalpel_ort_cuda.so"
 _FILE_NAME = {"darwin": "libscalpel_ort.dylib", "win32": "scalpel_ort.dll"}.get(
     sys.platform, "libscalpel_ort.so"
 )
@@ -19,13 +20,28 @@ def custom_op_library() -> str:
     Raises:
         ScalpelError: this installation was made without it.
     """
+    return _installed(_FILE_NAME, "a C++ compiler")
+
+
+def cuda_op_library() -> str:
+    """Path of the library that has the operators for ONNX Runtime's CUDA provider too.
+
+    A session registers it in place of `custom_op_library`: it has everything that is in that one.
+
+    Raises:
+        ScalpelError: this installation was made without nvcc.
+    """
+    return _installed(_CUDA_FILE_NAME, "nvcc")
+
+
+def _installed(name: str, builder: str) -> str:
     # In an editable installation the package has a second folder, for what was built.
     folders = [Path(folder) / "lib" for folder in scalpel_graph.__path__]
     for folder in folders:
-        library = folder / _FILE_NAME
+        library = folder / name
         if library.is_file():
             return str(library)
     raise ScalpelError(
-        f"{_FILE_NAME} is not in {' or '.join(map(str, folders))}: "
-        "install scalpel-graph with a C++ compiler on the PATH, which builds it"
+        f"{name} is not in {' or '.join(map(str, folders))}: "
+        f"install scalpel-graph with {builder} on the PATH, which builds it"
     )

@@ -7,7 +7,7 @@ A CPU's holds the prices that ``scalpel-calibrate`` measures and `scalpel_graph.
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import resources
 from itertools import pairwise
@@ -135,6 +135,44 @@ class CpuTarget(Target):
     depthwise_kernel: Prices
 
 
+#: What `scalpel_graph.gpu_cost` counts in a matrix product on a GPU beside calls.
+GPU_AMOUNTS = ("byte", "multiply_add", "activation")
+
+#: Prices of a matrix product on a GPU: of a ``call`` (in microseconds) and of each of `GPU_AMOUNTS`.
+GpuPrices = Mapping[str, Table]
+
+
+@dataclass(frozen=True)
+class GpuKernel:
+    """What our CUDA kernels for one group shape take.
+
+    Attributes:
+        group_shape: ``(r, c)``.
+        prices: of a matrix product.
+    """
+
+    group_shape: GroupShape
+    prices: GpuPrices
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuTarget(Target):
+    """A GPU: widths, and where they were measured, what matrix products take.
+
+    Attributes:
+        host: where the prices were measured, for people.
+        margin: a layer becomes sparse only where it is predicted to take less than ``1 - margin`` of the
+            dense time.
+        dense: prices of a dense matrix product; empty where none were measured.
+        kernels: one entry for each group shape to consider; none: all layers stay dense.
+    """
+
+    host: Mapping[str, str] = field(default_factory=dict)
+    margin: float = 0.0
+    dense: GpuPrices = field(default_factory=dict)
+    kernels: tuple[GpuKernel, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class McuTarget(Target):
     """A microcontroller.
@@ -253,8 +291,8 @@ def parse_target(text: str, name: str, source: str | None) -> Target:
         "round_features_to": root.integer("round_features_to", 1),
         "round_from": root.fraction("round_from", 0.0),
     }
-    makers = {"cpu": _cpu, "mcu": _mcu}
-    target = makers[kind](root, common) if kind in makers else Target(**common)
+    makers = {"cpu": _cpu, "gpu": _gpu, "mcu": _mcu}
+    target = makers[kind](root, common)
     root.finish()
     return target
 
@@ -274,11 +312,34 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
         depthwise_kernel=_prices(root, DEPTHWISE_KERNEL) if DEPTHWISE_KERNEL in root else {},
     )
     dense.finish()
-    shapes = [kernel.group_shape for kernel in target.kernels]
+    _refuse_repeated(root, [kernel.group_shape for kernel in target.kernels])
+    return target
+
+
+def _gpu(root: "_Reader", common: Mapping[str, Any]) -> GpuTarget:
+    host = root.texts("host")
+    if "kernels" not in root:
+        return GpuTarget(**common, host=host)
+    kernels = []
+    for entry in root.tables("kernels"):
+        shape = entry.group_shape("group_shape")
+        kernels.append(GpuKernel(shape, _gpu_prices(entry)))
+    _refuse_repeated(root, [kernel.group_shape for kernel in kernels])
+    dense = _gpu_prices(root.table("dense"))
+    return GpuTarget(**common, host=host, margin=root.fraction("margin"), dense=dense, kernels=tuple(kernels))
+
+
+def _gpu_prices(reader: "_Reader") -> GpuPrices:
+    found = {name: reader.points(name) for name in GPU_AMOUNTS if name in reader}
+    prices = {"call": reader.points("call"), **found}
+    reader.finish(known=GPU_AMOUNTS)
+    return prices
+
+
+def _refuse_repeated(root: "_Reader", shapes: Sequence[GroupShape]) -> None:
     for shape in shapes:
         if shapes.count(shape) > 1:
             raise root.error("kernels", f"lists group_shape {list(shape)} twice")
-    return target
 
 
 def _mcu(root: "_Reader", common: Mapping[str, Any]) -> McuTarget:

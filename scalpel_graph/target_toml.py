@@ -1,9 +1,9 @@
-"""Writes a CPU's profile as TOML for people to read and `scalpel_graph.target` to parse."""
+"""Writes a profile as TOML for people to read and `scalpel_graph.target` to parse."""
 
 import json
 from collections.abc import Mapping
 
-from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, Prices, Table
+from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, GpuTarget, Prices, Table, Target
 
 _HEAD = """\
 # What scalpel-calibrate measured on a machine; docs/adding-a-target.md says what the keys mean.
@@ -11,10 +11,15 @@ _HEAD = """\
 """
 
 
-def to_toml(target: CpuTarget) -> str:
+def to_toml(target: Target) -> str:
     """The profile as the text of a TOML file."""
+    lines = _gpu(target) if isinstance(target, GpuTarget) else _cpu(target)
+    return "\n".join([_HEAD, *lines]) + "\n"
+
+
+def _cpu(target: Target) -> list[str]:
+    assert isinstance(target, CpuTarget)
     lines = [
-        _HEAD,
         f"kind = {_text(target.kind)}",
         f"description = {_text(target.description)}",
         f"isa = {_text(target.isa)}",
@@ -26,14 +31,40 @@ def to_toml(target: CpuTarget) -> str:
         f"min_columns = {target.min_columns}",
         f"margin = {target.margin}",
     ]
-    if target.host:
-        lines += ["", "[host]", *(f"{key} = {_text(value)}" for key, value in target.host.items())]
+    lines += _host(target.host)
     lines += _prices("dense.", target.dense)
     for kernel in target.kernels:
         lines += ["", "[[kernels]]", f"group_shape = {list(kernel.group_shape)}"]
         lines += _prices("kernels.", kernel.prices)
-    lines += _prices("", {DEPTHWISE_KERNEL: target.depthwise_kernel})
-    return "\n".join(lines) + "\n"
+    return lines + _prices("", {DEPTHWISE_KERNEL: target.depthwise_kernel})
+
+
+def _gpu(target: GpuTarget) -> list[str]:
+    lines = [
+        f"kind = {_text(target.kind)}",
+        f"description = {_text(target.description)}",
+        f"round_channels_to = {target.round_channels_to}",
+        f"round_features_to = {target.round_features_to}",
+        f"round_from = {target.round_from}",
+    ]
+    if target.kernels:
+        lines.append(f"margin = {target.margin}")
+    lines += _host(target.host)
+    if target.kernels:
+        lines += ["", "[dense]", *_tables(target.dense)]
+    for kernel in target.kernels:
+        lines += ["", "[[kernels]]", f"group_shape = {list(kernel.group_shape)}", *_tables(kernel.prices)]
+    return lines
+
+
+def _host(host: Mapping[str, str]) -> list[str]:
+    if not host:
+        return []
+    return ["", "[host]", *(f"{key} = {_text(value)}" for key, value in host.items())]
+
+
+def _tables(prices: Mapping[str, Table]) -> list[str]:
+    return [f"{name} = {_table(table)}" for name, table in prices.items()]
 
 
 def _prices(place: str, operations: Mapping[str, Prices]) -> list[str]:
@@ -41,7 +72,7 @@ def _prices(place: str, operations: Mapping[str, Prices]) -> list[str]:
     for operation, prices in operations.items():
         for threads, found in sorted(prices.items()):
             lines += ["", f"[[{place}{operation}]]", f"threads = {threads}"]
-            lines += [f"{name} = {_table(table)}" for name, table in found.items()]
+            lines += _tables(found)
     return lines
 
 

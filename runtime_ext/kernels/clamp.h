@@ -4,7 +4,7 @@
 namespace scalpel {
 
 // NaN passes through, as in ONNX Runtime's Relu and Clip; where min > max, max wins.
-inline float clamp(float value, float min, float max) {
+constexpr float clamp(float value, float min, float max) {
   const float raised = value < min ? min : value;
   return raised > max ? max : raised;
 }

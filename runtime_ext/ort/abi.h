@@ -27,7 +27,7 @@ struct OrtCustomOp;
 enum OrtErrorCode : int { kOrtFail = 1, kOrtInvalidArgument = 2 };
 enum OrtAttributeType : int { kOrtAttributeInts = 2 };
 enum OrtAllocatorType : int { kOrtArenaAllocator = 1 };
-enum OrtMemoryType : int { kOrtMemoryDefault = 0 };
+enum OrtMemoryType : int { kOrtMemoryCpuInput = -2, kOrtMemoryDefault = 0 };
 enum OrtCharacteristic : int { kOrtRequired = 0 };
 enum OrtElementType : int {
   kOrtUndefined = 0,  // as an operator's input type: any
@@ -85,7 +85,10 @@ struct OrtApi {
   // Called with out = null, gives the number of elements in *size.
   OrtStatus* (*KernelInfoGetAttributeArray_int64)(const OrtKernelInfo* info, const char* name, int64_t* out,
                                                   size_t* size);
-  void* unused_164[80];
+  void* unused_164[29];
+  // The cudaStream_t of the CUDA provider.
+  OrtStatus* (*KernelContext_GetGPUComputeStream)(const OrtKernelContext* context, void** out);
+  void* unused_194[50];
   // Called with out = null, gives the number of bytes, with the closing zero, in *size.
   OrtStatus* (*KernelInfo_GetNodeName)(const OrtKernelInfo* info, char* out, size_t* size);
   void* unused_245[4];
@@ -162,6 +165,7 @@ SCALPEL_SLOT(ReleaseStatus, 93);
 SCALPEL_SLOT(ReleaseTensorTypeAndShapeInfo, 99);
 SCALPEL_SLOT(ReleaseAllocator, 132);
 SCALPEL_SLOT(KernelInfoGetAttributeArray_int64, 163);
+SCALPEL_SLOT(KernelContext_GetGPUComputeStream, 193);
 SCALPEL_SLOT(KernelInfo_GetNodeName, 244);
 SCALPEL_SLOT(KernelInfoGetConstantInput_tensor, 249);
 SCALPEL_SLOT(KernelContext_GetAllocator, 253);

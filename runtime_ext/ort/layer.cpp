@@ -25,10 +25,6 @@ bool find_value_type(OrtElementType type, ValueType* out) {
   }
 }
 
-bool is_zero_scalar(const Tensor& tensor) {
-  return tensor.type == kOrtFloat && tensor.dims.empty() && *static_cast<const float*>(tensor.data) == 0;
-}
-
 }  // namespace
 
 bool multiply(int64_t a, int64_t b, int64_t* product) { return !__builtin_mul_overflow(a, b, product); }
@@ -90,7 +86,7 @@ void Layer::read_matrix(const Node& node) {
 
 void Layer::read_bias(const Node& node) {
   const Tensor bias = node.constant(kBias, "bias");
-  if (is_zero_scalar(bias)) return;
+  if (node.is_zero_scalar(bias)) return;
   if (bias.type != kOrtFloat || bias.dims.size() != 1 || bias.dims[0] != matrix_.M) {
     fail("bias must be float32 [" + std::to_string(matrix_.M) + "], or a scalar 0 for none, got " + describe(bias));
   }
@@ -102,7 +98,7 @@ void Layer::read_bias(const Node& node) {
 void Layer::read_residual(const Node& node) {
   Tensor residual;
   if (!node.find_constant(kResidual, &residual)) return;
-  has_residual_ = !is_zero_scalar(residual);
+  has_residual_ = !node.is_zero_scalar(residual);
   if (has_residual_ && residual.dims.empty()) {
     fail("residual must be float32 of the output's shape, or a scalar 0 for none, got another scalar");
   }

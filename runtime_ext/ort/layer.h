@@ -28,6 +28,8 @@ class Layer {
   const std::vector<int64_t>& weight_shape() const { return weight_shape_; }
   // The arrays are ONNX Runtime's and are checked for types and shapes; what they hold is checked by the plan.
   const GroupCsrView& matrix() const { return matrix_; }
+  // What every call adds and applies: all but the residual.
+  const Epilogue& epilogue() const { return epilogue_; }
   [[noreturn]] void fail(const std::string& what) const;
 
   // One call of the operator.
@@ -42,6 +44,7 @@ class Layer {
     Epilogue epilogue(const Shape& output) const;
     // 64-byte aligned, or null for 0 bytes; freed with the call.
     void* workspace(size_t bytes);
+    using OperatorCall::context;
 
    private:
     const Layer& layer_;

@@ -22,7 +22,8 @@ std::string describe(const Tensor& tensor) {
   return (type < std::size(kNames) ? kNames[type] : "another type") + (" " + to_string(tensor.dims));
 }
 
-Node::Node(const OrtApi& api, const OrtKernelInfo& info, const char* op_type) : api_(api), info_(info) {
+Node::Node(const OrtApi& api, const OrtKernelInfo& info, const char* op_type, CopyToHost copy_to_host)
+    : api_(api), info_(info), copy_to_host_(copy_to_host) {
   size_t size = 0;
   check(api_, api_.KernelInfo_GetNodeName(&info_, nullptr, &size));
   std::string name(size, '\0');
@@ -88,6 +89,13 @@ Tensor Node::constant(size_t index, const char* name) const {
          ", is not a constant: store it as an initializer that is not also an input of the graph");
   }
   return tensor;
+}
+
+bool Node::is_zero_scalar(const Tensor& tensor) const {
+  if (tensor.type != kOrtFloat || !tensor.dims.empty()) return false;
+  float value = 0;
+  copy_to_host_(&value, tensor.data, sizeof value);
+  return value == 0;
 }
 
 }  // namespace scalpel

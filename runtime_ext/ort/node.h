@@ -23,9 +23,12 @@ inline std::string to_string(const std::vector<int64_t>& dims) { return to_strin
 // "float32 [3, 4]"
 std::string describe(const Tensor& tensor);
 
+// Copies what a constant input holds, wherever ONNX Runtime keeps it; throws Error if that fails.
+using CopyToHost = void (*)(void* to, const void* from, size_t bytes);
+
 class Node {
  public:
-  Node(const OrtApi& api, const OrtKernelInfo& info, const char* op_type);
+  Node(const OrtApi& api, const OrtKernelInfo& info, const char* op_type, CopyToHost copy_to_host);
 
   const OrtApi& api() const { return api_; }
   // "GroupCsrGemm node 'fc1'", the beginning of every error message.
@@ -40,11 +43,14 @@ class Node {
   bool find_constant(size_t index, Tensor* out) const;
   // As above, but an input that is no constant is an error.
   Tensor constant(size_t index, const char* name) const;
+  // Whether it is a scalar 0 of type float32, wherever it is kept.
+  bool is_zero_scalar(const Tensor& tensor) const;
 
  private:
   const OrtApi& api_;
   const OrtKernelInfo& info_;
   std::string label_;
+  CopyToHost copy_to_host_;
 };
 
 }  // namespace scalpel

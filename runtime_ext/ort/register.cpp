@@ -1,12 +1,17 @@
 // The library's one exported function: makes the operators of domain ai.scalpel known to a session.
 
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "error.h"
 #include "operators.h"
+#ifdef SCALPEL_CUDA
+#include "cuda/operators.h"
+#endif
 #include "shape_inference.h"
 
 namespace scalpel {
@@ -20,15 +25,26 @@ constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny,
 constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
 constexpr OrtElementType kQInputs[] = {kOrtInt16, kAny, kAny, kAny, kAny, kAny, kAny};
 
+// What runs an operator's kernels.
+struct Provider {
+  const char* name;  // null: CPU
+  CopyToHost copy_to_host;
+  OrtMemoryType constants;  // where ONNX Runtime is to keep the constant inputs of the kernels
+};
+
+constexpr Provider kCpu = {
+    nullptr, [](void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }, kOrtMemoryDefault};
+
 struct Operator : OrtCustomOp {
-  using Make = std::unique_ptr<Kernel> (*)(const Node&, Isa);
+  using Make = std::unique_ptr<Kernel> (*)(const Node&);
   using InferShape = void (*)(const OrtApi&, OrtShapeInferContext&);
 
   template <size_t kInputs>
-  Operator(const OrtApi& api_, const char* name_, const OrtElementType (&inputs_)[kInputs], Make make_,
-           InferShape infer_shape_);
+  Operator(const OrtApi& api_, const Provider& provider_, const char* name_, const OrtElementType (&inputs_)[kInputs],
+           Make make_, InferShape infer_shape_);
 
   const OrtApi& api;
+  const Provider& provider;
   const char* name;
   const OrtElementType* inputs;  // [n_inputs]; the output's type is that of the first
   size_t n_inputs;
@@ -40,11 +56,8 @@ const Operator& self(const OrtCustomOp* op) { return *static_cast<const Operator
 
 OrtStatus* create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   return guarded(*api, [&] {
-    const Node node(*api, *info, self(op).name);
-    Isa isa{};
-    std::string error;
-    if (!choose_isa(&isa, &error)) node.fail(error);
-    *kernel = self(op).make(node, isa).release();
+    const Node node(*api, *info, self(op).name, self(op).provider.copy_to_host);
+    *kernel = self(op).make(node).release();
   });
 }
 
@@ -53,21 +66,32 @@ OrtStatus* compute(void* kernel, OrtKernelContext* context) {
   return guarded(self.api(), [&] { self.compute(*context); });
 }
 
+template <std::unique_ptr<Kernel> (*kMake)(const Node&, Isa)>
+std::unique_ptr<Kernel> on_cpu(const Node& node) {
+  Isa isa{};
+  std::string error;
+  if (!choose_isa(&isa, &error)) node.fail(error);
+  return kMake(node, isa);
+}
+
 template <size_t kInputs>
-Operator::Operator(const OrtApi& api_, const char* name_, const OrtElementType (&inputs_)[kInputs], Make make_,
-                   InferShape infer_shape_)
-    : OrtCustomOp{}, api(api_), name(name_), inputs(inputs_), n_inputs(kInputs), make(make_),
+Operator::Operator(const OrtApi& api_, const Provider& provider_, const char* name_,
+                   const OrtElementType (&inputs_)[kInputs], Make make_, InferShape infer_shape_)
+    : OrtCustomOp{}, api(api_), provider(provider_), name(name_), inputs(inputs_), n_inputs(kInputs), make(make_),
       infer_shape(infer_shape_) {
   version = kOrtApiVersion;
   GetName = [](const OrtCustomOp* op) { return self(op).name; };
-  GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+  GetExecutionProviderType = [](const OrtCustomOp* op) { return self(op).provider.name; };
   GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).inputs[index]; };
   GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).n_inputs; };
   GetOutputType = [](const OrtCustomOp* op, size_t) { return self(op).inputs[0]; };
   GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
   GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
-  GetInputMemoryType = [](const OrtCustomOp*, size_t) { return kOrtMemoryDefault; };
+  GetInputMemoryType = [](const OrtCustomOp* op, size_t index) {
+    // By type: every operator's other inputs are tensors that the model computes, or can be.
+    return self(op).inputs[index] == kOrtFloat ? kOrtMemoryDefault : self(op).provider.constants;
+  };
   CreateKernelV2 = create_kernel;
   KernelComputeV2 = compute;
   KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
@@ -79,21 +103,25 @@ Operator::Operator(const OrtApi& api_, const char* name_, const OrtElementType (
 }
 
 struct Domain {
-  explicit Domain(const OrtApi& api)
-      : gemm(api, "GroupCsrGemm", kGroupCsrInputs, make_gemm, infer_gemm_shape),
-        conv(api, "GroupCsrConv", kGroupCsrInputs, make_conv, infer_conv_shape),
-        lrn(api, "WindowedLrn", kLrnInputs, make_lrn, infer_lrn_shape),
-        q_gemm(api, "QGroupCsrGemm", kQInputs, make_q_gemm, infer_q_gemm_shape),
-        q_conv(api, "QGroupCsrConv", kQInputs, make_q_conv, infer_q_conv_shape) {
+  explicit Domain(const OrtApi& api) {
     check(api, api.CreateCustomOpDomain(kDomain, &handle));
-    check(api, api.CustomOpDomain_Add(handle, &gemm));
-    check(api, api.CustomOpDomain_Add(handle, &conv));
-    check(api, api.CustomOpDomain_Add(handle, &lrn));
-    check(api, api.CustomOpDomain_Add(handle, &q_gemm));
-    check(api, api.CustomOpDomain_Add(handle, &q_conv));
+    const auto add = [&](auto&&... arguments) {
+      operators.push_back(std::make_unique<Operator>(api, arguments...));
+      check(api, api.CustomOpDomain_Add(handle, operators.back().get()));
+    };
+    add(kCpu, "GroupCsrGemm", kGroupCsrInputs, on_cpu<make_gemm>, infer_gemm_shape);
+    add(kCpu, "GroupCsrConv", kGroupCsrInputs, on_cpu<make_conv>, infer_conv_shape);
+    add(kCpu, "WindowedLrn", kLrnInputs, on_cpu<make_lrn>, infer_lrn_shape);
+    add(kCpu, "QGroupCsrGemm", kQInputs, on_cpu<make_q_gemm>, infer_q_gemm_shape);
+    add(kCpu, "QGroupCsrConv", kQInputs, on_cpu<make_q_conv>, infer_q_conv_shape);
+#ifdef SCALPEL_CUDA
+    static constexpr Provider kCuda = {kCudaProvider, copy_to_host, kOrtMemoryCpuInput};
+    add(kCuda, "GroupCsrGemm", kGroupCsrInputs, make_cuda_gemm, infer_gemm_shape);
+    add(kCuda, "GroupCsrConv", kGroupCsrInputs, make_cuda_conv, infer_conv_shape);
+#endif
   }
 
-  Operator gemm, conv, lrn, q_gemm, q_conv;
+  std::vector<std::unique_ptr<Operator>> operators;
   OrtCustomOpDomain* handle = nullptr;
 };
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scalpel_graph import formatting as show
-from scalpel_graph.calibration import measure, profile
+from scalpel_graph import gpu_cost
+from scalpel_graph.calibration import gpu, measure, profile
 from scalpel_graph.cli import console as cli
+from scalpel_graph.cuda import Library, installed_card
 from scalpel_graph.errors import InputError
 from scalpel_graph.kernel_table import chosen_isa, group_shapes, lanes
+from scalpel_graph.library import cuda_op_library
 from scalpel_graph.target_toml import to_toml
 from scalpel_graph.version import __version__
 
@@ -38,6 +41,8 @@ def _main(arguments: Sequence[str]) -> int:
             f"{options.output}: its name must end in .toml, so that --target takes it for a file"
         )
     cli.check_folder(options.output)
+    if options.target == "gpu":
+        return _gpu(options)
     isa = chosen_isa()
     threads = sorted(set(options.threads or measure.default_threads()))
     host_measure = measure.HostMeasure()
@@ -63,6 +68,27 @@ def _main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _gpu(options: argparse.Namespace) -> int:
+    if options.threads:
+        raise InputError("--threads is for --target cpu")
+    library = cuda_op_library()
+    Library(library).devices()
+    measure_gpu = gpu.SessionMeasure(library)
+    card, driver = installed_card()
+    work = gpu.jobs(gpu_cost.group_shapes())
+    samples = []
+    with cli.counted(f"measuring {card}", len(work), options.quiet) as advance:
+        for sample in gpu.run(work, measure_gpu):
+            samples.append(sample)
+            advance()
+    target, quality = gpu.build(
+        samples, name=options.output.stem, description=card, host=gpu.describe_host(card, driver)
+    )
+    cli.write_file(options.output, to_toml(target))
+    _show(options, target.description, quality, len(samples))
+    return 0
+
+
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog=_PROG,
@@ -74,6 +100,13 @@ def _parser() -> cli.Parser:
         allow_abbrev=False,
     )
     parser.add_argument("output", metavar="OUT.toml", type=Path, help="where the profile goes")
+    parser.add_argument(
+        "--target",
+        choices=("cpu", "gpu"),
+        default="cpu",
+        help="what to measure; gpu needs a CUDA device, nvcc when this was installed, and onnxruntime-gpu"
+        " (default: cpu)",
+    )
     parser.add_argument(
         "--threads",
         metavar="N",

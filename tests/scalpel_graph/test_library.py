@@ -4,7 +4,7 @@ import pytest
 
 import scalpel_graph
 from scalpel_graph.errors import ScalpelError
-from scalpel_graph.library import custom_op_library
+from scalpel_graph.library import cuda_op_library, custom_op_library
 
 
 def test_the_library_is_installed_in_lib() -> None:
@@ -17,3 +17,5 @@ def test_an_installation_without_the_library_says_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(scalpel_graph, "__path__", [str(tmp_path)])
     with pytest.raises(ScalpelError, match=r"scalpel_ort\.\w+ is not in .*lib: install .* C\+\+ compiler"):
         custom_op_library()
+    with pytest.raises(ScalpelError, match=r"libscalpel_ort_cuda\.so is not in .*lib: install .* nvcc"):
+        cuda_op_library()

@@ -37,7 +37,7 @@ def test_a_gpu_profile_states_the_multiple_of_its_widths_and_no_kernels():
         parse_target(text + "round_channels_to = 0", "mine", None)
     with pytest.raises(InputError, match="round_from must be a number from 0 to 1, got 2"):
         parse_target(text + "round_from = 2", "mine", None)
-    with pytest.raises(InputError, match="kernels is not a known key"):
+    with pytest.raises(InputError, match="kernels must be"):
         parse_target(text + "kernels = 3", "mine", None)
 
 

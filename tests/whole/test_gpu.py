@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import scalpel_graph as sg
 from models.resnet import resnet50
 from scalpel_graph.target import load_target
 from tests.pass_runner import op_types, outputs
 from tests.scalpel_graph.channels.test_networks import add_masks, resnet_groups
+from tests.scalpel_graph.test_gpu_cost import GPU
 
 BLOCKS = (2, 1, 1, 1)
 
@@ -105,3 +106,61 @@ def test_the_multiple_is_the_profiles(tmp_path):
     *narrowed, last = result.report.removed_nodes
     assert all(node.after == node.possible == node.before // 2 - 3 for node in narrowed)
     assert last.after == last.before == 1000
+
+
+def pruned_matrices():
+    """Two fully connected layers, of which groups of eight rows are left; the second is small and dense."""
+    rng = np.random.default_rng(0)
+    kept = np.repeat(rng.random((64, 512)) < 0.1, 8, axis=0)
+    weights = {
+        "W1": np.where(kept, rng.standard_normal((512, 512)), 0).astype(np.float32),
+        "b1": rng.standard_normal(512).astype(np.float32),
+        "W2": rng.standard_normal((10, 512)).astype(np.float32),
+        "b2": np.zeros(10, np.float32),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "W1", "b1"], ["h"], name="fc1", transB=1),
+        helper.make_node("Relu", ["h"], ["a"], name="relu"),
+        helper.make_node("Gemm", ["a", "W2", "b2"], ["y"], name="fc2", transB=1),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["batch", 512]), ("y", ["batch", 10]))
+    ]
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_profile_with_prices_makes_products_of_few_rows_sparse():
+    """It runs in stock ONNX Runtime through its functions, and with our operators."""
+    result = sg.optimize(pruned_matrices(), target=GPU)
+    assert op_types(result.model) == ["GroupCsrGemm", "Gemm"]
+    decisions = {layer.name: layer.chosen for layer in result.report.layers}
+    assert decisions["fc1"].group_shape == (8, 1) and decisions["fc2"].decision == "dense"
+    verified = result.report.verified
+    assert verified.ok and verified.custom_ops and verified.fallback
+    x = np.random.default_rng(1).standard_normal((3, 512), dtype=np.float32)
+    for expected, value in zip(
+        outputs(pruned_matrices(), {"x": x}), outputs(result.model, {"x": x}), strict=True
+    ):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_many_rows_keep_a_product_dense():
+    result = sg.optimize(pruned_matrices(), target=GPU, input_shapes={"x": (128, 512)})
+    assert op_types(result.model) == ["Gemm", "Relu", "Gemm"]
+    reasons = {skip.node: skip.reason for run in result.report.passes for skip in run.skipped}
+    assert "128 rows" in reasons["fc1"]
+
+
+@pytest.mark.parametrize("name", ["gpu", "h100"])
+def test_without_prices_nothing_becomes_sparse(name):
+    result = sg.optimize(pruned_matrices(), target=name)
+    assert op_types(result.model) == ["Gemm", "Relu", "Gemm"]
+    assert not result.report.layers
+
+
+def test_autotune_is_for_cpus():
+    with pytest.raises(sg.InputError, match="times layers on the CPU here, and target gpu is a GPU"):
+        sg.optimize(pruned_matrices(), target="gpu", autotune=True)

@@ -1,0 +1,18 @@
+// The CUDA operators in the place of those of the CPU: ONNX Runtime runs them without a card.
+#include "cuda/operators.h"
+#include "ort/operators.h"
+
+namespace scalpel {
+
+std::unique_ptr<Kernel> make_gemm(const Node& node, Isa) { return make_cuda_gemm(node); }
+std::unique_ptr<Kernel> make_conv(const Node& node, Isa) { return make_cuda_conv(node); }
+std::unique_ptr<Kernel> make_lrn(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_q_gemm(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_q_conv(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
+
+bool choose_isa(Isa* isa, std::string*) {
+  *isa = Isa::kScalar;
+  return true;
+}
+
+}  // namespace scalpel
