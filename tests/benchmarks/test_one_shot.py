@@ -7,8 +7,10 @@ from benchmarks.one_shot import main
 from models.paper.recipes import RECIPES, short
 from models.paper.reproduce import Reproducer
 from scalpel_graph.pruning import measured
+from tests.models.paper.fashion_mnist import needs_fashion_mnist
 
 
+@needs_fashion_mnist
 def test_measures_losses_and_speeds(tmp_path, capsys, monkeypatch):
     Reproducer(tmp_path).run(short(RECIPES["lenet-300-100"]), techniques=())
     monkeypatch.setattr(one_shot, "SPARSITIES", (0.8,))

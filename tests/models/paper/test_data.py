@@ -7,6 +7,7 @@ import pytest
 from models.paper.data import FASHION_MNIST_FOLDER, cifar10, fashion_mnist, padded_fashion_mnist
 from models.paper.whitening import Zca, global_contrast_normalized
 from scalpel_graph.errors import InputError
+from tests.models.paper.fashion_mnist import needs_fashion_mnist
 
 rng = np.random.default_rng(0)
 
@@ -33,6 +34,7 @@ def write_cifar(folder, images=20):
         records.tofile(folder / f"{name}.bin")
 
 
+@needs_fashion_mnist
 def test_fashion_mnist_as_debian_has_it():
     data = fashion_mnist()
     assert data.train_images.shape == (60_000, 1, 28, 28) and data.test_images.shape == (10_000, 1, 28, 28)

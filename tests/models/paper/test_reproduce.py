@@ -18,6 +18,9 @@ from models.paper.training import OutOfTime, Trainer
 from scalpel_graph import group_csr
 from scalpel_graph.errors import InputError
 from scalpel_graph.target import CpuTarget, load_target
+from tests.models.paper.fashion_mnist import needs_fashion_mnist
+
+pytestmark = needs_fashion_mnist
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,9 @@ from models.paper.recipes import Fit
 from models.paper.training import OutOfTime, Step, Subject, Trainer
 from scalpel_graph.errors import CheckError
 from scalpel_graph.torch import GroupPruner, NodePruner, insert_masks
+from tests.models.paper.fashion_mnist import needs_fashion_mnist
+
+pytestmark = needs_fashion_mnist
 
 STEPS = [
     Step("low penalty", 1, 0.01, penalty=0.001, constant=True),
