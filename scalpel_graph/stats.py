@@ -88,7 +88,10 @@ def _integer_weights(graph: GraphProto) -> set[str]:
     """The names of what integer operators read as weights, biases or other data."""
     names: set[str] = set()
     for node in graph.node:
-        places = INTEGER_DATA.get(node.op_type, ())
+        places: Sequence[int] = INTEGER_DATA.get(node.op_type, ())
+        if node.domain == ops.DOMAIN and node.op_type in quantized_ops.OPERATORS:
+            given = enumerate(quantized_ops.inputs(node.op_type))
+            places = [place for place, name in given if name in ("values", "weight", "bias")]
         names.update(node.input[place] for place in places if place < len(node.input))
         for subgraph in _subgraphs(node):
             names |= _integer_weights(subgraph)

@@ -193,3 +193,20 @@ def test_integer_layers_count_like_those_of_floats():
         parameters=8 * 27 + 8 + 4 * 8 + 4 * 5 + 2,
         macs=16 * (8 * 27 + 4 * 8) + 4 * 4 * 4 * 5,
     )
+
+
+def test_integer_layers_of_microcontrollers_count_weights_and_biases():
+    """Not offsets, indices, multipliers and shifts; QGemm of another domain has its inputs elsewhere."""
+    sparse = ["x", "values", "offsets", "indices", "bias", "multiplier", "shift"]
+    nodes = [
+        helper.make_node("QGroupCsrGemm", sparse, ["h"], domain=ops.DOMAIN),
+        helper.make_node("QGemm", ["h", "w", "wide", "multiplier", "shift"], ["y"], domain=ops.DOMAIN),
+    ]
+    weights = {
+        "values": np.ones((5, 1, 2), np.int16), "offsets": np.zeros(9, np.int32),
+        "indices": np.zeros(5, np.uint16), "bias": np.zeros(8, np.int64), "multiplier": np.ones(1, np.int32),
+        "shift": np.zeros(1, np.int32), "w": np.ones((3, 8), np.int16), "wide": np.zeros(3, np.int64),
+    }  # fmt: skip
+    proto = model(nodes, {"x": [1, 6]}, ["y"], weights)
+    proto.opset_import.add(domain=ops.DOMAIN, version=1)
+    assert measure(proto, {}).parameters == 5 * 2 + 8 + 3 * 8 + 3
