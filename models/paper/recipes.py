@@ -207,7 +207,7 @@ RECIPES: dict[str, Recipe] = {
                 stage_epochs=1,
                 retrain=22,
                 lr=0.05,
-                polish=14,
+                polish=40,
                 distil=0.5,
             ),
         ),
