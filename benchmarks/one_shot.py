@@ -131,13 +131,7 @@ def _parser() -> console.Parser:
     parser.add_argument(
         "--seconds", type=option_types.seconds, default=4.0, help="time for each speed-up (default: 4)"
     )
-    parser.add_argument(
-        "--work",
-        metavar="DIR",
-        type=Path,
-        default=Path("build/paper"),
-        help="of models reproduce (%(default)s)",
-    )
+    option_types.add_work_option(parser)
     parser.add_argument(
         "--json",
         metavar="FILE",

@@ -1,7 +1,8 @@
-"""Types of command-line options that several benchmarks have."""
+"""Command-line options that several benchmarks have, and their types."""
 
 import argparse
 import math
+from pathlib import Path
 
 from models import NETWORKS
 from scalpel_graph.errors import InputError
@@ -52,3 +53,14 @@ def density(text: str) -> float:
     if number == 0:
         raise argparse.ArgumentTypeError("a density of 0 leaves nothing to run")
     return number
+
+
+def add_work_option(parser: argparse.ArgumentParser) -> None:
+    """``--work``: where ``models reproduce`` keeps its networks."""
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        default=Path("build/paper"),
+        help="of models reproduce (%(default)s)",
+    )

@@ -101,13 +101,7 @@ def _parser() -> console.Parser:
     parser.add_argument(
         "--seconds", type=option_types.seconds, default=8.0, help="time for each network (default: 8)"
     )
-    parser.add_argument(
-        "--work",
-        metavar="DIR",
-        type=Path,
-        default=Path("build/paper"),
-        help="of models reproduce (%(default)s)",
-    )
+    option_types.add_work_option(parser)
     parser.add_argument(
         "--results",
         metavar="DIR",
