@@ -175,7 +175,6 @@ template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool 
     const uint32_t* const offsets = call.offsets + begin * kQuadBytes;
     const uint32_t* const end = offsets + steps * kQuadBytes;
     const int8_t* const weights = call.weights + (begin * call.r + inside * steps * Height) * kQuadBytes;
-#pragma GCC unroll 1
     for (int first = 0; first < Height && left > 0; first += Rows, left -= Rows) {
       Int sums[Rows][Vectors];
 #pragma GCC unroll 8

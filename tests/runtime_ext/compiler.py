@@ -12,11 +12,12 @@ COMPILER = os.environ.get("CXX", "c++")
 _X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
-    "avx2_quads": ["-mavx2", "-mfma", "-ffp-contract=off"],
-    "avx_vnni": ["-mavx2", "-mfma", "-mavxvnni", "-ffp-contract=off"],
+    "avx2_quads": ["-mavx2", "-mfma", "-ffp-contract=off", "-fno-exceptions"],
+    "avx_vnni": ["-mavx2", "-mfma", "-mavxvnni", "-ffp-contract=off", "-fno-exceptions"],
     "avx512_vnni": [
         *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx2", "-mfma", "-mbmi2"),
         "-ffp-contract=off",
+        "-fno-exceptions",
     ],
 }
 _ARM_FLAGS = {"neon": [], "neon_dotprod": ["-march=armv8.2-a+dotprod"]}
