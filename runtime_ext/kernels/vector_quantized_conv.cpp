@@ -116,7 +116,7 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const ConvGeometry& geometry = plan.geometry_;
       scalpel::output_size(geometry, in_h, in_w, &out_h, &out_w);
       if (out_h <= 0 || out_w <= 0) return;
-      pixels = out_h * out_w;
+      pixels = saturating_product({out_h, out_w});
       tiles = (pixels + plan.tile_ - 1) / plan.tile_;
       images_at_once = std::max<int64_t>(batch, 1);
       moved = geometry.strides[0] == 1 && geometry.strides[1] == 1 && out_w == in_w;
@@ -128,7 +128,7 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
         planes_bytes = round_up(saturating_product({images_at_once, image_size}));
       }
       const double products = plan.layer_.matrix.multiply_adds() * static_cast<double>(pixels);
-      const int64_t units = images_at_once * geometry.group * tiles;
+      const int64_t units = saturating_product({images_at_once, geometry.group, tiles});
       wanted_tasks = task_count(products * static_cast<double>(images_at_once), kProductsPerTask);
       shared = static_cast<int64_t>(wanted_tasks) > units;
       buffers = shared ? units : std::min<int64_t>(static_cast<int64_t>(wanted_tasks), BufferPool::kMost);
