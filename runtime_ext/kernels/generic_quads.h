@@ -545,12 +545,15 @@ double dot_products(int64_t rounds, int32_t* result) {
   typename S::Int sums[kChains];
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) sums[i] = S::set32(*result);
-  const auto x = S::set32(*result);
+  auto x = S::set32(*result);
   const int8_t quad[kQuadBytes] = {1, 2, 3, 4};
   const auto weights = S::weights(quad);
   for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) S::dot(sums[i], x, weights);
+    for (int i = 0; i < kChains; ++i) {
+      S::make_unknown(x);  // or the compiler multiplies only once
+      S::dot(sums[i], x, weights);
+    }
   }
 #pragma GCC unroll 12
   for (int i = 1; i < kChains; ++i) sums[0] = S::add32(sums[0], sums[i]);

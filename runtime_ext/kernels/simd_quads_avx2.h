@@ -109,6 +109,7 @@ struct Avx2Quads {
     return v;
   }
 
+  static void make_unknown(Int& v) { __asm__("" : "+x"(v)); }
   static Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
   static Int add16(Int a, Int b) { return _mm256_adds_epi16(a, b); }
   static Int pack32(Int a, Int b) { return _mm256_packs_epi32(a, b); }

@@ -118,6 +118,7 @@ struct Avx512Vnni {
     return v;
   }
 
+  static void make_unknown(Int& v) { __asm__("" : "+v"(v)); }
   static Int add32(Int a, Int b) { return _mm512_add_epi32(a, b); }
   static Int add16(Int a, Int b) { return _mm512_adds_epi16(a, b); }
   static Int pack32(Int a, Int b) { return _mm512_packs_epi32(a, b); }
