@@ -23,6 +23,7 @@ from onnx import numpy_helper
 
 from models import NETWORKS
 from scalpel_graph import api
+from scalpel_graph.channels_last import column_orders
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.mcu import emit_c, reference
 from scalpel_graph.mcu.network import DTYPES, LIMITS, Dtype, Multiply, Network
@@ -72,6 +73,7 @@ def pruned(
     model: onnx.ModelProto, layers: Sequence[str], rate: float, shape: tuple[int, int]
 ) -> onnx.ModelProto:
     """Zeros in aligned groups of outputs by neighbours in the device's memory."""
+    orders = column_orders(api.understood(model), {})
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for tensor in result.graph.initializer:
@@ -79,7 +81,7 @@ def pruned(
         if name in layers and kind == "weight":
             weights = numpy_helper.to_array(tensor)
             matrix = weights.reshape(len(weights), -1)
-            drop = Groups(shape, weights.shape[2:]).drop(matrix, rate)
+            drop = Groups(shape, orders[name]).drop(matrix, rate)
             kept = np.where(drop, np.float32(0), matrix).reshape(weights.shape)
             tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
     return result

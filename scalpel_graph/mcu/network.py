@@ -23,6 +23,9 @@ DTYPES: tuple[Dtype, ...] = ("q15", "int8")
 #: Smallest and largest stored number.
 LIMITS: Mapping[Dtype, tuple[int, int]] = {"q15": (-(2**15), 2**15 - 1), "int8": (-128, 127)}
 
+#: Weights side by side in a group: what a kernel multiplies at once.
+SIMD_WIDTH: Mapping[Dtype, int] = {"q15": 2, "int8": 4}
+
 #: Sums that stay below this in magnitude fit an accumulator of 32 bits.
 ACCUMULATOR_32 = 2**31
 

@@ -14,6 +14,7 @@ from scalpel_graph import cortex_m_packing as packing
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import (
     ACCUMULATOR_32,
+    SIMD_WIDTH,
     Add,
     ArgMax,
     Clip,
@@ -434,7 +435,7 @@ class _Planner:
     @property
     def width(self) -> int:
         """Weights side by side in a group."""
-        return 2 if self.network.dtype == "q15" else 4
+        return SIMD_WIDTH[self.network.dtype]
 
     def family(self, layer: Multiply) -> tuple[str, str]:
         """Of kernels, and which accumulator."""
