@@ -1,8 +1,8 @@
 """Whole networks on an emulated Cortex-M4: ``python -m benchmarks.mcu_networks``.
 
 The paper's networks at its pruning rates for a microcontroller, in groups along the channels, against the
-same networks dense: exact instructions of QEMU, bytes of constants. And the bytes of every output: numpy,
-ONNX Runtime with the operators and without, C here and in QEMU, on inputs with extremes among them.
+same networks before pruning: exact instructions of QEMU, bytes of constants. And the bytes of every output:
+numpy, ONNX Runtime with the operators and without, C here and in QEMU, on inputs with extremes among them.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp, fsum, log
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,9 @@ from scalpel_graph import api
 from scalpel_graph.channels_last import column_orders
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.mcu import emit_c, reference
-from scalpel_graph.mcu.network import DTYPES, LIMITS, Dtype, Multiply, Network
-from scalpel_graph.mcu.program import Program, build
+from scalpel_graph.mcu.network import DTYPES, LIMITS, Dtype, Network
+from scalpel_graph.mcu.program import Program
 from scalpel_graph.pruning.structure import Groups
-from scalpel_graph.report import McuReport
 from scalpel_graph.session import run, session
 
 Array = npt.NDArray[Any]
@@ -124,10 +123,10 @@ def measure(name: str, dtype: Dtype, vectors: int) -> Outcome:
     dense = NETWORKS[name].build()
     sparse = pruned(dense, layers, rate, SHAPES[dtype])
     instructions, sizes = [], []
-    for model, all_dense in ((sparse, False), (dense, True)):
+    for model in (sparse, dense):
         with tempfile.TemporaryDirectory() as folder:
-            result, program = _compiled(model, dtype, Path(folder), all_dense)
-            if not all_dense:
+            result, program = _compiled(model, dtype, Path(folder))
+            if model is sparse:
                 _compare(result.model, program.network, Path(folder) / "c", vectors)
             counted = re.search(r"(\d+) instructions", _make(Path(folder) / "c", "count"))
             assert counted is not None
@@ -136,10 +135,8 @@ def measure(name: str, dtype: Dtype, vectors: int) -> Outcome:
     return Outcome(name, dtype, vectors, (instructions[0], instructions[1]), (sizes[0], sizes[1]))
 
 
-def _compiled(
-    model: onnx.ModelProto, dtype: Dtype, folder: Path, all_dense: bool
-) -> tuple[api.OptimizeResult, Program]:
-    """The network and its bundle in ``folder / "c"``."""
+def _compiled(model: onnx.ModelProto, dtype: Dtype, folder: Path) -> tuple[api.OptimizeResult, Program]:
+    """The network and its bundle in ``folder / "c"``, each layer as is predicted to be fastest."""
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
     x: Any = np.random.default_rng(0).standard_normal((_SAMPLES, *shape), dtype=np.float32)
     arrays: dict[str, Any] = {model.graph.input[0].name: x}
@@ -147,18 +144,8 @@ def _compiled(
     result = api.optimize(model, "mcu", calibration=folder / "x.npz", dtype=dtype)
     program, report, samples = result.program, result.report.microcontroller, result.samples
     assert program is not None and samples is not None and report is not None
-    if all_dense:
-        program = build(_dense(program.network))
-        report = McuReport(dtype, 0, 0, program.flash_bytes, program.arena_bytes, 0.0, None, _SAMPLES, [])
     emit_c.emit(program, samples, report, result.model.SerializeToString(), folder / "c")
     return result, program
-
-
-def _dense(network: Network) -> Network:
-    layers = tuple(
-        replace(layer, group_shape=None) if isinstance(layer, Multiply) else layer for layer in network.layers
-    )
-    return replace(network, layers=layers)
 
 
 def _compare(model: onnx.ModelProto, network: Network, bundle: Path, vectors: int) -> None:
