@@ -3,6 +3,7 @@
 Activations have one scale; their 8-bit numbers are counted from −128 on, also those that came unsigned.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import Format
 from scalpel_graph.passes.matching import attribute, is_standard, optional_input
 
-_OFFSETS = {TensorProto.INT8: 0, TensorProto.UINT8: 128}
+_OFFSETS: Mapping[int, int] = {TensorProto.INT8: 0, TensorProto.UINT8: 128}
 
 
 def format_of(graph: ModelGraph, node: gs.Node) -> Format:
