@@ -53,7 +53,7 @@ class Outcome:
     Attributes:
         network, dtype: which.
         vectors: inputs on which all forms gave the same bytes.
-        instructions, bytes: of the sparse network and of the dense one.
+        instructions, bytes: of the pruned network and of the one before pruning.
     """
 
     network: str
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             small, large = outcome.bytes
             print(
                 f"{name:14} {dtype:5} {outcome.vectors} vectors the same everywhere; {sparse:,} instructions"
-                f" against {dense:,} dense: {outcome.ratio:.2f}x; {small:,} bytes against {large:,}:"
+                f" against {dense:,} unpruned: {outcome.ratio:.2f}x; {small:,} bytes against {large:,}:"
                 f" {small / large:.1%}",
                 flush=True,
             )
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(name: str, dtype: Dtype, vectors: int) -> Outcome:
-    """Compiles a network sparse and dense, compares the bytes, and counts."""
+    """Compiles a network pruned and unpruned, compares the bytes, and counts."""
     layers, rate = RATES[name]
     dense = NETWORKS[name].build()
     sparse = pruned(dense, layers, rate, SHAPES[dtype])
