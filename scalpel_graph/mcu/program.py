@@ -491,6 +491,9 @@ class _Planner:
         )  # fmt: skip
         outputs = oh * ow * channels
         amounts = {"output": outputs, "output_tap": outputs * prod(window.kernel), "pixel": oh * ow}
+        if layer.op == "MaxPool":
+            parts = window.kernel[0] * -(-window.kernel[1] // packing.TAPS_OF_MAXIMUM)
+            amounts["pixel_part"] = oh * ow * parts
         extra: tuple[int, ...] = ()
         if layer.op == "AveragePool":
             extra = (int(layer.count_pads), x.format.zero_point)
