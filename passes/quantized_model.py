@@ -28,7 +28,7 @@ def format_of(graph: ModelGraph, node: gs.Node) -> Format:
     scale, zero, kind = _parameters(graph, node)
     if scale.size != 1 or zero.size != 1:
         raise _refusal(node, "it has a scale for each channel of an activation; kernels take one for all")
-    if kind not in _OFFSETS:
+    if kind is None or kind not in _OFFSETS:
         name = TensorProto.DataType.Name(kind or 0).lower()
         raise _refusal(node, f"it stores {name}; quantized models are taken with 8 bits (int8, uint8)")
     return Format(float(scale.reshape(())), int(zero.reshape(())) - _OFFSETS[kind])
