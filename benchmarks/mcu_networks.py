@@ -3,6 +3,8 @@
 The paper's networks at its pruning rates for a microcontroller, in groups along the channels, against the
 same networks before pruning: exact instructions of QEMU, bytes of constants. And the bytes of every output:
 numpy, ONNX Runtime with the operators and without, C here and in QEMU, on inputs with extremes among them.
+
+Weights are seeded, or with ``--work`` those that ``python -m models reproduce`` trained there for ``mcu``.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import onnx
 from onnx import numpy_helper
 
 from models import NETWORKS
+from models.paper.reproduce import DENSE, MODEL_FILE
 from scalpel_graph import api
 from scalpel_graph.channels_last import column_orders
 from scalpel_graph.library import custom_op_library
@@ -94,11 +97,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--vectors", type=int, default=1000, help="inputs to compare on (default: %(default)s)"
     )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        help="of models reproduce: take its dense and pruned networks, not seeded ones",
+    )
     options = parser.parse_args(arguments)
     outcomes = []
     for name in options.networks or RATES:
         for dtype in options.dtype or DTYPES:
-            outcome = measure(name, dtype, options.vectors)
+            pair = seeded(name, dtype) if options.work is None else trained(name, options.work)
+            outcome = measure(name, pair, dtype, options.vectors)
             outcomes.append(outcome)
             sparse, dense = outcome.instructions
             small, large = outcome.bytes
@@ -117,16 +127,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(name: str, dtype: Dtype, vectors: int) -> Outcome:
-    """Compiles a network pruned and unpruned, compares the bytes, and counts."""
+def seeded(name: str, dtype: Dtype) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The network pruned, and as it was."""
     layers, rate = RATES[name]
     dense = NETWORKS[name].build()
-    sparse = pruned(dense, layers, rate, SHAPES[dtype])
+    return pruned(dense, layers, rate, SHAPES[dtype]), dense
+
+
+def trained(name: str, work: Path) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The same, of a folder of ``models reproduce``."""
+    pair = [work / name / variant / MODEL_FILE for variant in ("scalpel-mcu", DENSE)]
+    for path in pair:
+        if not path.exists():
+            sys.exit(
+                f"{path}: not there; python -m models reproduce {name} --target mcu --work {work} makes it"
+            )
+    return onnx.load(pair[0]), onnx.load(pair[1])
+
+
+def measure(name: str, pair: tuple[onnx.ModelProto, onnx.ModelProto], dtype: Dtype, vectors: int) -> Outcome:
+    """Compiles a network pruned and unpruned, compares the bytes, and counts."""
     instructions, sizes = [], []
-    for model in (sparse, dense):
+    for model in pair:
         with tempfile.TemporaryDirectory() as folder:
             result, program = _compiled(model, dtype, Path(folder))
-            if model is sparse:
+            if model is pair[0]:
                 _compare(result.model, program.network, Path(folder) / "c", vectors)
             counted = re.search(r"(\d+) instructions", _make(Path(folder) / "c", "count"))
             assert counted is not None
