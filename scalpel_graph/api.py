@@ -102,7 +102,8 @@ def optimize(
             computed in float32; the check allows for their rounding.
         calibration: for microcontrollers, an ``.npz`` file with an array for each input whose first axis
             counts samples; the ranges of activations are found on them, and the answers compared.
-        dtype: for microcontrollers, what to compute in: ``q15`` (the default) or ``int8``.
+        dtype: for microcontrollers, what to compute in: ``q15`` or ``int8``; None for what a quantized model
+            is in, else ``q15``.
         most_error: for microcontrollers, how far the answers may be from the float model's on the calibration
             inputs: norm of the difference over norm of the answers; None for `mcu.agreement.MOST_ERROR`.
         progress: is told what is being done, in a few words, each time that changes.
@@ -128,7 +129,7 @@ def optimize(
     quantization = None
     if profile.kind == "mcu":
         samples = None if calibration is None else load_samples(Path(calibration), source.proto)
-        quantization = Quantization(dtype or "q15", samples)
+        quantization = Quantization(dtype or _usual_dtype(source.proto), samples)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(
         target=profile,
@@ -264,6 +265,10 @@ def _check_kind(
             instead = "see --max-error" if option in ("--rtol", "--atol") else "it is for others"
             instead = instead if is_mcu else "it is for microcontrollers"
             raise InputError(f"{option} has no meaning for target {profile.name}: {instead}; leave it out")
+
+
+def _usual_dtype(model: ModelProto) -> Dtype:
+    return "int8" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "q15"
 
 
 def _mcu_report(context: PassContext, agreement: Agreement) -> McuReport:

@@ -14,8 +14,9 @@ from onnx import ModelProto
 
 from scalpel_graph import inputs, io
 from scalpel_graph.api import layer_works, loaded, shape_options, understood
-from scalpel_graph.cost import LayerWork
+from scalpel_graph.channels_last import column_orders
 from scalpel_graph.errors import GraphError, InputError, Unverifiable
+from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.inputs import make_inputs
 from scalpel_graph.pruning.agreement import agreement
@@ -129,9 +130,11 @@ def prune(
         timed = partial(measured_speed_up, source.proto, example, profile, threads)
     tell.say("asking the cost model")
     graph_of = partial(understood, expand_lrn=kind != "gpu")
-    works = _works(source, graph_of, dimensions)
+    graph = _graph(source, graph_of)
+    works = layer_works(graph, dimensions)
     speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
-    request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of)
+    orders = column_orders(graph, dimensions) if kind == "mcu" else {}
+    request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of, orders)
     if fitted is None and any(chosen.method == "obs" for chosen in (settings, *_of_layers(read, settings))):
         raise InputError("method 'obs' goes by what weights do on inputs: give --calibration X.npz")
     planner: Planner = Network.plans
@@ -171,11 +174,9 @@ def prune(
     return PruneResult(pruned.model, report)
 
 
-def _works(
-    source: io.LoadedModel, graph_of: Understand, dimensions: Mapping[str, int]
-) -> dict[str, LayerWork]:
+def _graph(source: io.LoadedModel, graph_of: Understand) -> ModelGraph:
     try:
-        return layer_works(graph_of(source.proto), dimensions)
+        return graph_of(source.proto)
     except GraphError as error:
         raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
 
