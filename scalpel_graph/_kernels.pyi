@@ -87,3 +87,61 @@ def exchange_bandwidth(
     writer_core: int, reader_core: int, *, bytes: int = 1 << 19, rounds: int = 20
 ) -> float: ...
 def validate(values: _Array, row_offsets: _Array, column_indices: _Array, shape: tuple[int, int]) -> None: ...
+
+class QuantizedOutput:
+    def __init__(
+        self,
+        dtype: npt.DTypeLike,
+        *,
+        bias: _Int32s | None = None,
+        scale: _Floats | None = None,
+        float_bias: _Floats | None = None,
+        zero_point: int = 0,
+        activation_min: float = ...,
+        activation_max: float = ...,
+        residual: _Array | None = None,
+        residual_scale: float = 1.0,
+        residual_offset: float = 0.0,
+        residual_is_first: bool = False,
+        sum_scale: float = 1.0,
+        sum_quantization: tuple[float, float, int] | None = None,
+    ) -> None: ...
+
+class _QuantizedRunner:
+    def run(
+        self, X: _Array, output: QuantizedOutput, *, x_zero_point: int = 0, threads: int = 1
+    ) -> _Array: ...
+    def time(
+        self,
+        X: _Array,
+        output: QuantizedOutput,
+        *,
+        x_zero_point: int = 0,
+        threads: int = 1,
+        runs: int = 1,
+        seconds: float = 0.0,
+    ) -> list[float]: ...
+
+class QuantizedGemm(_QuantizedRunner):
+    def __init__(
+        self,
+        values: _Array,
+        row_offsets: _Array,
+        column_indices: _Array,
+        shape: tuple[int, int],
+        isa: str = "",
+    ) -> None: ...
+
+class QuantizedConv(_QuantizedRunner):
+    def __init__(
+        self,
+        values: _Array,
+        row_offsets: _Array,
+        column_indices: _Array,
+        weight_shape: Sequence[int],
+        strides: Sequence[int],
+        dilations: Sequence[int],
+        pads: Sequence[int],
+        group: int = 1,
+        isa: str = "",
+    ) -> None: ...

@@ -9,93 +9,17 @@
 #include <numeric>
 #include <optional>
 
+#include "bindings/arguments.h"
 #include "bindings/machine_rates.h"
+#include "bindings/quantized.h"
 #include "bindings/thread_pool.h"
 #include "bindings/time_calls.h"
 #include "bindings/workspace.h"
 #include "dispatch/kernel_sets.h"
 #include "kernels/interface.h"
 
-namespace py = pybind11;
-
 namespace scalpel {
 namespace {
-
-using Floats = py::array_t<float, py::array::c_style>;
-using Int32s = py::array_t<int32_t, py::array::c_style>;
-using Uint16s = py::array_t<uint16_t, py::array::c_style>;
-
-// Of an array of this dtype; bfloat16 is ml_dtypes', which numpy knows by name alone.
-bool find_value_type(const py::dtype& dtype, ValueType* type) {
-  const auto name = dtype.attr("name").cast<std::string>();
-  if (name == "float32") {
-    *type = ValueType::kFloat32;
-  } else if (name == "float16") {
-    *type = ValueType::kFloat16;
-  } else if (name == "bfloat16") {
-    *type = ValueType::kBfloat16;
-  } else {
-    return false;
-  }
-  return true;
-}
-
-// The arrays must outlive the view. A wrong dtype is an error, never a silent copy.
-GroupCsrView view(const py::array& values, const py::array& row_offsets, const py::array& column_indices, int64_t M,
-                  int64_t K) {
-  GroupCsrView matrix;
-  const bool is_contiguous = (values.flags() & py::array::c_style) != 0;
-  if (!find_value_type(values.dtype(), &matrix.value_type) || !is_contiguous || values.ndim() != 3) {
-    throw py::value_error("values must be a contiguous float32, float16 or bfloat16 array [n_groups, r, c]");
-  }
-  if (!py::isinstance<Int32s>(row_offsets) || row_offsets.ndim() != 1) {
-    throw py::value_error("row_offsets must be a contiguous int32 vector");
-  }
-  const bool narrow = py::isinstance<Uint16s>(column_indices);
-  if ((!narrow && !py::isinstance<Int32s>(column_indices)) || column_indices.ndim() != 1 ||
-      column_indices.shape(0) != values.shape(0)) {
-    throw py::value_error("column_indices must be a contiguous uint16 or int32 vector [n_groups]");
-  }
-  matrix.M = M;
-  matrix.K = K;
-  matrix.r = values.shape(1);
-  matrix.c = values.shape(2);
-  matrix.n_groups = values.shape(0);
-  matrix.values = values.data();
-  matrix.row_offsets = static_cast<const int32_t*>(row_offsets.data());
-  matrix.n_row_offsets = row_offsets.shape(0);
-  if (narrow) {
-    matrix.columns_u16 = static_cast<const uint16_t*>(column_indices.data());
-  } else {
-    matrix.columns_i32 = static_cast<const int32_t*>(column_indices.data());
-  }
-  return matrix;
-}
-
-Isa isa_from_name(const std::string& name) {
-  if (name.empty()) {
-    Isa isa;
-    std::string error;
-    if (!choose_isa(&isa, &error)) throw py::value_error(error);
-    return isa;
-  }
-  for (Isa isa : available_isas()) {
-    if (name == isa_name(isa)) return isa;
-  }
-  throw py::value_error("no such instruction set on this machine: " + name);
-}
-
-std::array<int64_t, 2> as_2d(const std::vector<int64_t>& values, int64_t height, const char* what) {
-  if (values.size() == 1) return {height, values[0]};
-  if (values.size() == 2) return {values[0], values[1]};
-  throw py::value_error(std::string(what) + " must have one or two spatial dimensions");
-}
-
-void require_shape(const py::array& array, const std::vector<py::ssize_t>& shape, const char* what) {
-  if (std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()) != shape) {
-    throw py::value_error(std::string(what) + " has the wrong shape");
-  }
-}
 
 Epilogue make_epilogue(const std::optional<Floats>& bias, const std::optional<Floats>& residual, float min, float max,
                        int64_t M, const std::vector<py::ssize_t>& output_shape) {
@@ -197,23 +121,12 @@ class Conv final : public Runner<ConvPlan> {
        const std::vector<int64_t>& weight_shape, const std::vector<int64_t>& strides,
        const std::vector<int64_t>& dilations, const std::vector<int64_t>& pads, int64_t group,
        const std::string& isa) {
-    if (weight_shape.size() < 3) throw py::value_error("weight_shape must be [M, C / group, kernel...]");
+    const ConvGeometry geometry = conv_geometry(weight_shape, strides, dilations, pads, group);
     spatial_ = weight_shape.size() - 2;
-    const auto kernel = as_2d({weight_shape.begin() + 2, weight_shape.end()}, 1, "the kernel");
-    const auto stride = as_2d(strides, 1, "strides"), dilation = as_2d(dilations, 1, "dilations");
-    if (pads.size() != 2 * spatial_) throw py::value_error("pads must have a begin and an end for each dimension");
-    const auto begins = as_2d({pads.begin(), pads.begin() + static_cast<ptrdiff_t>(spatial_)}, 0, "pads");
-    const auto ends = as_2d({pads.begin() + static_cast<ptrdiff_t>(spatial_), pads.end()}, 0, "pads");
-    channels_ = weight_shape[1] * group;
-    const ConvGeometry geometry{channels_,
-                                group,
-                                {kernel[0], kernel[1]},
-                                {stride[0], stride[1]},
-                                {dilation[0], dilation[1]},
-                                {begins[0], begins[1], ends[0], ends[1]}};
+    channels_ = geometry.in_channels;
     M_ = weight_shape[0];
     std::string error;
-    plan_ = make_conv_plan(view(values, row_offsets, column_indices, M_, weight_shape[1] * kernel[0] * kernel[1]),
+    plan_ = make_conv_plan(view(values, row_offsets, column_indices, M_, weight_shape[1] * geometry.kernel[0] * geometry.kernel[1]),
                            geometry, isa_from_name(isa), &error);
     if (plan_ == nullptr) throw py::value_error(error);
   }
@@ -449,6 +362,8 @@ PYBIND11_MODULE(_kernels, module) {
           py::arg("seconds") = 0.0,
           "Seconds of each of at least `runs` calls that take at least `seconds` together, after one that does "
           "not count.");
+
+  define_quantized(module);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "dispatch/kernel_sets.h"
 #include "kernels/conv_geometry.h"
 #include "kernels/plans.h"
+#include "kernels/quantized_plans.h"
 
 namespace scalpel {
 namespace {
@@ -64,6 +65,20 @@ std::unique_ptr<Int8GemmPlan> make_int8_gemm_plan(const GroupCsrView& matrix, Is
     const bool fits = kernels != nullptr && matrix.c % 4 == 0 && matrix.M <= kMaxVectorM;
     return fits ? make_vector_int8_gemm_plan(matrix, *kernels) : make_scalar_int8_gemm_plan(matrix);
   });
+}
+
+std::unique_ptr<QuantizedGemmPlan> make_quantized_gemm_plan(const GroupCsrView& matrix, [[maybe_unused]] Isa isa,
+                                                            std::string* error) {
+  return make<QuantizedGemmPlan>(describe(matrix), validate(matrix), error,
+                                 [&] { return make_scalar_quantized_gemm_plan(matrix); });
+}
+
+std::unique_ptr<QuantizedConvPlan> make_quantized_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
+                                                            [[maybe_unused]] Isa isa, std::string* error) {
+  std::string problem = validate(matrix);
+  if (problem.empty()) problem = check_geometry(matrix, geometry);
+  return make<QuantizedConvPlan>(describe(matrix), std::move(problem), error,
+                                 [&] { return make_scalar_quantized_conv_plan(matrix, geometry); });
 }
 
 std::unique_ptr<LrnPlan> make_lrn_plan(const LrnView& lrn, Isa isa, std::string* error) {
