@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "layer.h"
 #include "node.h"
@@ -24,8 +23,5 @@ class GroupCsrGemm : public Kernel {
 
   Layer layer_;
 };
-
-// Of a product of X with the matrix; *rows is that of both as matrices. Throws Error if X does not fit.
-Shape product_shape(const Shape& x, const std::string& label, const GroupCsrView& matrix, int64_t* rows);
 
 }  // namespace scalpel
