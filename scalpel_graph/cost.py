@@ -65,7 +65,8 @@ class LayerWork:
             empty.
         pads: of a Conv, begins, then ends.
         network_bytes: weights of all layers of the network together; 0 if this layer is all there is.
-        value_bytes: of a weight in the sparse form: 4, or 2 (`scalpel_graph.value_types`).
+        value_bytes: of a weight in the sparse form: 4, or 2 (`scalpel_graph.value_types`), or 1 if quantized.
+        quantized: whether weights and activations are integers of 8 bits.
     """
 
     op: str
@@ -81,6 +82,7 @@ class LayerWork:
     out_size: tuple[int, ...] = ()
     network_bytes: int = 0
     value_bytes: int = _FLOAT_BYTES
+    quantized: bool = False
 
     @property
     def is_conv(self) -> bool:
