@@ -10,15 +10,16 @@ Two forms are read, those that ONNX Runtime's quantizer and PyTorch's exporter w
 A weight is an integer less its zero point: that is what is zero or not, and it has to fit int8.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from scalpel_graph import cost, ops, qlinear_ops
+from scalpel_graph import autotune, cost, layout, ops, qlinear_ops
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
@@ -31,7 +32,7 @@ from scalpel_graph.passes.matching import (
     per_channel,
     why_not_constant,
 )
-from scalpel_graph.passes.sparse_layers import Refusal, conv_work, matrix_work
+from scalpel_graph.passes.sparse_layers import Refusal, conv_work, has_quantized_weight, matrix_work
 from scalpel_graph.report import Candidate, LayerDecision
 from scalpel_graph.target import CpuTarget
 
@@ -131,20 +132,105 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
             described.append(describe(graph, node, shapes))
         except Refusal as refusal:
             decisions.skipped.append(Skip(node_label(node), str(refusal)))
+    if described and target.quantized is None:
+        reason = f"kept dense: target {target.name} has no prices for quantized layers; scalpel-calibrate finds them"
+        decisions.skipped += [Skip(node_label(layer.node), reason) for layer in described]
+        return decisions
     network_bytes = sum({layer.key: layer.weights.size for layer in described}.values())
-    for layer in described:
-        work = replace(layer.work, network_bytes=network_bytes)
-        ways = cost.candidates(work, layer.weights, target, context.threads)
-        chosen = cost.choose(ways, target.margin)
-        density = float(np.count_nonzero(layer.weights)) / layer.weights.size
-        label = node_label(layer.node)
-        reason = f"density {density}"
-        decisions.layers.append(LayerDecision(label, layer.node.op, chosen, density, list(ways), reason))
-        if chosen.decision == "dense":
-            decisions.skipped.append(Skip(label, reason))
-        else:
-            decisions.sparse.append((layer, chosen))
+    together = [replace(layer, work=replace(layer.work, network_bytes=network_bytes)) for layer in described]
+    _choose(graph, together, target, shapes=shapes, context=context, into=decisions)
     return decisions
+
+
+def _choose(
+    graph: ModelGraph,
+    layers: Sequence[QuantizedLayer],
+    target: CpuTarget,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    context: PassContext,
+    into: Decisions,
+) -> None:
+    """Each layer's candidate, those of Conv together: what a change of layout takes counts as well."""
+    if not layers:
+        return
+    assert target.quantized is not None
+    margin = target.margin if context.tuner is None else autotune.MARGIN
+    verb = "predicted" if context.tuner is None else "measured"
+    ways_of: dict[tuple[Any, ...], list[Candidate]] = {}
+    times: dict[int, layout.ConvTimes] = {}
+    for layer in layers:
+        known = (layer.key, layer.op_type, layer.work)
+        if known not in ways_of:
+            ways_of[known] = _candidates(layer, target, context)
+        ways = ways_of[known]
+        if layer.work.is_conv:
+            best = cost.fastest_sparse(ways)
+            dense_us = (1 - margin) * ways[0].predicted_us
+            times[id(layer.node)] = layout.ConvTimes(dense_us, None if best is None else best.predicted_us)
+    if context.tuner is not None:
+        context.tuner.save()
+    copy_us = partial(cost.quantized_reorder_us, prices=target.quantized, threads=context.threads)
+    sparse_convs = layout.choose_sparse(graph, times, target.block, shapes, copy_us, quantized=True)
+    for layer in layers:
+        ways = ways_of[layer.key, layer.op_type, layer.work]
+        alone = cost.choose(ways, margin)
+        best = cost.fastest_sparse(ways)
+        chosen = alone
+        if layer.work.is_conv:
+            chosen = best if best is not None and id(layer.node) in sparse_convs else ways[0]
+        nonzero = float(np.count_nonzero(layer.weights)) / layer.weights.size
+        reason = _reason(layer, ways, alone, chosen, nonzero=nonzero, verb=verb)
+        label = node_label(layer.node)
+        into.layers.append(LayerDecision(label, layer.node.op, chosen, nonzero, list(ways), reason))
+        if chosen.decision == "dense":
+            into.skipped.append(Skip(label, reason))
+        else:
+            into.sparse.append((layer, chosen))
+
+
+def _candidates(layer: QuantizedLayer, target: CpuTarget, context: PassContext) -> list[Candidate]:
+    ways = cost.candidates(layer.work, layer.weights, target, context.threads)
+    if context.tuner is None:
+        return ways
+    return context.tuner.retime(
+        ways,
+        layer.work,
+        layer.weights,
+        attributes=layer.attributes,
+        threads=context.threads,
+        name=node_label(layer.node),
+    )
+
+
+def _reason(
+    layer: QuantizedLayer,
+    ways: Sequence[Candidate],
+    alone: Candidate,
+    chosen: Candidate,
+    *,
+    nonzero: float,
+    verb: str,
+) -> str:
+    dense, best = ways[0].predicted_us, cost.fastest_sparse(ways)
+    weights = f"{nonzero:.0%} of weights are not at their zero point"
+    if chosen.decision == "group_csr":
+        r, c = chosen.group_shape or (1, 1)
+        ratio = dense / chosen.predicted_us
+        stored = f"int8 in {r}×{c} groups, {chosen.density:.0%} stored"
+        if ratio >= 1:
+            return f"{stored}, {verb} {ratio:.1f}× faster than dense"
+        return f"{stored}: saves layout changes between sparse neighbours"
+    if best is None:
+        if layer.work.is_depthwise:
+            return "kept dense: a depthwise Conv has one input channel a group, nothing to skip"
+        return f"kept dense: {weights}, or there is too little to skip"
+    if alone.decision == "group_csr":
+        return "kept dense: sparse would be faster by itself, but not with the layout changes at its borders"
+    ratio = best.predicted_us / dense
+    if ratio >= 1.05:
+        return f"kept dense: {weights}, dense is {verb} {ratio:.1f}× faster"
+    return f"kept dense: {weights}, sparse is not {verb} to be clearly faster"
 
 
 def is_quantized(node: gs.Node) -> bool:
@@ -153,9 +239,7 @@ def is_quantized(node: gs.Node) -> bool:
         return True
     if node.domain == _MICROSOFT and node.op == "QGemm":
         return True
-    if not is_standard(node, "Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
-        return False
-    return real_tensor(node.inputs[1]) is not None or _transposed(node.inputs[1]) is not None
+    return is_standard(node, "Conv", "Gemm", "MatMul") and has_quantized_weight(node)
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
@@ -261,7 +345,8 @@ def _check_gemm(node: gs.Node) -> None:
 
 def _weight(graph: ModelGraph, tensor: gs.Tensor, axis: int) -> _Weight:
     real = real_tensor(tensor)
-    assert real is not None  # that is what makes a layer quantized
+    if real is None:
+        raise Refusal("its weight is quantized in blocks, or transposed otherwise than a matrix")
     values = _constant_integers(graph, real.integers)
     if real.axis % max(values.ndim, 1) != axis and (scale := graph.constant(real.scale)) is not None and scale.size > 1:
         raise Refusal(f"its weight has scales along axis {real.axis}, not one for each output")

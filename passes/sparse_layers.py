@@ -78,7 +78,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
 def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     """Chooses dense or a group shape for every layer of the graph."""
     decisions = Decisions()
-    nodes = [node for node in graph.nodes if is_standard(node, "Conv", "Gemm", "MatMul")]
+    nodes = [
+        node
+        for node in graph.nodes
+        if is_standard(node, "Conv", "Gemm", "MatMul") and not has_quantized_weight(node)
+    ]
     shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
     described: list[Layer] = []
     for node in nodes:
@@ -247,6 +251,14 @@ def in_one_network(layers: Sequence[Layer], weights: ValueType) -> list[Layer]:
         work = replace(layer.work, network_bytes=network_bytes, value_bytes=value_bytes)
         together.append(replace(layer, work=work, storage=stored))
     return together
+
+
+def has_quantized_weight(node: gs.Node) -> bool:
+    """Whether a Conv, Gemm or MatMul multiplies by what was made of integers: other passes know about those."""
+    tensor = node.inputs[1]
+    while len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "Transpose"):
+        tensor = tensor.inputs[0].inputs[0]
+    return len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "DequantizeLinear")
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:

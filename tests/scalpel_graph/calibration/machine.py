@@ -27,6 +27,6 @@ class Machine:
             return {op_type: cost.sparse_us(work, job.group_shape, density, self.target, job.threads)}
         times = {"Conv" if work.is_conv else "Gemm": cost.dense_us(work, self.target, job.threads)}
         if cost.dense_operation(work, self.target.block) in ("pointwise", "conv", "depthwise"):
-            times["ReorderInput"] = cost.reorder_us(4 * work.inputs, self.target, job.threads)
-            times["ReorderOutput"] = cost.reorder_us(4 * work.M * work.N, self.target, job.threads)
+            times["ReorderInput"] = cost.reorder_us(work.inputs, self.target, job.threads)
+            times["ReorderOutput"] = cost.reorder_us(work.M * work.N, self.target, job.threads)
         return times
