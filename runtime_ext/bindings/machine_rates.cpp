@@ -69,6 +69,14 @@ double peak_flops(const KernelSet& set, size_t threads, double seconds) {
   });
 }
 
+double peak_int8_ops(const QuantizedKernels& kernels, size_t threads, double seconds) {
+  constexpr int64_t kRounds = 200000;
+  return total_rate(threads, seconds, [&](size_t) {
+    int32_t result = 1;
+    return 2 * kernels.dot_products(kRounds, &result);
+  });
+}
+
 size_t least_stream_bytes(const KernelSet& set) { return 2 * stream_step_bytes(set); }
 
 double bandwidth(const KernelSet& set, size_t bytes, bool copy, size_t threads, double seconds) {

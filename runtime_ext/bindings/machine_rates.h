@@ -5,11 +5,15 @@
 #include <cstddef>
 
 #include "kernels/kernel_set.h"
+#include "kernels/quantized_kernels.h"
 
 namespace scalpel {
 
 // Floating-point operations per second of multiply-adds that touch no memory.
 double peak_flops(const KernelSet& set, size_t threads, double seconds);
+
+// Likewise of dot products of int8, two for each product.
+double peak_int8_ops(const QuantizedKernels& kernels, size_t threads, double seconds);
 
 // The least that `bandwidth` can go over.
 size_t least_stream_bytes(const KernelSet& set);

@@ -10,9 +10,11 @@
 #include <optional>
 
 #include "bindings/arguments.h"
+#include "bindings/machine_rates.h"
 #include "bindings/thread_pool.h"
 #include "bindings/time_calls.h"
 #include "bindings/workspace.h"
+#include "dispatch/kernel_sets.h"
 #include "kernels/quantized.h"
 
 namespace scalpel {
@@ -29,6 +31,14 @@ ElementType element_type(const py::dtype& dtype) {
 
 void require_contiguous(const py::array& array, const char* what) {
   if ((array.flags() & py::array::c_style) == 0) throw py::value_error(std::string(what) + " must be contiguous");
+}
+
+// By the name of an instruction set or of the kernels themselves; null: the scalar reference.
+const QuantizedKernels* kernels_from_name(const std::string& name) {
+  for (const QuantizedKernels* kernels : available_quantized_kernels()) {
+    if (name == kernels->name) return kernels;
+  }
+  return quantized_kernels(isa_from_name(name));
 }
 
 // A QuantizedEpilogue and the arrays it points to.
@@ -137,7 +147,7 @@ class QuantizedGemm final : public Runner<QuantizedGemmPlan> {
                 std::pair<int64_t, int64_t> shape, const std::string& isa) {
     std::string error;
     plan_ = make_quantized_gemm_plan(int8_view(values, row_offsets, column_indices, shape.first, shape.second),
-                                     isa_from_name(isa), &error);
+                                     kernels_from_name(isa), &error);
     if (plan_ == nullptr) throw py::value_error(error);
     M_ = shape.first;
     K_ = shape.second;
@@ -173,7 +183,7 @@ class QuantizedConv final : public Runner<QuantizedConvPlan> {
     const int64_t K = weight_shape[1] * geometry.kernel[0] * geometry.kernel[1];
     std::string error;
     plan_ = make_quantized_conv_plan(int8_view(values, row_offsets, column_indices, M_, K), geometry,
-                                     isa_from_name(isa), &error);
+                                     kernels_from_name(isa), &error);
     if (plan_ == nullptr) throw py::value_error(error);
   }
 
@@ -219,6 +229,31 @@ void define_calls(py::class_<Class>& type) {
 }  // namespace
 
 void define_quantized(py::module_& module) {
+  module.def(
+      "quantized_kernels",
+      [] {
+        py::list table;
+        for (const QuantizedKernels* kernels : available_quantized_kernels()) {
+          for (size_t i = 0; i < kernels->n_quads; ++i) {
+            table.append(py::dict(py::arg("name") = kernels->quads[i].name, py::arg("set") = kernels->name,
+                                  py::arg("isa") = isa_name(kernels->isa)));
+          }
+        }
+        return table;
+      },
+      "The table of kernels of quantized layers this machine can run, best set last: name, set and isa of each. The "
+      "name of a set stands for that of an instruction set in QuantizedGemm and QuantizedConv.");
+  module.def(
+      "peak_int8_ops",
+      [](const std::string& isa, size_t threads, double seconds) {
+        const QuantizedKernels* kernels = kernels_from_name(isa);
+        if (kernels == nullptr || threads == 0) throw py::value_error("no vector kernels, or no threads, for this");
+        return peak_int8_ops(*kernels, threads, seconds);
+      },
+      py::call_guard<py::gil_scoped_release>(), py::arg("isa"), py::kw_only(), py::arg("threads") = 1,
+      py::arg("seconds") = 0.1,
+      "Dot products of int8 that touch no memory, in operations per second, two for each product: medians of each "
+      "thread, added up.");
   const float infinity = std::numeric_limits<float>::infinity();
   py::class_<Output>(module, "QuantizedOutput",
                      "What a quantized layer makes of its sums: QuantizedEpilogue in kernels/quantized.h.")

@@ -3,6 +3,15 @@
 
 #include "dispatch/kernel_sets.h"
 
+#ifdef SCALPEL_AVX2_QUADS
+#include "kernels/avx2_quads.h"
+#endif
+#ifdef SCALPEL_AVX_VNNI
+#include "kernels/avx_vnni.h"
+#endif
+#ifdef SCALPEL_AVX512_VNNI
+#include "kernels/avx512_vnni.h"
+#endif
 #ifdef SCALPEL_NEON_DOTPROD
 #include "kernels/neon_dotprod.h"
 #endif
@@ -23,9 +32,9 @@ struct Registers {
 };
 
 // All zero where the processor does not know the leaf.
-Registers cpuid(uint32_t leaf) {
+Registers cpuid(uint32_t leaf, uint32_t part = 0) {
   Registers registers{};
-  __get_cpuid_count(leaf, 0, &registers.eax, &registers.ebx, &registers.ecx, &registers.edx);
+  __get_cpuid_count(leaf, part, &registers.eax, &registers.ebx, &registers.ecx, &registers.edx);
   return registers;
 }
 
@@ -52,6 +61,17 @@ bool has_avx512() {
   return has_avx2() && (cpuid(7).ebx & kLeaf7) == kLeaf7 &&
          (saved_state() & kMaskAndUpperState) == kMaskAndUpperState;
 }
+
+// With BMI2, which every processor with it has, but a virtual one can hide.
+bool has_avx512_vnni() {
+  constexpr uint32_t kVnni = 1u << 11, kBmi2 = 1u << 8;
+  return has_avx512() && (cpuid(7).ecx & kVnni) != 0 && (cpuid(7).ebx & kBmi2) != 0;
+}
+
+bool has_avx_vnni() {
+  constexpr uint32_t kAvxVnni = 1u << 4;
+  return has_avx2() && cpuid(7).eax >= 1 && (cpuid(7, 1).eax & kAvxVnni) != 0;
+}
 #else
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
@@ -75,6 +95,29 @@ const Int8Kernels* int8_kernels([[maybe_unused]] Isa isa) {
   if (isa == Isa::kNeon && has_dotprod()) return &neon_dotprod_kernels();
 #endif
   return nullptr;
+}
+
+std::vector<const QuantizedKernels*> available_quantized_kernels() {
+  std::vector<const QuantizedKernels*> sets;
+#ifdef SCALPEL_AVX2_QUADS
+  if (has_avx2()) sets.push_back(&avx2_quads_kernels());
+#endif
+#ifdef SCALPEL_AVX_VNNI
+  if (has_avx_vnni()) sets.push_back(&avx_vnni_kernels());
+#endif
+#ifdef SCALPEL_AVX512_VNNI
+  if (has_avx512_vnni()) sets.push_back(&avx512_vnni_kernels());
+#endif
+  return sets;
+}
+
+const QuantizedKernels* quantized_kernels(Isa isa) {
+  // A machine of `isa` has the instructions of all before it in the list of available_isas, too.
+  const QuantizedKernels* best = nullptr;
+  for (const QuantizedKernels* set : available_quantized_kernels()) {
+    if (isa != Isa::kScalar && set->isa <= isa) best = set;
+  }
+  return best;
 }
 
 std::vector<Isa> available_isas() {

@@ -2,6 +2,7 @@
 
 #include "kernels/int8.h"
 #include "kernels/kernel_set.h"
+#include "kernels/quantized_kernels.h"
 
 namespace scalpel {
 
@@ -10,5 +11,16 @@ const KernelSet* kernel_set(Isa isa);
 
 // The int8 kernels beside them, null where this machine has no dot products of int8.
 const Int8Kernels* int8_kernels(Isa isa);
+
+// The kernels of quantized layers that this machine can run, best last.
+std::vector<const QuantizedKernels*> available_quantized_kernels();
+// The best of them that need no better instruction set than `isa`; null where the scalar reference must do.
+const QuantizedKernels* quantized_kernels(Isa isa);
+
+// make_quantized_gemm_plan and make_quantized_conv_plan with kernels of choice; null: the scalar reference.
+std::unique_ptr<QuantizedGemmPlan> make_quantized_gemm_plan(const GroupCsrView& matrix, const QuantizedKernels* kernels,
+                                                            std::string* error);
+std::unique_ptr<QuantizedConvPlan> make_quantized_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
+                                                            const QuantizedKernels* kernels, std::string* error);
 
 }  // namespace scalpel

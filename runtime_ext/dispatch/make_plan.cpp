@@ -28,9 +28,11 @@ std::string describe(const GroupCsrView& matrix) {
   return "a matrix of shape [" + std::to_string(matrix.M) + ", " + std::to_string(matrix.K) + "]";
 }
 
+bool fits_vectors(const GroupCsrView& matrix) { return matrix.M <= kMaxVectorM && matrix.K < kMaxVectorK; }
+
 // Null where the scalar kernels must do.
 const KernelSet* vector_kernels(const GroupCsrView& matrix, Isa isa) {
-  return matrix.M <= kMaxVectorM && matrix.K <= kMaxVectorK ? kernel_set(isa) : nullptr;
+  return fits_vectors(matrix) ? kernel_set(isa) : nullptr;
 }
 
 }  // namespace
@@ -67,18 +69,31 @@ std::unique_ptr<Int8GemmPlan> make_int8_gemm_plan(const GroupCsrView& matrix, Is
   });
 }
 
-std::unique_ptr<QuantizedGemmPlan> make_quantized_gemm_plan(const GroupCsrView& matrix, [[maybe_unused]] Isa isa,
+std::unique_ptr<QuantizedGemmPlan> make_quantized_gemm_plan(const GroupCsrView& matrix, const QuantizedKernels* kernels,
                                                             std::string* error) {
-  return make<QuantizedGemmPlan>(describe(matrix), validate(matrix), error,
-                                 [&] { return make_scalar_quantized_gemm_plan(matrix); });
+  return make<QuantizedGemmPlan>(describe(matrix), validate(matrix), error, [&] {
+    return kernels != nullptr && fits_vectors(matrix) ? make_vector_quantized_gemm_plan(matrix, *kernels)
+                                                      : make_scalar_quantized_gemm_plan(matrix);
+  });
 }
 
 std::unique_ptr<QuantizedConvPlan> make_quantized_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
-                                                            [[maybe_unused]] Isa isa, std::string* error) {
+                                                            const QuantizedKernels* kernels, std::string* error) {
   std::string problem = validate(matrix);
   if (problem.empty()) problem = check_geometry(matrix, geometry);
-  return make<QuantizedConvPlan>(describe(matrix), std::move(problem), error,
-                                 [&] { return make_scalar_quantized_conv_plan(matrix, geometry); });
+  return make<QuantizedConvPlan>(describe(matrix), std::move(problem), error, [&] {
+    return kernels != nullptr && fits_vectors(matrix) ? make_vector_quantized_conv_plan(matrix, geometry, *kernels)
+                                                      : make_scalar_quantized_conv_plan(matrix, geometry);
+  });
+}
+
+std::unique_ptr<QuantizedGemmPlan> make_quantized_gemm_plan(const GroupCsrView& matrix, Isa isa, std::string* error) {
+  return make_quantized_gemm_plan(matrix, quantized_kernels(isa), error);
+}
+
+std::unique_ptr<QuantizedConvPlan> make_quantized_conv_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
+                                                            Isa isa, std::string* error) {
+  return make_quantized_conv_plan(matrix, geometry, quantized_kernels(isa), error);
 }
 
 std::unique_ptr<LrnPlan> make_lrn_plan(const LrnView& lrn, Isa isa, std::string* error) {

@@ -4,11 +4,17 @@
 #include <memory>
 
 #include "kernels/quantized.h"
+#include "kernels/quantized_kernels.h"
 
 namespace scalpel {
 
 std::unique_ptr<QuantizedGemmPlan> make_scalar_quantized_gemm_plan(const GroupCsrView& matrix);
 std::unique_ptr<QuantizedConvPlan> make_scalar_quantized_conv_plan(const GroupCsrView& matrix,
                                                                    const ConvGeometry& geometry);
+std::unique_ptr<QuantizedGemmPlan> make_vector_quantized_gemm_plan(const GroupCsrView& matrix,
+                                                                   const QuantizedKernels& kernels);
+std::unique_ptr<QuantizedConvPlan> make_vector_quantized_conv_plan(const GroupCsrView& matrix,
+                                                                   const ConvGeometry& geometry,
+                                                                   const QuantizedKernels& kernels);
 
 }  // namespace scalpel
