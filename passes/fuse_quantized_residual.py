@@ -1,10 +1,10 @@
 """Adds another quantized tensor inside the sparse convolution.
 
 ``Quantize(Dequantize(y) + Dequantize(z))``, where ``y`` is what a ``QLinearGroupCsrConv`` makes, is one
-``QLinearGroupCsrConvAdd`` with the residual ``z`` (`scalpel_graph.qlinear_ops`): it rounds the product to the scale of
-``y`` before it adds, as the two operators do. ``z`` must provably have the shape of ``y``, nobody else may read ``y``
-or the sum, and all three are of one type. A Relu or Clip between the sum and its QuantizeLinear is treated as that
-behind a layer. ``QLinearAdd`` is fused alike.
+``QLinearGroupCsrConvAdd`` with the residual ``z`` (`scalpel_graph.qlinear_ops`): it rounds the product to the
+scale of ``y`` before it adds, as the two operators do. ``z`` must provably have the shape of ``y``, nobody
+else may read ``y`` or the sum, and all three are of one type. A Relu or Clip between the sum and its
+QuantizeLinear is treated as that behind a layer. ``QLinearAdd`` is fused alike.
 """
 
 from dataclasses import dataclass
@@ -144,4 +144,11 @@ def _fuse(graph: ModelGraph, conv: gs.Node, found: _Sum, shared: dict[Any, Any])
         inputs=[given[name] for name in qlinear_ops.inputs(qlinear_ops.CONV_ADD)],
         attrs={**conv.attrs, "residual_first": int(found.is_first)},
     )
-    put(graph, (conv, *found.through), node, found.bounds, found.zero_point.dtype, shared)
+    put(
+        graph,
+        (conv, *found.through),
+        node,
+        bounds=found.bounds,
+        dtype=found.zero_point.dtype,
+        shared=shared,
+    )

@@ -2,10 +2,10 @@
 
 Two forms are read, those that ONNX Runtime's quantizer and PyTorch's exporter write:
 
-- QDQ: ``Conv``, ``Gemm`` or ``MatMul`` of what DequantizeLinear made of integers, then perhaps Relu or Clip, then
-  QuantizeLinear. A product that nobody quantizes again stays float32.
-- operators of integers: ``QLinearConv``, ``QLinearMatMul``, ``QGemm``, and ``MatMulInteger`` with the Cast and the
-  Mul by its scales that make float32 of it.
+- QDQ: ``Conv``, ``Gemm`` or ``MatMul`` of what DequantizeLinear made of integers, then perhaps Relu or Clip,
+  then QuantizeLinear. A product that nobody quantizes again stays float32.
+- operators of integers: ``QLinearConv``, ``QLinearMatMul``, ``QGemm``, and ``MatMulInteger`` with the Cast
+  and the Mul by its scales that make float32 of it.
 
 A weight is an integer less its zero point: that is what is zero or not, and it has to fit int8.
 """
@@ -56,7 +56,8 @@ class QuantizedLayer:
         key: equal for two layers whose ``weights`` are the same numbers in the same order.
         inputs: of the sparse operator, but for the weight: tensors, and arrays that are no tensors yet.
         attributes: of the sparse operator.
-        bounds: of a Relu or Clip that saturation does not do already, in integers of the output; None for none.
+        bounds: of a Relu or Clip that saturation does not do already, in integers of the output; None for
+            none.
     """
 
     node: gs.Node
@@ -133,7 +134,10 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
         except Refusal as refusal:
             decisions.skipped.append(Skip(node_label(node), str(refusal)))
     if described and target.quantized is None:
-        reason = f"kept dense: target {target.name} has no prices for quantized layers; scalpel-calibrate finds them"
+        reason = (
+            f"kept dense: target {target.name} has no prices for quantized layers;"
+            " scalpel-calibrate finds them"
+        )
         decisions.skipped += [Skip(node_label(layer.node), reason) for layer in described]
         return decisions
     network_bytes = sum({layer.key: layer.weights.size for layer in described}.values())
@@ -277,7 +281,7 @@ def _qdq(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
     weight = _weight(graph, tensor if tensor is not None else node.inputs[1], _rows_axis(node, is_transposed))
     inputs = _x_inputs(graph, x.integers, x.scale, x.zero_point)
     if node.op == "Conv":
-        work, attributes = conv_work(graph, node, weight.values, x.integers, node.outputs[0], shapes)
+        work, attributes = conv_work(graph, node, weight.values, shapes, x=x.integers, y=node.outputs[0])
         matrix = weight.values.reshape(work.M, -1)
         op_type = qlinear_ops.CONV
     else:
@@ -322,7 +326,11 @@ def real_tensor(tensor: gs.Tensor) -> RealTensor | None:
 def _transposed(tensor: gs.Tensor) -> gs.Tensor | None:
     """What is behind a Transpose of a matrix that was dequantized; None if there is none."""
     maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if maker is None or not is_standard(maker, "Transpose") or list(attribute(maker, "perm", [1, 0])) != [1, 0]:
+    if (
+        maker is None
+        or not is_standard(maker, "Transpose")
+        or list(attribute(maker, "perm", [1, 0])) != [1, 0]
+    ):
         return None
     return maker.inputs[0] if real_tensor(maker.inputs[0]) is not None else None
 
@@ -348,13 +356,18 @@ def _weight(graph: ModelGraph, tensor: gs.Tensor, axis: int) -> _Weight:
     if real is None:
         raise Refusal("its weight is quantized in blocks, or transposed otherwise than a matrix")
     values = _constant_integers(graph, real.integers)
-    if real.axis % max(values.ndim, 1) != axis and (scale := graph.constant(real.scale)) is not None and scale.size > 1:
+    if (
+        real.axis % max(values.ndim, 1) != axis
+        and (scale := graph.constant(real.scale)) is not None
+        and scale.size > 1
+    ):
         raise Refusal(f"its weight has scales along axis {real.axis}, not one for each output")
-    return _centred(graph, values, real.integers, real.scale, real.zero_point, axis)
+    return _centred(graph, values, real.integers, scale=real.scale, zero_point=real.zero_point, axis=axis)
 
 
 def _constant_integers(graph: ModelGraph, tensor: gs.Tensor) -> Array:
-    """A constant, or what a QuantizeLinear makes of one: so networks trained with rounded weights are written."""
+    """A constant, or what a QuantizeLinear makes of one: so networks trained with rounded weights are
+    written."""
     values = graph.constant(tensor)
     if values is not None:
         return values
@@ -363,7 +376,7 @@ def _constant_integers(graph: ModelGraph, tensor: gs.Tensor) -> Array:
         raise Refusal(why_not_constant(graph, "weight", tensor))
     real, scale = graph.constant(maker.inputs[0]), graph.constant(maker.inputs[1])
     zero_point = optional_input(maker, 2)
-    zero = np.uint8(0) if zero_point is None else graph.constant(zero_point)
+    zero = np.zeros((), np.uint8) if zero_point is None else graph.constant(zero_point)
     if real is None or scale is None or zero is None:
         raise Refusal(why_not_constant(graph, "weight", tensor))
     if zero.dtype not in (np.uint8, np.int8):
@@ -371,7 +384,7 @@ def _constant_integers(graph: ModelGraph, tensor: gs.Tensor) -> Array:
     axis = int(attribute(maker, "axis", 1))
     steps = np.rint(real / _along(scale, real.ndim, axis)) + _along(zero, real.ndim, axis).astype(np.float64)
     limits = np.iinfo(zero.dtype)
-    return np.clip(steps, limits.min, limits.max).astype(zero.dtype)
+    return np.asarray(np.clip(steps, limits.min, limits.max).astype(zero.dtype))
 
 
 def _along(values: Array, rank: int, axis: int) -> Array:
@@ -382,7 +395,13 @@ def _along(values: Array, rank: int, axis: int) -> Array:
 
 
 def _centred(
-    graph: ModelGraph, values: Array, tensor: gs.Tensor, scale: gs.Tensor, zero_point: gs.Tensor | None, axis: int
+    graph: ModelGraph,
+    values: Array,
+    tensor: gs.Tensor,
+    *,
+    scale: gs.Tensor,
+    zero_point: gs.Tensor | None,
+    axis: int,
 ) -> _Weight:
     """Integers less their zero points, along the axis of outputs."""
     if values.dtype not in (np.int8, np.uint8):
@@ -446,10 +465,11 @@ def one_number(graph: ModelGraph, tensor: gs.Tensor, what: str) -> Array:
 def through_quantize(
     graph: ModelGraph, node: gs.Node
 ) -> tuple[tuple[gs.Node, ...], tuple[Array, Array] | None, tuple[int, int] | None]:
-    """The nodes from a layer to the QuantizeLinear behind it, its scale and zero point, and bounds of its integers.
+    """The nodes from a layer to the QuantizeLinear behind it, its scale and zero point, and bounds of its
+    integers.
 
-    The second is None where the output of the layer is not just made integers of, perhaps behind a Relu or Clip.
-    The third is None where saturation does what these do.
+    The second is None where the output of the layer is not just made integers of, perhaps behind a Relu or
+    Clip. The third is None where saturation does what these do.
 
     Raises:
         Refusal: it is not made integers of 8 bits, with one constant scale and zero point.
@@ -474,15 +494,21 @@ def through_quantize(
         return tuple(through), None, None
     scale = one_number(graph, reader.inputs[1], "scale of its output")
     zero_point = optional_input(reader, 2)
-    zero = np.zeros((), np.uint8) if zero_point is None else one_number(graph, zero_point, "zero point of its output")
+    zero = (
+        np.zeros((), np.uint8)
+        if zero_point is None
+        else one_number(graph, zero_point, "zero point of its output")
+    )
     if zero.dtype not in (np.uint8, np.int8):
         raise Refusal(f"its output is {zero.dtype}, not 8-bit")
-    limits = np.iinfo(zero.dtype)
+    ends = np.iinfo(zero.dtype)
     bounds = []
-    for bound, least in ((low, limits.min), (high, limits.max)):
-        steps = np.rint(np.float32(bound) / scale) + np.float32(zero) if np.isfinite(bound) else np.float32(least)
-        bounds.append(int(np.clip(steps, limits.min, limits.max)))
-    free = bounds == [limits.min, limits.max]
+    for bound, least in ((low, ends.min), (high, ends.max)):
+        steps = (
+            np.rint(np.float32(bound) / scale) + np.float32(zero) if np.isfinite(bound) else np.float32(least)
+        )
+        bounds.append(int(np.clip(steps, ends.min, ends.max)))
+    free = bounds == [ends.min, ends.max]
     return tuple(through), (scale, zero), None if free else (bounds[0], bounds[1])
 
 
@@ -503,7 +529,8 @@ def _clip_limits(graph: ModelGraph, node: gs.Node) -> tuple[float, float] | None
 
 
 def _real_bias(graph: ModelGraph, node: gs.Node, M: int) -> tuple[Array, Array | None, Array | None] | None:
-    """The bias of a Conv or Gemm in real numbers (double), and its integers and their scale where it has some."""
+    """The bias of a Conv or Gemm in real numbers (double), and its integers and their scale where it has
+    some."""
     tensor = optional_input(node, 2)
     if tensor is None:
         return None
@@ -537,7 +564,12 @@ def _integer_bias(
     assert isinstance(x_scale, np.ndarray)
     steps = np.broadcast_to(x_scale * w_scale, (M,)).astype(np.float64)
     real, integers, scale = bias
-    if integers is not None and integers.dtype == np.int32 and np.allclose(scale, steps, rtol=_SAME_SCALE, atol=0):
+    if (
+        integers is not None
+        and scale is not None
+        and integers.dtype == np.int32
+        and np.allclose(scale, steps, rtol=_SAME_SCALE, atol=0)
+    ):
         return np.ascontiguousarray(integers)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rounded = np.rint(real / steps)
@@ -554,7 +586,8 @@ def _check_types(inputs: Mapping[str, gs.Tensor | Array]) -> None:
 
 
 def _added_bias(graph: ModelGraph, node: gs.Node, M: int) -> tuple[tuple[gs.Node, ...], Array]:
-    """The Add of one number for each output behind a product, and the numbers; nothing and zeros if it is another."""
+    """The Add of one number for each output behind a product, and the numbers; nothing and zeros if it is
+    another."""
     reader = graph.sole_consumer(node.outputs[0])
     rank = graph.shape(node.outputs[0])
     if reader is not None and rank is not None and is_standard(reader, "Add"):
@@ -575,13 +608,20 @@ def _weight_of(graph: ModelGraph, node: gs.Node, first: int, axis: int) -> _Weig
     values = graph.constant(tensor)
     if values is None:
         raise Refusal(why_not_constant(graph, "weight", tensor))
-    return _centred(graph, values, tensor, node.inputs[first + 1], optional_input(node, first + 2), axis)
+    return _centred(
+        graph,
+        values,
+        tensor,
+        scale=node.inputs[first + 1],
+        zero_point=optional_input(node, first + 2),
+        axis=axis,
+    )
 
 
 def _qlinear_conv(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
     weight = _weight_of(graph, node, 3, 0)
     inputs = _x_inputs(graph, node.inputs[0], node.inputs[1], node.inputs[2])
-    work, attributes = conv_work(graph, node, weight.values, node.inputs[0], node.outputs[0], shapes)
+    work, attributes = conv_work(graph, node, weight.values, shapes, x=node.inputs[0], y=node.outputs[0])
     inputs["w_scale"] = weight.scale
     inputs["bias"] = _given_bias(graph, node, 8, work.M)
     _add_output(graph, node, 6, inputs)
@@ -591,7 +631,9 @@ def _qlinear_conv(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[i
     )
 
 
-def _qlinear_matmul(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
+def _qlinear_matmul(
+    graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
+) -> QuantizedLayer:
     matrix, inputs, key = _right_side(graph, node)
     work = matrix_work("MatMul", matrix, node.inputs[0], shapes)
     inputs["bias"] = np.zeros(work.M, np.int32)
@@ -618,7 +660,9 @@ def _qgemm(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...
     return QuantizedLayer(node, (node,), op_type, work, matrix, key, inputs, attributes)
 
 
-def _right_side(graph: ModelGraph, node: gs.Node) -> tuple[Array, dict[str, gs.Tensor | Array], tuple[Any, ...]]:
+def _right_side(
+    graph: ModelGraph, node: gs.Node
+) -> tuple[Array, dict[str, gs.Tensor | Array], tuple[Any, ...]]:
     """The matrix of a product, the inputs so far, and what says which matrix it is."""
     is_rows = bool(attribute(node, "transB", 0))
     values = graph.constant(node.inputs[3])
@@ -650,15 +694,21 @@ def _add_output(graph: ModelGraph, node: gs.Node, index: int, inputs: dict[str, 
     zero_point = inputs["x_zero_point"]
     assert isinstance(zero_point, np.ndarray)
     missing = np.zeros((), zero_point.dtype)
-    inputs["y_zero_point"] = missing if tensor is None else one_number(graph, tensor, "zero point of its output")
+    inputs["y_zero_point"] = (
+        missing if tensor is None else one_number(graph, tensor, "zero point of its output")
+    )
     _check_types(inputs)
 
 
 def _conv_integer(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
-    raise Refusal("there is no sparse operator for convolutions whose input is quantized while the model runs")
+    raise Refusal(
+        "there is no sparse operator for convolutions whose input is quantized while the model runs"
+    )
 
 
-def _matmul_integer(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
+def _matmul_integer(
+    graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
+) -> QuantizedLayer:
     tensor = node.inputs[1]
     values = graph.constant(tensor)
     if values is None:
@@ -675,7 +725,7 @@ def _matmul_integer(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple
     x_scale, w_scale = _two_scales(graph, factor, values.shape[1])
     zero_point = optional_input(node, 3)
     steps = gs.Constant(f"{tensor.name}/scale", np.ones((), np.float32))
-    weight = _centred(graph, values, tensor, steps, zero_point, 1)
+    weight = _centred(graph, values, tensor, scale=steps, zero_point=zero_point, axis=1)
     matrix = weight.values.T
     kind = graph.type(node.inputs[0])
     if kind not in _EIGHT_BITS:
@@ -702,7 +752,8 @@ def _matmul_integer(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple
 
 
 def _two_scales(graph: ModelGraph, factor: gs.Tensor, M: int) -> tuple[gs.Tensor | Array, Array]:
-    """What sums are multiplied by: a scalar, perhaps computed, and a constant, a scalar or one for each output."""
+    """What sums are multiplied by: a scalar, perhaps computed, and a constant, a scalar or one for each
+    output."""
     constant = graph.constant(factor)
     if constant is not None:
         return np.ones((), np.float32), _row_scales(constant, M)

@@ -254,7 +254,8 @@ def in_one_network(layers: Sequence[Layer], weights: ValueType) -> list[Layer]:
 
 
 def has_quantized_weight(node: gs.Node) -> bool:
-    """Whether a Conv, Gemm or MatMul multiplies by what was made of integers: other passes know about those."""
+    """Whether a Conv, Gemm or MatMul multiplies by what was made of integers: other passes know about
+    those."""
     tensor = node.inputs[1]
     while len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "Transpose"):
         tensor = tensor.inputs[0].inputs[0]
@@ -288,7 +289,7 @@ def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, .
 
 
 def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
-    work, attributes = conv_work(graph, node, weight, node.inputs[0], node.outputs[0], shapes)
+    work, attributes = conv_work(graph, node, weight, shapes, x=node.inputs[0], y=node.outputs[0])
     bias = _vector(graph, optional_input(node, 2), work.M)
     return Layer(node, work, weight.reshape(work.M, -1), (node.inputs[1].name,), bias, None, attributes)
 
@@ -297,9 +298,10 @@ def conv_work(
     graph: ModelGraph,
     node: gs.Node,
     weight: Array,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
     x: gs.Tensor,
     y: gs.Tensor,
-    shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[LayerWork, dict[str, Any]]:
     """What a Conv has to compute, and the attributes of its sparse operator beside the activation.
 
@@ -307,8 +309,8 @@ def conv_work(
         graph: the model.
         node: has the attributes of ONNX's Conv.
         weight: ``[M, C / group, kernel...]``.
-        x, y: its activations.
         shapes: of tensors, with sizes assumed for symbols.
+        x, y: its activations.
 
     Raises:
         Refusal: it has to stay dense.

@@ -2,8 +2,9 @@
 
 A layer of 8-bit integers (`scalpel_graph.passes.quantized_layers`) becomes ``QLinearGroupCsrConv``,
 ``QLinearGroupCsrGemm`` or ``GroupCsrIntegerToFloat`` of the same integers (`scalpel_graph.qlinear_ops`); the
-QuantizeLinear behind it goes into it, and what is read and what is made stay quantized. A weight is zero where it is
-at its zero point, and nothing is rounded anew but a bias of real numbers. A Relu or Clip that saturation does not do
+QuantizeLinear behind it goes into it, and what is read and what is made stay quantized. A weight is zero
+where it is at its zero point, and nothing is rounded anew but a bias of real numbers. A Relu or Clip that
+saturation does not do
 already becomes a Clip of integers: quantizing is monotone, so it may as well come first.
 
 Whether and in which group shape is the cost model's choice, recorded for every layer that could be sparse.
@@ -58,6 +59,7 @@ def put(
     graph: ModelGraph,
     through: tuple[gs.Node, ...],
     node: gs.Node,
+    *,
     bounds: tuple[int, int] | None,
     dtype: np.dtype[Any],
     shared: _Shared,
@@ -106,4 +108,4 @@ def _substitute(graph: ModelGraph, layer: QuantizedLayer, candidate: Candidate, 
     )
     zero_point = layer.inputs.get("y_zero_point")
     dtype = np.dtype(np.uint8) if zero_point is None else zero_point.dtype
-    put(graph, layer.through, node, layer.bounds, dtype, shared)
+    put(graph, layer.through, node, bounds=layer.bounds, dtype=dtype, shared=shared)

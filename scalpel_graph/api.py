@@ -109,8 +109,8 @@ def optimize(
         dtype: for microcontrollers, what to compute in: ``q15`` (the default) or ``int8``.
         most_error: for microcontrollers, how far the answers may be from the float model's on the calibration
             inputs: norm of the difference over norm of the answers; None for `mcu.agreement.MOST_ERROR`.
-        quantize: for CPUs, ``int8`` to quantize the float model first (`scalpel_graph.quantize`). What that changes
-            is in the report; the check compares with the quantized model.
+        quantize: for CPUs, ``int8`` to quantize the float model first (`scalpel_graph.quantize`). What that
+            changes is in the report; the check compares with the quantized model.
         progress: is told what is being done, in a few words, each time that changes.
 
     Raises:
@@ -136,12 +136,8 @@ def optimize(
     samples = None if calibration is None else load_samples(Path(calibration), source.proto)
     if profile.kind == "mcu":
         quantization = Quantization(dtype or "q15", samples)
-    given_source, quantized = source, None
-    if quantize is not None:
-        assert samples is not None  # _check_kind() asks for it
-        tell("quantizing")
-        quantized = quantize_model(source, samples)
-        source = io.from_proto(quantized.model)
+    given_source, name = source, source.path or "the model"
+    source, quantized = _quantized_first(source, quantize, samples, tell)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(
         target=profile,
@@ -194,20 +190,12 @@ def optimize(
             outcome = dataclasses.replace(_unchanged("the check was turned off"), ok=False)
     except (GraphError, Unverifiable) as error:
         if profile.kind == "mcu":
-            raise InputError(f"{given_source.path or 'the model'}: {error}") from error
+            raise InputError(f"{name}: {error}") from error
         # What cannot be represented or compared is left as it is, and so nothing was decided about it.
         optimized, runs_of_passes, outcome = None, [], _unchanged(str(error))
         context.layers.clear()
         context.removed_nodes.clear()
-    if agreement is not None and not outcome.ok:
-        raise CheckError(f"{given_source.path or 'the model'}: {outcome.reason}; nothing was written")
-    if check and not outcome.ok:
-        rounded = "" if weights == "fp32" else f", or leave out --weights {weights}"
-        raise CheckError(
-            f"{given_source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it,"
-            f" allow more with --rtol or --atol{rounded}, else find the pass at fault by leaving out some"
-            " (--skip-pass)"
-        )
+    _raise_unless_verified(outcome, name, check=check, weights=weights, is_integer=agreement is not None)
 
     before = stats.measure(given_source.proto, context.dimensions)
     result = source.proto if optimized is None else optimized
@@ -228,11 +216,38 @@ def optimize(
         removed_nodes=list(context.removed_nodes),
         passes=runs_of_passes,
         microcontroller=None if agreement is None else _mcu_report(context, agreement),
-        quantization=None
-        if quantized is None
-        else QuantizationReport("int8", quantized.relative_error, quantized.same_class, quantized.samples),
+        quantization=quantized,
     )
     return OptimizeResult(result, report, context.program, samples)
+
+
+def _raise_unless_verified(
+    outcome: Verification, name: str | os.PathLike[str], *, check: bool, weights: ValueType, is_integer: bool
+) -> None:
+    if is_integer and not outcome.ok:
+        raise CheckError(f"{name}: {outcome.reason}; nothing was written")
+    if check and not outcome.ok:
+        rounded = "" if weights == "fp32" else f", or leave out --weights {weights}"
+        raise CheckError(
+            f"{name}: {outcome.reason}; nothing was written; if rounding explains it, allow more with"
+            f" --rtol or --atol{rounded}, else find the pass at fault by leaving out some (--skip-pass)"
+        )
+
+
+def _quantized_first(
+    source: io.LoadedModel,
+    quantize: QuantizedType | None,
+    samples: Samples | None,
+    tell: Callable[[str], None],
+) -> tuple[io.LoadedModel, QuantizationReport | None]:
+    """The model that is optimized, and what quantizing it did; as it is where nobody asks for that."""
+    if quantize is None:
+        return source, None
+    tell("quantizing")
+    assert samples is not None  # _check_kind() asks for it
+    found = quantize_model(source, samples)
+    report = QuantizationReport(quantize, found.relative_error, found.same_class, found.samples)
+    return io.from_proto(found.model), report
 
 
 def _check_kind(
@@ -287,9 +302,7 @@ def _check_kind(
             raise InputError(f"{option} has no meaning for target {profile.name}: {instead}; leave it out")
 
 
-def _check_quantize(
-    profile: Target, quantize: str, calibration: str | os.PathLike[str] | None
-) -> None:
+def _check_quantize(profile: Target, quantize: str, calibration: str | os.PathLike[str] | None) -> None:
     if quantize not in QUANTIZED_TYPES:
         raise InputError(f"quantize must be {' or '.join(QUANTIZED_TYPES)}, got {quantize!r}")
     if profile.kind != "cpu":

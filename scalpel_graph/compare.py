@@ -10,8 +10,9 @@ An element is thus held to ``rtol`` of itself, plus a tenth of that of the tenso
 another order leave an error that goes with the size of the terms, not with the size of what is left of them.
 ``of_largest`` is for what rounding weights does to an output, whose terms all change. Of n < 16 elements even
 the largest may be small by chance, next to the terms it is the sum of: there it counts 16 / n times.
-Where ``steps`` are given, elements of 8-bit integers may be so many apart: networks of integers round what they compute.
-For types coarser than float32, ``rtol`` is at least four times the distance from 1 to the type's next number.
+Where ``steps`` are given, elements of 8-bit integers may be so many apart: networks of integers round what
+they compute. For types coarser than float32, ``rtol`` is at least four times the distance from 1 to the
+type's next number.
 """
 
 from collections.abc import Iterable

@@ -152,8 +152,8 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
 
     A shape of which our kernels would read as many bytes as the dense weight has or more does not fit; for a
     Conv, a little more does: where ONNX Runtime has to unroll one, our kernels are faster even if there is
-    nothing to leave out. A depthwise Conv that our kernels have a form for has one group a channel. A quantized layer
-    has no candidates at all where the profile has no prices for it.
+    nothing to leave out. A depthwise Conv that our kernels have a form for has one group a channel. A
+    quantized layer has no candidates at all where the profile has no prices for it.
 
     Args:
         work: the layer.
@@ -229,12 +229,14 @@ def sparse_us(
 
 
 def reorder_us(elements: int, target: CpuTarget, threads: int) -> float:
-    """Microseconds that ONNX Runtime takes to bring a float tensor from NCHW to its blocked layout, or back."""
+    """Microseconds that ONNX Runtime takes to bring a float tensor from NCHW to its blocked layout, or
+    back."""
     return price_us(target.dense["reorder"], {"input": Amount(elements)}, threads)
 
 
 def quantized_reorder_us(elements: int, prices: QuantizedPrices, threads: int) -> float:
-    """Microseconds that ONNX Runtime takes to bring a tensor of 8 bits from NCHW to channels last, or back."""
+    """Microseconds that ONNX Runtime takes to bring a tensor of 8 bits from NCHW to channels last, or
+    back."""
     return price_us(prices.dense["quantized_reorder"], {"input": Amount(elements)}, threads)
 
 

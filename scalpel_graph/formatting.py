@@ -146,8 +146,10 @@ def _scaled(number: float, units: Sequence[str]) -> str:
 
 def quantized(report: QuantizationReport) -> str:
     """What quantizing did to the answers."""
-    same = "" if report.same_class is None else f", {fraction(report.same_class)} with the same largest output"
+    same = ""
+    if report.same_class is not None:
+        same = f", {fraction(report.same_class)} with the same largest output"
     return (
-        f"to {report.type} by ONNX Runtime's quantizer: answers on {plural(report.samples, 'calibration input')}"
-        f" are {100 * report.relative_error:.2g} % off{same}"
+        f"to {report.type} by ONNX Runtime's quantizer: answers on"
+        f" {plural(report.samples, 'calibration input')} are {100 * report.relative_error:.2g} % off{same}"
     )

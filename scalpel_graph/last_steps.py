@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
+
 def last_steps(model: ModelProto) -> dict[str, float]:
     """By output, the largest scale of the last integers that it is made of; 0 where there are none.
 
-    Of what lies between them and the output nothing is known: it is right for what passes numbers on, or makes no
-    more of a difference than it gets.
+    Of what lies between them and the output nothing is known: it is right for what passes numbers on, or
+    makes no more of a difference than it gets.
     """
     makers = {name: node for node in model.graph.node for name in node.output if name}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -31,8 +31,9 @@ _FOLLOWERS = {
 _PARAMETERS_BEHIND = {"BatchNormalization", "Clip", "QuantizeLinear", "DequantizeLinear"}
 #: Those that hand on the layout of integers beside them.
 _QUANTIZED_FOLLOWERS = {
-    "AveragePool", "DequantizeLinear", "GlobalAveragePool", "QLinearAdd", "QLinearAveragePool", "QLinearConcat",
-    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid", "QuantizeLinear",
+    "AveragePool", "DequantizeLinear", "GlobalAveragePool", "QLinearAdd", "QLinearAveragePool",
+    "QLinearConcat", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid",
+    "QuantizeLinear",
 }  # fmt: skip
 
 _NANOSECONDS = 1000
@@ -81,8 +82,8 @@ def choose_sparse(
         block: channels in a block of ONNX Runtime's layout; 1 where it has none.
         shapes: of tensors, with sizes assumed for symbols (`ModelGraph.assumed_shapes`).
         copy_us: microseconds to change the layout of a tensor of so many elements.
-        quantized: whether these are the Conv of integers: all that stay dense are computed channels last, whatever
-            their sizes, and that layout goes through the conversions around them.
+        quantized: whether these are the Conv of integers: all that stay dense are computed channels last,
+            whatever their sizes, and that layout goes through the conversions around them.
 
     Returns:
         ``id(node)`` of the nodes to make sparse.
@@ -101,13 +102,7 @@ def choose_sparse(
         if (node.domain or "") not in (("", "ai.onnx", "com.microsoft") if quantized else ("", "ai.onnx")):
             continue
         if quantized and node.op in ("Conv", "QLinearConv"):
-            time = times.get(key)
-            sides[key] = cut.vertex()
-            cut.edge(plain, sides[key], 0 if time is None else round(time.dense_us * _NANOSECONDS))
-            sparse_us = None if time is None else time.sparse_us
-            cut.edge(
-                sides[key], blocked, _INFINITE if sparse_us is None else round(sparse_us * _NANOSECONDS)
-            )
+            sides[key] = cut.conv(plain, blocked, times.get(key))
         elif node.op == "Conv":
             weight, group = graph.shape(node.inputs[1]), int(node.attrs.get("group", 1))
             dims = tuple(dim for dim in weight or () if isinstance(dim, int))
@@ -118,13 +113,7 @@ def choose_sparse(
                 continue
             if reads_plain(dims, group, block):
                 plain_readers.add(key)
-            sides[key] = cut.vertex()
-            dense = 0 if time is None else round(time.dense_us * _NANOSECONDS)
-            sparse = (
-                _INFINITE if time is None or time.sparse_us is None else round(time.sparse_us * _NANOSECONDS)
-            )
-            cut.edge(plain, sides[key], dense)
-            cut.edge(sides[key], blocked, sparse)
+            sides[key] = cut.conv(plain, blocked, time)
         elif node.op in _POOLS and not (quantized and node.op != "MaxPool"):
             shape = shapes.get(node.inputs[0].name, ())
             fits = quantized or (len(shape) == 4 and shape[1] % block == 0)
@@ -185,6 +174,14 @@ class _MinimumCut:
     def vertex(self) -> int:
         self._edges.append([])
         return len(self._edges) - 1
+
+    def conv(self, plain: int, blocked: int, time: ConvTimes | None) -> int:
+        """A vertex for a Conv, which takes its time on either side; one without a time is blocked."""
+        vertex = self.vertex()
+        sparse_us = None if time is None else time.sparse_us
+        self.edge(plain, vertex, 0 if time is None else round(time.dense_us * _NANOSECONDS))
+        self.edge(vertex, blocked, _INFINITE if sparse_us is None else round(sparse_us * _NANOSECONDS))
+        return vertex
 
     def edge(self, a: int, b: int, capacity: int) -> None:
         for start, end, size in ((a, b, capacity), (b, a, 0)):

@@ -88,9 +88,9 @@ def _quantized(
         ]
     else:
         matrix = group_csr.encode(np.ascontiguousarray(weights), group_shape)
-        constants |= {
-            "values": matrix.values, "row_offsets": matrix.row_offsets, "column_indices": matrix.column_indices
-        }  # fmt: skip
+        constants["values"] = matrix.values
+        constants["row_offsets"] = matrix.row_offsets
+        constants["column_indices"] = matrix.column_indices
         op_type = qlinear_ops.CONV if is_conv else qlinear_ops.GEMM
         inputs = qlinear_ops.inputs(op_type)
         nodes = [helper.make_node(op_type, inputs, ["Y"], name="layer", domain=ops.DOMAIN, **attributes)]

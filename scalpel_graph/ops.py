@@ -2,7 +2,8 @@
 
 `GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`); `WindowedLrn`
 has a file of its own (`scalpel_graph.windowed_lrn`), and so have those of 8-bit networks
-(`scalpel_graph.qlinear_ops`) and of microcontrollers (`scalpel_graph.quantized_ops`). Inputs of the first two:
+(`scalpel_graph.qlinear_ops`) and of microcontrollers (`scalpel_graph.quantized_ops`). Inputs of the first
+two:
 
 ==  ================  ===========================================================================
 0   X                 Gemm: ``[..., K]`` float32. Conv: ``[N, C, W]`` or ``[N, C, H, W]`` float32

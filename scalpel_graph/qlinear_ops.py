@@ -1,8 +1,8 @@
-"""The operators of domain ``ai.scalpel`` for 8-bit networks on a CPU, each also as a function of standard ones.
+"""The 8-bit operators of domain ``ai.scalpel`` for CPUs, each also as a function of standard ones.
 
-They multiply 8-bit activations by an int8 group-CSR matrix (`scalpel_graph.group_csr`) and rescale in float32, as
-ONNX's QLinearConv does; `scalpel_graph.quantized_ops` has those of microcontrollers, which rescale by integers.
-``T`` is uint8 or int8, the same for all activations of a node.
+They multiply 8-bit activations by an int8 group-CSR matrix (`scalpel_graph.group_csr`) and rescale in
+float32, as ONNX's QLinearConv does; `scalpel_graph.quantized_ops` has those of microcontrollers, which
+rescale by integers. ``T`` is uint8 or int8, the same for all activations of a node.
 
 ==========================  ==============================================================================
 QLinearGroupCsrConv         X, weight, bias and Y quantized; Conv of 1-D and 2-D images
@@ -13,23 +13,23 @@ GroupCsrIntegerToFloat      X quantized, perhaps while the model runs, Y float32
 
 Inputs; those that are no tensors of activations are initializers, if it is not said otherwise:
 
-=================================  ===============================================================================
-X                                  ``T``. Gemm: ``[..., K]``. Conv: ``[N, C, W]`` or ``[N, C, H, W]``
-x_scale, x_zero_point              scalars, float32 and ``T``. GroupCsrIntegerToFloat: perhaps computed
-values                             ``[n_groups, r, c]`` int8
-row_offsets, column_indices        as in `scalpel_graph.ops`
-w_scale                            ``[M]`` float32, one for each row of the weight, or a scalar
-bias                               ``[M]`` int32, at the scale ``x_scale * w_scale``.
-                                   GroupCsrIntegerToFloat: ``[M]`` float32
-product_scale, product_zero_point  ConvAdd only: scalars; what the convolution is quantized to before it is added
-residual                           ConvAdd only: ``T``, of the output's shape
-residual_scale,                    ConvAdd only: scalars
+==================================  ========================================================================
+X                                   ``T``. Gemm: ``[..., K]``. Conv: ``[N, C, W]`` or ``[N, C, H, W]``
+x_scale, x_zero_point               scalars, float32 and ``T``. GroupCsrIntegerToFloat: perhaps computed
+values                              ``[n_groups, r, c]`` int8
+row_offsets, column_indices         as in `scalpel_graph.ops`
+w_scale                             ``[M]`` float32, one for each row of the weight, or a scalar
+bias                                ``[M]`` int32, at the scale ``x_scale * w_scale``;
+                                    GroupCsrIntegerToFloat: ``[M]`` float32
+product_scale, product_zero_point   ConvAdd only: scalars; what the convolution is quantized to at first
+residual                            ConvAdd only: ``T``, of the output's shape
+residual_scale,                     ConvAdd only: scalars
 residual_zero_point
-y_scale, y_zero_point              scalars, float32 and ``T``; not of GroupCsrIntegerToFloat
-=================================  ===============================================================================
+y_scale, y_zero_point               scalars, float32 and ``T``; not of GroupCsrIntegerToFloat
+==================================  ========================================================================
 
-What they compute, every operation that is not of integers in float32, rounding to even where a number becomes an
-integer, and saturating where it becomes ``T``::
+What they compute, every operation that is not of integers in float32, rounding to even where a number becomes
+an integer, and saturating where it becomes ``T``::
 
     acc     = Σ W · (X − x_zero_point) + bias                             in int32, and wraps around
     Y       = quantize(acc · (x_scale · w_scale / y_scale), y_zero_point)
@@ -45,9 +45,9 @@ integer, and saturating where it becomes ``T``::
 
 There is no activation: a Relu is what saturation does where ``y_zero_point`` is the least number of ``T``.
 
-A Conv pads with ``x_zero_point``. Attributes, all required: ``weight_shape`` (ints), for Conv ``strides``, ``pads``,
-``dilations`` (ints) and ``group`` (int), and for ConvAdd ``residual_first`` (int: 1 if the residual was the first
-operand of the addition; ONNX Runtime's kernels round by that order).
+A Conv pads with ``x_zero_point``. Attributes, all required: ``weight_shape`` (ints), for Conv ``strides``,
+``pads``, ``dilations`` (ints) and ``group`` (int), and for ConvAdd ``residual_first`` (int: 1 if the residual
+was the first operand of the addition; ONNX Runtime's kernels round by that order).
 
 The bodies are what ONNX Runtime recognises as its own quantized operators, once the weight is a constant.
 """
@@ -62,9 +62,6 @@ GEMM = "QLinearGroupCsrGemm"
 TO_FLOAT = "GroupCsrIntegerToFloat"
 OPERATORS = (CONV, CONV_ADD, GEMM, TO_FLOAT)
 CONVS = (CONV, CONV_ADD)
-
-#: More products than this could overflow their sum, whatever their values are.
-MOST_PRODUCTS = (2**31 - 1) // (255 * 128)
 
 _X = ("X", "x_scale", "x_zero_point", "values", "row_offsets", "column_indices", "w_scale", "bias")
 _Y = ("y_scale", "y_zero_point")

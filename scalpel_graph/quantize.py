@@ -1,7 +1,7 @@
 """Quantizing a float network to 8-bit integers, by ONNX Runtime's own quantizer.
 
-Static quantization in QDQ form: activations are uint8, with ranges that are found on calibration inputs; weights are
-int8, with a scale for each output channel, and what is zero stays zero.
+Static quantization in QDQ form: activations are uint8, with ranges that are found on calibration inputs;
+weights are int8, with a scale for each output channel, and what is zero stays zero.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import onnx
 from onnx import ModelProto
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from scalpel_graph import io
 from scalpel_graph.errors import InputError
@@ -26,8 +28,8 @@ QuantizedType = Literal["int8"]
 QUANTIZED_TYPES: tuple[QuantizedType, ...] = ("int8",)
 
 _QUANTIZED_OPERATORS = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger",
-    "ConvInteger", "QGemm",
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+    "MatMulInteger", "ConvInteger", "QGemm",
 }  # fmt: skip
 
 
@@ -37,10 +39,10 @@ class Quantized:
 
     Attributes:
         model: it.
-        relative_error: of its answers on the calibration inputs: norm of the difference over the norm of the float
-            network's; the largest of all outputs.
-        same_class: fraction of calibration inputs whose largest output is at the same place; None where the first
-            output is no vector.
+        relative_error: of its answers on the calibration inputs: norm of the difference over the norm of the
+            float network's; the largest of all outputs.
+        same_class: fraction of calibration inputs whose largest output is at the same place; None where the
+            first output is no vector.
         samples: calibration inputs.
     """
 
@@ -63,24 +65,15 @@ def quantize(source: io.LoadedModel, samples: Samples) -> Quantized:
     name = source.path or "the model"
     for node in source.proto.graph.node:
         if node.op_type in _QUANTIZED_OPERATORS:
-            raise InputError(f"{name}: is quantized already ({node.op_type} {node.name!r}); leave out --quantize")
+            raise InputError(
+                f"{name}: is quantized already ({node.op_type} {node.name!r}); leave out --quantize"
+            )
     with tempfile.TemporaryDirectory(prefix="scalpel-quantize-") as folder:
         model = _quantized(source, samples, Path(folder))
     return _compared(source, model, samples)
 
 
 def _quantized(source: io.LoadedModel, samples: Samples, folder: Path) -> ModelProto:
-    # It takes a second to import, and nobody else needs it.
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches: Iterator[Mapping[str, Array]] = iter(samples.batches())
-
-        def get_next(self) -> Mapping[str, Array] | None:
-            return next(self._batches, None)
-
     given, prepared, result = (folder / name for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
     is_large = source.size_bytes > io.PROTOBUF_LIMIT
     large: dict[str, Any] = {"save_as_external_data": True} if is_large else {}
@@ -89,15 +82,29 @@ def _quantized(source: io.LoadedModel, samples: Samples, folder: Path) -> ModelP
         with _quiet():
             quant_pre_process(given, prepared, skip_symbolic_shape=True, **large)
             quantize_static(
-                prepared, result, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, use_external_data_format=is_large,
-            )  # fmt: skip
+                prepared,
+                result,
+                _Reader(samples),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=is_large,
+            )
         return onnx.load(result)
     except Exception as error:
         raise InputError(
             f"{source.path or 'the model'}: ONNX Runtime's quantizer cannot take it ({_one_line(error)});"
             " quantize it otherwise, and leave out --quantize"
         ) from error
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, samples: Samples) -> None:
+        self._batches: Iterator[Mapping[str, Array]] = iter(samples.batches())
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        return next(self._batches, None)
 
 
 @contextlib.contextmanager
@@ -120,7 +127,9 @@ def _compared(source: io.LoadedModel, model: ModelProto, samples: Samples) -> Qu
             for name, value in wanted.items():
                 tallies.setdefault(name, Tally()).add(value, got[name])
     except SessionError as error:
-        raise InputError(f"{source.path or 'the model'}: ONNX Runtime cannot run it quantized ({error})") from error
+        raise InputError(
+            f"{source.path or 'the model'}: ONNX Runtime cannot run it quantized ({error})"
+        ) from error
     first = next(iter(tallies.values()))
     largest = max(tally.relative_error for tally in tallies.values())
     return Quantized(model, largest, first.same_class, samples.count)

@@ -165,8 +165,8 @@ class QuantizationReport:
 
     Attributes:
         type: what it was quantized to: ``int8``.
-        relative_error: of the answers on the calibration inputs: norm of the difference over the norm of the float
-            network's.
+        relative_error: of the answers on the calibration inputs: norm of the difference over the norm of the
+            float network's.
         same_class: fraction of calibration inputs whose largest output is at the same place; None where the
             output is no vector.
         samples: calibration inputs.
@@ -197,8 +197,8 @@ class Report:
         removed_nodes: the layers that lost channels or inputs, or could have.
         passes: in the order they ran.
         microcontroller: what the integer network takes; None for other targets.
-        quantization: what quantizing it did; None for a model that was not quantized here. What is before is then
-            the float model, but what ``verified`` compares with is the quantized one.
+        quantization: what quantizing it did; None for a model that was not quantized here. What is before is
+            then the float model, but what ``verified`` compares with is the quantized one.
     """
 
     version: str

@@ -34,8 +34,8 @@ Prices = Mapping[int, Mapping[str, Table]]
 #: What `scalpel_graph.cost` counts in each kind of operation beside calls, and a profile gives the price of.
 #: Dense ones are ONNX Runtime's; its blocked layout has ``pointwise``, ``conv`` and ``depthwise``, and
 #: ``reorder`` is the way into that layout or out of it. ``depthwise_kernel`` is ours for depthwise Conv; the
-#: others are those of each group shape. Those of 8-bit layers begin with ``quantized_``; ONNX Runtime computes dense
-#: Conv of integers channels last, and ``quantized_reorder`` is the way there or back.
+#: others are those of each group shape. Those of 8-bit layers begin with ``quantized_``; ONNX Runtime
+#: computes dense Conv of integers channels last, and ``quantized_reorder`` is the way there or back.
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "pointwise": ("multiply_add", "few_multiply_adds", "narrow", "input", "output", "weight"),
     "conv": ("multiply_add", "few_multiply_adds", "narrow", "edge", "input", "output", "weight"),
@@ -70,15 +70,11 @@ DEPTHWISE_KERNEL = "depthwise_kernel"
 _BLOCKED_OPERATIONS = ("pointwise", "conv", "depthwise", "reorder")
 QUANTIZED_SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("quantized_sparse_"))
 QUANTIZED_DENSE_OPERATIONS = tuple(
-    name
-    for name in OPERATIONS
-    if name.startswith("quantized_") and name not in QUANTIZED_SPARSE_OPERATIONS
+    name for name in OPERATIONS if name.startswith("quantized_") and name not in QUANTIZED_SPARSE_OPERATIONS
 )
 SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("sparse_"))
 DENSE_OPERATIONS = tuple(
-    name
-    for name in OPERATIONS
-    if not name.startswith(("sparse_", "quantized_")) and name != DEPTHWISE_KERNEL
+    name for name in OPERATIONS if not name.startswith(("sparse_", "quantized_")) and name != DEPTHWISE_KERNEL
 )
 
 

@@ -2,7 +2,8 @@
 
 The original runs on seeded inputs (or on given ones), then the result runs on the same, both ways a person
 can meet it: with the custom-op library, and without it through the functions that the file carries. The
-criterion is that of `scalpel_graph.compare`; where quantized layers became sparse, one step of the last integers more.
+criterion is that of `scalpel_graph.compare`; where quantized layers became sparse, one step of the last
+integers more.
 """
 
 import contextlib

@@ -73,7 +73,8 @@ class QLinearLayer:
         spatial = len(self.weight_shape) - 2
         every = {
             "weight_shape": list(self.weight_shape), "strides": [1] * spatial, "pads": [0] * 2 * spatial,
-            "dilations": [1] * spatial, "group": 1, "residual_first": int(self.residual_first), **self.geometry,
+            "dilations": [1] * spatial, "group": 1, "residual_first": int(self.residual_first),
+            **self.geometry,
         }  # fmt: skip
         return {name: every[name] for name in qlinear_ops.attributes(self.op_type)}
 
@@ -120,14 +121,16 @@ class QLinearLayer:
         """``Σ W · (X − x_zero_point)``, exactly."""
         arrays = self.arrays()
         shape = (self.weight_shape[0], int(np.prod(self.weight_shape[1:])))
-        matrix = group_csr.GroupCsr(
-            arrays["values"], arrays["row_offsets"], arrays["column_indices"], shape
-        )
+        matrix = group_csr.GroupCsr(arrays["values"], arrays["row_offsets"], arrays["column_indices"], shape)
         W = group_csr.decode(matrix).astype(np.float64)
         centred = X.astype(np.float64) - int(arrays["x_zero_point"])
         if len(self.weight_shape) == 2:
             return np.asarray(centred @ W.T).astype(np.int64)
-        conv = {key: value for key, value in self.attributes().items() if key in ("strides", "pads", "dilations", "group")}
+        conv = {
+            key: value
+            for key, value in self.attributes().items()
+            if key in ("strides", "pads", "dilations", "group")
+        }
         graph = helper.make_graph(
             [helper.make_node("Conv", ["X", "W"], ["Y"], **conv)],
             "sums",

@@ -22,7 +22,8 @@ Feeds = Sequence[dict[str, Any]]
 
 
 def convnet(opset: int = 17) -> onnx.ModelProto:
-    """Convolutions with every kind of activation, a residual block with a projection, pools, and two products."""
+    """Convolutions with every kind of activation, a residual block with a projection, pools, and two
+    products."""
     text = """(float[1, 3, 16, 16] X) => (Y) {
       a0 = Conv<pads = [1, 1, 1, 1]>(X, W0, b0)        a = Relu(a0)
       p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)
@@ -68,8 +69,15 @@ def mixer(opset: int = 17) -> onnx.ModelProto:
     }"""
     weights = {
         **{
-            f"W{name}": np.ascontiguousarray(sparse(rows, columns, group_shape=(4, 1), density=0.3, seed=seed).T)
-            for name, rows, columns, seed in (("q", 32, 24, 1), ("k", 32, 24, 2), ("v", 32, 24, 3), ("o", 12, 32, 4))
+            f"W{name}": np.ascontiguousarray(
+                sparse(rows, columns, group_shape=(4, 1), density=0.3, seed=seed).T
+            )
+            for name, rows, columns, seed in (
+                ("q", 32, 24, 1),
+                ("k", 32, 24, 2),
+                ("v", 32, 24, 3),
+                ("o", 12, 32, 4),
+            )
         },
         "bq": random(32, seed=5),
         "bk": random(32, seed=6),

@@ -30,7 +30,8 @@ class LayerShape:
     x_shape: tuple[int, ...]
 
     def weights(self, rng: np.random.Generator, group_shape: GroupShape, density: float) -> Array:
-        """``[M, K]`` float32 or int8 with about this share of its groups not zero, in random places; at least one."""
+        """``[M, K]`` float32 or int8 with about this share of its groups not zero, in random places; at least
+        one."""
         M, K = self.work.M, self.work.K
         r, c = group_shape
         kept = rng.random((-(-M // r), -(-K // c))) < density

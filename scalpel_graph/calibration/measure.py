@@ -65,9 +65,7 @@ class Sample:
 Measure = Callable[[Job, Any], dict[str, float]]
 
 
-def jobs(
-    group_shapes: Sequence[GroupShape], threads: Sequence[int], *, quantized: bool = False
-) -> list[Job]:
+def jobs(group_shapes: Sequence[GroupShape], threads: Sequence[int], *, quantized: bool = False) -> list[Job]:
     """Everything to measure, in random order: what the machine does at some time falls on all kinds alike.
 
     Dense layers come twice, far from each other, which shows how steady the machine is.

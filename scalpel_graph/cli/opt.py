@@ -133,8 +133,8 @@ def _parser() -> cli.Parser:
     integers.add_argument(
         "--quantize",
         choices=QUANTIZED_TYPES,
-        help="make the network one of 8-bit integers first, by ONNX Runtime's quantizer; needs --calibration. What"
-        " that changes is reported; the result is checked against the quantized network",
+        help="make the network one of 8-bit integers first, by ONNX Runtime's quantizer; needs --calibration."
+        " What that changes is reported; the result is checked against the quantized network",
     )
     integers.add_argument(
         "--calibration",

