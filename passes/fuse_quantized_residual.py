@@ -5,6 +5,9 @@
 scale of ``y`` before it adds, as the two operators do. ``z`` must provably have the shape of ``y``, nobody
 else may read ``y`` or the sum, and all three are of one type. A Relu or Clip between the sum and its
 QuantizeLinear is treated as that behind a layer. ``QLinearAdd`` is fused alike.
+
+``GroupCsrIntegerToFloat(x, W, b) + z`` is the same operator with the residual ``z``, under the same
+conditions.
 """
 
 from dataclasses import dataclass
@@ -58,6 +61,8 @@ class FuseQuantizedResidual(Pass):
         shared: dict[Any, Any] = {}
         # From the end: of two convolutions that are added the later one takes the other as its residual.
         for node in reversed(list(graph.nodes)):
+            if node.domain == ops.DOMAIN and node.op == qlinear_ops.TO_FLOAT:
+                _add_to_product(graph, node, result)
             if node.domain != ops.DOMAIN or node.op != qlinear_ops.CONV:
                 continue
             try:
@@ -69,6 +74,27 @@ class FuseQuantizedResidual(Pass):
                 result.rewritten.append(node_label(found.through[0]))
                 _fuse(graph, node, found, shared)
         return result
+
+
+def _add_to_product(graph: ModelGraph, node: gs.Node, result: PassResult) -> None:
+    """Takes the Add behind a product of float32 into it, if nobody else reads that."""
+    place = qlinear_ops.inputs(qlinear_ops.TO_FLOAT).index("residual")
+    product = node.outputs[0]
+    add = graph.sole_consumer(product)
+    taken = graph.constant(node.inputs[place])
+    if add is None or not is_standard(add, "Add") or taken is None or taken.ndim or taken.any():
+        return
+    other = add.inputs[1] if add.inputs[0] is product else add.inputs[0]
+    if not same_shape(graph, product, other):
+        reason = f"{other.name!r} is not known to have the shape of {product.name!r}"
+        result.skip(node_label(node), reason)
+        return
+    inputs = list(node.inputs)
+    inputs[place] = other
+    result.rewritten.append(node_label(add))
+    graph.remove(node)
+    graph.replace(add, node)
+    node.inputs.extend(inputs)
 
 
 def _sum_behind(graph: ModelGraph, node: gs.Node) -> _Sum | None:

@@ -97,7 +97,7 @@ def _substitute(graph: ModelGraph, layer: QuantizedLayer, candidate: Candidate, 
             "column_indices": graph.add_constant(f"{label}_column_indices", matrix.column_indices),
         }
         shared[layer.key, shape] = arrays
-    given = {**layer.inputs, **arrays}
+    given = {"residual": np.zeros((), np.float32), **layer.inputs, **arrays}
     inputs = []
     for name in qlinear_ops.inputs(layer.op_type):
         value = given[name]

@@ -22,7 +22,8 @@ w_scale                             ``[M]`` float32, one for each row of the wei
 bias                                ``[M]`` int32, at the scale ``x_scale * w_scale``;
                                     GroupCsrIntegerToFloat: ``[M]`` float32
 product_scale, product_zero_point   ConvAdd only: scalars; what the convolution is quantized to at first
-residual                            ConvAdd only: ``T``, of the output's shape
+residual                            ConvAdd: ``T``, of the output's shape; GroupCsrIntegerToFloat: float32,
+                                    likewise, or a scalar 0 for none
 residual_scale,                     ConvAdd only: scalars
 residual_zero_point
 y_scale, y_zero_point               scalars, float32 and ``T``; not of GroupCsrIntegerToFloat
@@ -39,7 +40,7 @@ an integer, and saturating where it becomes ``T``::
               + (residual − residual_zero_point) · (residual_scale / y_scale)
     Y       = quantize(sum, y_zero_point)
     GroupCsrIntegerToFloat:
-    Y       = (Σ W · (X − x_zero_point)) · (x_scale · w_scale) + bias
+    Y       = (Σ W · (X − x_zero_point)) · (x_scale · w_scale) + bias + residual
 
     quantize(v, zero_point) = saturate(round(v) + zero_point)
 
@@ -66,7 +67,7 @@ CONVS = (CONV, CONV_ADD)
 _X = ("X", "x_scale", "x_zero_point", "values", "row_offsets", "column_indices", "w_scale", "bias")
 _Y = ("y_scale", "y_zero_point")
 _SUM = ("product_scale", "product_zero_point", "residual", "residual_scale", "residual_zero_point")
-_INPUTS = {CONV: (*_X, *_Y), CONV_ADD: (*_X, *_SUM, *_Y), GEMM: (*_X, *_Y), TO_FLOAT: _X}
+_INPUTS = {CONV: (*_X, *_Y), CONV_ADD: (*_X, *_SUM, *_Y), GEMM: (*_X, *_Y), TO_FLOAT: (*_X, "residual")}
 
 ATTRIBUTE_TYPES = {
     "weight_shape": AttributeProto.INTS,
@@ -146,4 +147,4 @@ def _to_float(body: FunctionBody, weight: str) -> None:
     product = body("MatMulInteger", ["X", columns, "x_zero_point"], "product")
     product = body("Cast", [product], "product_float", to=TensorProto.FLOAT)
     scaled = body("Mul", [product, body("Mul", ["x_scale", "w_scale"], "scale")], "scaled")
-    body("Add", [scaled, "bias"], "Y")
+    body("Add", [body("Add", [scaled, "bias"], "sum"), "residual"], "Y")

@@ -29,6 +29,7 @@ class QLinearLayer:
         zero_points: likewise.
         geometry: attributes of a Conv that are not the usual.
         residual_first: of ConvAdd.
+        adds: whether GroupCsrIntegerToFloat has a residual.
     """
 
     op_type: str
@@ -41,6 +42,7 @@ class QLinearLayer:
     zero_points: tuple[int, int, int, int] = (3, 100, 7, 90)
     geometry: dict[str, Any] = field(default_factory=dict)
     residual_first: bool = False
+    adds: bool = False
 
     def arrays(self) -> dict[str, Array]:
         """The constant inputs by name."""
@@ -66,6 +68,8 @@ class QLinearLayer:
             "residual_scale": residual_scale, "residual_zero_point": residual_zero,
             "y_scale": y_scale if adds else product_scale, "y_zero_point": y_zero if adds else product_zero,
         }  # fmt: skip
+        if to_float and not self.adds:
+            every["residual"] = np.zeros((), np.float32)
         names = qlinear_ops.inputs(self.op_type)
         return {name: np.asarray(every[name]) for name in names if name in every}
 
@@ -97,6 +101,9 @@ class QLinearLayer:
         if self.op_type == qlinear_ops.CONV_ADD:
             dims = [batch or self.x_shape[0], *[f"y{axis}" for axis in range(1, len(self.x_shape))]]
             inputs.append(helper.make_tensor_value_info("residual", kind, dims))
+        elif self.adds:
+            dims = [*x_dims[:-1], self.weight_shape[0]]
+            inputs.append(helper.make_tensor_value_info("residual", TensorProto.FLOAT, dims))
         y_dims = [f"out{axis}" for axis in range(len(self.x_shape))]
         output = helper.make_tensor_value_info("Y", TensorProto.FLOAT if to_float else kind, y_dims)
         tensors = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
@@ -115,6 +122,8 @@ class QLinearLayer:
         if self.op_type == qlinear_ops.CONV_ADD:
             shape = self.sums(feeds["X"]).shape
             feeds["residual"] = rng.integers(limits.min, limits.max + 1, shape).astype(self.dtype)
+        elif self.adds:
+            feeds["residual"] = rng.standard_normal(self.sums(feeds["X"]).shape).astype(np.float32)
         return feeds
 
     def sums(self, X: Array) -> Array:
@@ -158,7 +167,8 @@ class QLinearLayer:
         bias = arrays["bias"].reshape(by_row)
         sums = self.sums(feeds["X"])
         if self.op_type == qlinear_ops.TO_FLOAT:
-            return np.asarray(sums.astype(np.float32) * (arrays["x_scale"] * steps) + bias)
+            product = sums.astype(np.float32) * (arrays["x_scale"] * steps) + bias
+            return np.asarray(product + feeds["residual"] if self.adds else product)
         adds = self.op_type == qlinear_ops.CONV_ADD
         own, own_zero = (arrays[f"{'product' if adds else 'y'}_{what}"] for what in ("scale", "zero_point"))
         scaled = (sums + bias).astype(np.float32) * (arrays["x_scale"] * steps / own)

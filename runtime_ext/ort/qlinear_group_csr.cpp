@@ -18,6 +18,7 @@ namespace {
 
 // Input positions of all of them, then of QLinearGroupCsrConv and QLinearGroupCsrGemm, and of QLinearGroupCsrConvAdd.
 enum Input : size_t { kX, kXScale, kXZeroPoint, kValues, kRowOffsets, kColumnIndices, kWScale, kBias, kYScale, kYZeroPoint };
+constexpr size_t kToFloatResidual = 8;
 enum AddInput : size_t {
   kProductScale = kYScale, kProductZeroPoint, kResidual, kResidualScale, kResidualZeroPoint, kSumScale, kSumZeroPoint
 };
@@ -72,6 +73,16 @@ std::vector<Element> read_bias(const Node& node, OrtElementType type, int64_t M)
   }
   const Element* data = static_cast<const Element*>(tensor.data);
   return {data, data + M};
+}
+
+const void* residual_of(const OperatorCall& call, size_t index, const Shape& output, const std::string& label) {
+  Shape shape;
+  const void* data = call.input<void>(index, &shape);
+  if (shape.rank != output.rank || !std::equal(shape.dims, shape.dims + shape.rank, output.dims)) {
+    throw Error(label + ": residual " + to_string(shape.dims, shape.rank) + " must have the output's shape, " +
+                to_string(output.dims, output.rank));
+  }
+  return data;
 }
 
 int32_t lowest(bool is_signed) { return is_signed ? INT8_MIN : 0; }
@@ -163,7 +174,7 @@ class QLinearConv final : public Kernel {
     const ConvAttributes::Images images = attributes_.images(x);
     void* Y = call.output<void>(images.output);
     QuantizedEpilogue epilogue = epilogue_;
-    if (adds_) epilogue.residual.values = residual(call, images.output);
+    if (adds_) epilogue.residual.values = residual_of(call, kResidual, images.output, layer_.label);
     if (images.output.is_empty()) return;
     void* scratch = workspace.get(plan_->workspace_bytes(images.batch, images.in_h, images.in_w), layer_.label);
     plan_->run(input, images.batch, images.in_h, images.in_w, Y, epilogue, scratch, call.threads());
@@ -192,16 +203,6 @@ class QLinearConv final : public Kernel {
     epilogue_.zero_point = 0;  // the offset has it
   }
 
-  const void* residual(const OperatorCall& call, const Shape& output) const {
-    Shape shape;
-    const void* data = call.input<void>(kResidual, &shape);
-    if (shape.rank != output.rank || !std::equal(shape.dims, shape.dims + shape.rank, output.dims)) {
-      throw Error(layer_.label + ": residual " + to_string(shape.dims, shape.rank) +
-                  " must have the output's shape, " + to_string(output.dims, output.rank));
-    }
-    return data;
-  }
-
   const QuantizedLayer layer_;
   const ConvAttributes attributes_;
   QuantizedEpilogue epilogue_;  // without the values of a residual
@@ -221,6 +222,8 @@ class IntegerToFloat final : public Kernel {
     std::string error;
     plan_ = make_quantized_gemm_plan(matrix_, isa, &error);
     if (plan_ == nullptr) node.fail(error);
+    Tensor residual;
+    has_residual_ = !node.find_constant(kToFloatResidual, &residual) || !node.is_zero_scalar(residual);
   }
 
   void compute(OrtKernelContext& context) const override {
@@ -234,6 +237,7 @@ class IntegerToFloat final : public Kernel {
     void* Y = call.output<void>(shape);
     const float x_scale = *static_cast<const float*>(scalar(call, kXScale, "x_scale"));
     input.zero_point = zero_point_of(scalar(call, kXZeroPoint, "x_zero_point"), is_signed_);
+    const void* residual = has_residual_ ? residual_of(call, kToFloatResidual, shape, label_) : nullptr;
     if (shape.is_empty()) return;
     // The scales of the rows of this call, and what the plan needs.
     const size_t for_scales = (static_cast<size_t>(matrix_.M) * sizeof(float) + 63) / 64 * 64;
@@ -245,6 +249,8 @@ class IntegerToFloat final : public Kernel {
     epilogue.type = ElementType::kFloat32;
     epilogue.scale = scales;
     epilogue.float_bias = bias_.data();
+    epilogue.residual.values = residual;
+    epilogue.residual.type = ElementType::kFloat32;
     plan_->run(input, N, Y, epilogue, memory + for_scales, call.threads());
     call.finish();
   }
@@ -264,6 +270,7 @@ class IntegerToFloat final : public Kernel {
   const GroupCsrView matrix_;
   const CpuMemory memory_;
   const bool is_signed_;
+  bool has_residual_ = true;
   const std::vector<float> scales_;
   const std::vector<float> bias_;
   std::unique_ptr<QuantizedGemmPlan> plan_;

@@ -32,7 +32,7 @@ template <OrtElementType T>
 constexpr OrtElementType kQLinearAddInputs[] = {T,    kAny, kAny, kAny, kAny, kAny, kAny, kAny,
                                                 kAny, kAny, T,    kAny, kAny, kAny, kAny};
 template <OrtElementType T>
-constexpr OrtElementType kIntegerToFloatInputs[] = {T, kOrtFloat, T, kAny, kAny, kAny, kAny, kAny};
+constexpr OrtElementType kIntegerToFloatInputs[] = {T, kOrtFloat, T, kAny, kAny, kAny, kAny, kAny, kOrtFloat};
 
 // What runs an operator's kernels.
 struct Provider {

@@ -39,6 +39,7 @@ LAYERS = {
     "conv-add-first": QLinearLayer(CONV_ADD, (16, 8, 1, 1), (4, 1), (2, 8, 9, 9), residual_first=True),
     "conv-add-signed": QLinearLayer(CONV_ADD, (16, 8, 1, 1), (4, 1), (2, 8, 9, 9), **SIGNED),
     "to-float": QLinearLayer(TO_FLOAT, (32, 64), (4, 1), (2, 5, 64)),
+    "to-float-add": QLinearLayer(TO_FLOAT, (32, 64), (4, 1), (2, 5, 64), adds=True),
     "to-float-signed": QLinearLayer(TO_FLOAT, (31, 64), (1, 8), (1, 64), single_scale=True, **SIGNED),
 }
 
