@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
+import onnx
 
 from scalpel_graph import _kernels, group_csr
 from scalpel_graph.calibration.layers import LayerShape
@@ -36,10 +37,14 @@ def encoded(layer: LayerShape, rng: np.random.Generator, group_shape: GroupShape
 
 def dense_timer(layer: LayerShape, W: Array, X: Array, threads: int) -> Timer:
     """Runs the layer as a model of one node in ONNX Runtime."""
-    model = one_layer(W, layer.attributes, layer.x_shape, None)
+    return session_timer(one_layer(W, layer.attributes, layer.x_shape, None), INPUT, X, threads)
+
+
+def session_timer(model: onnx.ModelProto, name: str, X: Array, threads: int) -> Timer:
+    """Runs a model of an input of this name and an output ``Y`` in ONNX Runtime."""
     one = session(model, threads=threads)
     binding = one.io_binding()
-    binding.bind_cpu_input(INPUT, X)
+    binding.bind_cpu_input(name, X)
     binding.bind_output("Y")
 
     def timer(seconds: float) -> list[float]:

@@ -63,12 +63,12 @@ bool has_avx512() {
 }
 
 // With BMI2, which every processor with it has, but a virtual one can hide.
-bool has_avx512_vnni() {
+[[maybe_unused]] bool has_avx512_vnni() {
   constexpr uint32_t kVnni = 1u << 11, kBmi2 = 1u << 8;
   return has_avx512() && (cpuid(7).ecx & kVnni) != 0 && (cpuid(7).ebx & kBmi2) != 0;
 }
 
-bool has_avx_vnni() {
+[[maybe_unused]] bool has_avx_vnni() {
   constexpr uint32_t kAvxVnni = 1u << 4;
   return has_avx2() && cpuid(7).eax >= 1 && (cpuid(7, 1).eax & kAvxVnni) != 0;
 }

@@ -39,7 +39,7 @@ constexpr QuantizedKernels kSet = {"avx2",
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
                                    lay_tile<Avx2Words>,
-                                   copy_byte_plane<Avx2Words>,
+                                   copy_byte_planes<Avx2Words>,
                                    transpose_bytes<Avx2Words>,
                                    finish<Avx2Words>,
                                    dot_products<Avx2Words>};

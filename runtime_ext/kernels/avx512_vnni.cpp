@@ -21,7 +21,7 @@ constexpr QuantizedKernels kSet = {"avx512_vnni",
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
                                    lay_tile<Avx512Vnni>,
-                                   copy_byte_plane<Avx512Vnni>,
+                                   copy_byte_planes<Avx512Vnni>,
                                    transpose_bytes<Avx512Vnni>,
                                    finish<Avx512Vnni>,
                                    dot_products<Avx512Vnni>};

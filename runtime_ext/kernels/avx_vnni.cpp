@@ -29,7 +29,7 @@ constexpr QuantizedKernels kSet = {"avx_vnni",
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
                                    lay_tile<AvxVnni>,
-                                   copy_byte_plane<AvxVnni>,
+                                   copy_byte_planes<AvxVnni>,
                                    transpose_bytes<AvxVnni>,
                                    finish<AvxVnni>,
                                    dot_products<AvxVnni>};

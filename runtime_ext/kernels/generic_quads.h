@@ -17,15 +17,14 @@ constexpr int64_t kQuadBytes = 4;
 // The sums of a row of a tile, in lanes as the interleaving leaves them: 16 bytes of the vector that four vectors pack to
 // are 4 * Vectors pixels.
 template <typename S, int Vectors>
-void store_sums(const QuadCall& call, const typename S::Int (&sums)[Vectors], int64_t row) {
+void store_sums(const typename S::Int (&sums)[Vectors], int32_t* y, int64_t pixels) {
   constexpr int kGroups = S::kLanes / 4;
   int32_t lanes[Vectors][S::kLanes];
-  int32_t* y = static_cast<int32_t*>(call.Y) + row * call.ldy;
 #pragma GCC unroll 4
   for (int v = 0; v < Vectors; ++v) S::store(lanes[v], sums[v]);
   for (int g = 0; g < kGroups; ++g) {
     for (int v = 0; v < Vectors; ++v) {
-      const int64_t first = (g * Vectors + v) * 4, left = call.pixels - first;
+      const int64_t first = (g * Vectors + v) * 4, left = pixels - first;
       if (left >= 4) {
         __builtin_memcpy(y + first, lanes[v] + g * 4, 16);
       } else {
@@ -35,66 +34,110 @@ void store_sums(const QuadCall& call, const typename S::Int (&sums)[Vectors], in
   }
 }
 
-// Rounded sums to bytes of Y.
-template <typename S, int Vectors>
-[[gnu::always_inline]] inline void store_rounded(const QuadCall& call, const typename S::Int (&rounded)[4],
-                                                 int64_t row) {
-  const typename S::Int zero_point = S::set16(static_cast<int16_t>(call.zero_point));
-  const typename S::Int low = S::add16(S::pack32(rounded[0], rounded[1]), zero_point);
-  const typename S::Int high = Vectors > 2 ? S::add16(S::pack32(rounded[2], rounded[3]), zero_point) : low;
-  uint8_t* y = static_cast<uint8_t*>(call.Y) + row * call.ldy;
-  typename S::Int bytes;
-  if (call.is_signed) {
-    bytes = S::clamp_signed(S::pack16_signed(low, high), S::set8(call.min), S::set8(call.max));
-  } else {
-    bytes = S::clamp_unsigned(S::pack16_unsigned(low, high), S::set8(call.min), S::set8(call.max));
-  }
-  S::template store_tile<Vectors>(y, bytes, call.pixels);
-}
-
-template <typename S, int Vectors>
-[[gnu::always_inline]] inline void store_bytes(const QuadCall& call, const typename S::Int (&sums)[Vectors],
-                                               typename S::Float scale, int64_t row) {
-  typename S::Int rounded[4];
-#pragma GCC unroll 4
-  for (int v = 0; v < 4; ++v) {
-    rounded[v] = v < Vectors ? S::round(S::multiply(S::to_float(sums[v < Vectors ? v : 0]), scale)) : rounded[0];
-  }
-  store_rounded<S, Vectors>(call, rounded, row);
-}
-
-template <typename S, int Vectors>
-[[gnu::always_inline]] inline void store_residual(const QuadCall& call, const typename S::Int (&sums)[Vectors],
-                                                  typename S::Float scale, int64_t row) {
+// What stores of bytes need, in registers or on the stack: the compiler must take anything else for overwritten by them.
+template <typename S>
+struct ByteStore {
   using Int = typename S::Int;
   using Float = typename S::Float;
-  const Residual& sum = call.sum;
-  const uint8_t* from = static_cast<const uint8_t*>(call.residual) + row * call.ldy;
-  const Int bytes = S::flip(S::template load_tile<Vectors>(from, call.pixels), call.residual_is_signed ? 0x80 : 0);
-  const Float back = S::set(call.residual_is_signed ? -128.0f : 0.0f);
-  const Float x_scale = S::set(sum.scale), q_scale = S::set(sum.sum_scale), offset = S::set(sum.offset);
-  const Float low = S::set(static_cast<float>(call.min - call.zero_point));
-  const Float high = S::set(static_cast<float>(call.max - call.zero_point));
-  const Int zero = S::set32(0);
-  const Int words[2] = {S::unpack_low8(bytes, zero), S::unpack_high8(bytes, zero)};
-  Int rounded[4];
-#pragma GCC unroll 4
-  for (int v = 0; v < Vectors; ++v) {
-    const Int wide = v % 2 == 0 ? S::unpack_low16(words[v / 2], zero) : S::unpack_high16(words[v / 2], zero);
-    const Float x = S::add(S::to_float(wide), back);
-    Float q = S::multiply(S::to_float(sums[v]), scale);
-    if (sum.quantizes_sum) {
-      q = S::at_most(S::at_least(q, S::set(sum.sum_min)), S::set(sum.sum_max));
-      q = S::add(S::to_float(S::round(q)), S::set(static_cast<float>(sum.sum_zero_point)));
+
+  explicit ByteStore(const QuadCall& call)
+      : zero_point(S::set16(static_cast<int16_t>(call.zero_point))), low(S::set8(call.min)), high(S::set8(call.max)),
+        pixels(call.pixels), is_signed(call.is_signed), moves(call.zero_point != 0),
+        clamps(call.min > (is_signed ? -128 : 0) || call.max < (is_signed ? 127 : 255)) {}
+
+  Int zero_point, low, high;
+  int64_t pixels;
+  bool is_signed, moves, clamps;
+
+  // Whether all of a whole tile is stored, as uint8 that need no bounds.
+  bool is_plain() const { return pixels == S::kLanes * 4 && !is_signed && !clamps; }
+
+  // Sums that were scaled and rounded.
+  template <bool kPlain, int Vectors>
+  [[gnu::always_inline]] void store(const Int (&rounded)[4], uint8_t* y) const {
+    if constexpr (kPlain) {
+      const Int low_words = S::add16(S::pack32(rounded[0], rounded[1]), zero_point);
+      S::store_row(y, S::pack16_unsigned(low_words, S::add16(S::pack32(rounded[2], rounded[3]), zero_point)));
+      return;
     }
-    q = sum.is_first ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
-                     : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset));
-    rounded[v] = S::round(S::at_most(S::at_least(q, low), high));
+    Int words[2] = {S::pack32(rounded[0], rounded[1]), rounded[0]};
+    words[1] = Vectors > 2 ? S::pack32(rounded[2], rounded[3]) : words[0];
+    if (moves) {
+      words[0] = S::add16(words[0], zero_point);
+      words[1] = Vectors > 2 ? S::add16(words[1], zero_point) : words[0];
+    }
+    Int bytes;
+    if (is_signed) {
+      bytes = S::pack16_signed(words[0], words[1]);
+      if (clamps) bytes = S::clamp_signed(bytes, low, high);
+    } else {
+      bytes = S::pack16_unsigned(words[0], words[1]);
+      if (clamps) bytes = S::clamp_unsigned(bytes, low, high);
+    }
+    S::template store_tile<Vectors>(y, bytes, pixels);
   }
+
+  template <bool kPlain, int Vectors>
+  [[gnu::always_inline]] void finish(const Int (&sums)[Vectors], Float scale, uint8_t* y, const uint8_t*) const {
+    Int rounded[4];
 #pragma GCC unroll 4
-  for (int v = Vectors; v < 4; ++v) rounded[v] = rounded[0];
-  store_rounded<S, Vectors>(call, rounded, row);
-}
+    for (int v = 0; v < 4; ++v) {
+      rounded[v] = v < Vectors ? S::round(S::multiply(S::to_float(sums[v < Vectors ? v : 0]), scale)) : rounded[0];
+    }
+    store<kPlain, Vectors>(rounded, y);
+  }
+};
+
+template <typename S>
+struct ResidualStore : ByteStore<S> {
+  using Int = typename S::Int;
+  using Float = typename S::Float;
+
+  explicit ResidualStore(const QuadCall& call)
+      : ByteStore<S>(call), sum(call.sum), flips(call.residual_is_signed ? 0x80 : 0),
+        back(S::set(call.residual_is_signed ? -128.0f : 0.0f)), x_scale(S::set(sum.scale)),
+        q_scale(S::set(sum.sum_scale)), offset(S::set(sum.offset)),
+        min(S::set(static_cast<float>(call.min - call.zero_point))),
+        max(S::set(static_cast<float>(call.max - call.zero_point))) {
+    this->clamps = false;
+  }
+
+  Residual sum;
+  uint8_t flips;
+  Float back, x_scale, q_scale, offset, min, max;
+
+  template <bool kPlain, int Vectors>
+  [[gnu::always_inline]] void finish(const Int (&sums)[Vectors], Float scale, uint8_t* y, const uint8_t* from) const {
+    const Int bytes = S::flip(S::template load_tile<Vectors>(from, this->pixels), flips), zero = S::set32(0);
+    const Int words[2] = {S::unpack_low8(bytes, zero), S::unpack_high8(bytes, zero)};
+    Int rounded[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      const Int wide = v % 2 == 0 ? S::unpack_low16(words[v / 2], zero) : S::unpack_high16(words[v / 2], zero);
+      const Float x = S::add(S::to_float(wide), back);
+      Float q = S::multiply(S::to_float(sums[v]), scale);
+      if (sum.quantizes_sum) {
+        q = S::at_most(S::at_least(q, S::set(sum.sum_min)), S::set(sum.sum_max));
+        q = S::add(S::to_float(S::round(q)), S::set(static_cast<float>(sum.sum_zero_point)));
+      }
+      q = sum.is_first ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
+                       : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset));
+      rounded[v] = S::round(S::at_most(S::at_least(q, min), max));
+    }
+#pragma GCC unroll 4
+    for (int v = Vectors; v < 4; ++v) rounded[v] = rounded[0];
+    this->template store<kPlain, Vectors>(rounded, y);
+  }
+};
+
+template <typename S, QuadStore kStore>
+struct StoreOf {
+  using Type = ByteStore<S>;
+};
+template <typename S>
+struct StoreOf<S, QuadStore::kResidual> {
+  using Type = ResidualStore<S>;
+};
 
 // Four rows of a tile as vectors of quads, one for each pixel.
 template <typename S, int Vectors>
@@ -113,27 +156,32 @@ template <typename S, int Vectors>
 }
 
 // Row blocks of `Height` rows, `Rows` of them at a time, times a tile of `Vectors` vectors.
-template <typename S, int Height, int Rows, int Vectors, QuadStore kStore>
-void multiply_tile(const QuadCall& call) {
+template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool kPlain>
+[[gnu::always_inline]] inline void multiply_blocks(const QuadCall& call, const typename StoreOf<S, kStore>::Type& bytes) {
   static_assert(Height % Rows == 0, "a row block is cut into whole register tiles");
   using Int = typename S::Int;
-  const int64_t blocks_of_group = call.r / Height, first_row = call.first_block * Height;
+  const uint8_t* const X = call.X;
+  const int64_t blocks_of_group = call.r / Height;
   int64_t group = call.first_block / blocks_of_group, inside = call.first_block % blocks_of_group;
-  const uint8_t* X = call.X;
-  for (int64_t block = call.first_block; block < call.last_block; ++block) {
+  const int64_t end_row = call.last_block * Height < call.rows ? call.last_block * Height : call.rows;
+  int64_t left = end_row - call.first_block * Height;
+  const int32_t* bias = call.bias + call.first_block * Height;
+  const float* scale = call.scale + call.first_block * Height;
+  auto* y = static_cast<uint8_t*>(call.Y);
+  const auto* residual = static_cast<const uint8_t*>(call.residual);
+  constexpr int64_t kElement = kStore == QuadStore::kInt32 ? sizeof(int32_t) : 1;
+  while (left > 0) {
     const int64_t begin = call.begin[group], steps = call.begin[group + 1] - begin;
     const uint32_t* const offsets = call.offsets + begin * kQuadBytes;
     const uint32_t* const end = offsets + steps * kQuadBytes;
     const int8_t* const weights = call.weights + (begin * call.r + inside * steps * Height) * kQuadBytes;
-    const int64_t top = block * Height;
-    for (int64_t first = 0; first < Height && top + first < call.rows; first += Rows) {
-      const int64_t row = top + first;
+    for (int first = 0; first < Height && left > 0; first += Rows, left -= Rows) {
       Int sums[Rows][Vectors];
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
-        const Int bias = S::set32(call.bias[row + i]);
+        const Int start = S::set32(bias[i]);
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) sums[i][v] = bias;
+        for (int v = 0; v < Vectors; ++v) sums[i][v] = start;
       }
       const int8_t* w = weights + first * kQuadBytes;
       for (const uint32_t* step = offsets; step < end; step += kQuadBytes, w += Height * kQuadBytes) {
@@ -148,22 +196,33 @@ void multiply_tile(const QuadCall& call) {
       }
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
-        if (row + i >= call.rows) break;
-        const int64_t y_row = row + i - first_row;
+        if (i >= left) break;
         if constexpr (kStore == QuadStore::kInt32) {
-          store_sums<S, Vectors>(call, sums[i], y_row);
-        } else if constexpr (kStore == QuadStore::kBytes) {
-          store_bytes<S, Vectors>(call, sums[i], S::broadcast(call.scale + row + i), y_row);
+          store_sums<S, Vectors>(sums[i], reinterpret_cast<int32_t*>(y), call.pixels);
         } else {
-          store_residual<S, Vectors>(call, sums[i], S::broadcast(call.scale + row + i), y_row);
+          bytes.template finish<kPlain, Vectors>(sums[i], S::broadcast(scale + i), y, residual);
         }
+        y += call.ldy * kElement;
+        if constexpr (kStore == QuadStore::kResidual) residual += call.ldy;
       }
+      bias += Rows;
+      scale += Rows;
     }
     if (++inside == blocks_of_group) {
       inside = 0;
       ++group;
     }
   }
+}
+
+template <typename S, int Height, int Rows, int Vectors, QuadStore kStore>
+void multiply_tile(const QuadCall& given) {
+  const QuadCall call = given;
+  const typename StoreOf<S, kStore>::Type bytes(call);
+  if constexpr (kStore != QuadStore::kInt32 && Vectors == 4) {
+    if (bytes.is_plain()) return multiply_blocks<S, Height, Rows, Vectors, kStore, true>(call, bytes);
+  }
+  multiply_blocks<S, Height, Rows, Vectors, kStore, false>(call, bytes);
 }
 
 // The quads of x that columns [0, 4) of each of `Count` steps are.
@@ -191,8 +250,10 @@ void multiply_vector(const QuadGemvCall& call, const Column* all_columns) {
     const Column* columns = all_columns + begin * kQuadBytes;
     const int8_t* w = call.weights + (begin * call.r + inside * steps * Height) * kQuadBytes;
     Int sums[kChains][kVectors];
-    for (auto& chain : sums) {
-      for (Int& sum : chain) sum = S::set32(0);
+#pragma GCC unroll 4
+    for (int i = 0; i < kChains; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sums[i][v] = S::set32(0);
     }
     const auto take = [&](Int(&chain)[kVectors]) __attribute__((always_inline)) {
       uint32_t quads[kSteps];
@@ -265,66 +326,104 @@ inline void load_some(const TileCall& call, const uint8_t* from, uint64_t mask, 
   }
 }
 
-template <typename S>
-void lay_tile(const TileCall& call) {
+template <typename S, int Vectors>
+void lay_tile_of(const TileCall& given) {
   constexpr int kPixels = S::kLanes * 4;
-  const int64_t vectors = (call.pixels + S::kLanes - 1) / S::kLanes;
-  const auto lay = [&](auto order) __attribute__((always_inline)) {
-    constexpr int kVectors = decltype(order)::value;
-    for (int64_t i = 0; i < call.rows; ++i) {
-      const uint64_t mask = call.masks[(call.taps != nullptr ? call.taps[i] : 0) * call.mask_stride];
-      const uint8_t* from = call.from + call.offsets[i];
-      uint8_t* to = call.to + i * kPixels;
-      if constexpr (S::kHasByteMasks) {
-        S::store_row(to, S::template spread_tile<kVectors>(S::load_masked(from, mask, call.flip, call.fill)));
-      } else if (from >= call.begin && call.end - from >= kPixels) {
-        const auto whole = S::flip(S::load_row(from), call.flip);
-        const auto bytes = mask == S::kAllBytes ? whole : S::keep(whole, mask, call.fill);
-        S::store_row(to, S::template spread_tile<kVectors>(bytes));
-      } else {
-        uint8_t bytes[kPixels];
-        load_some(call, from, mask, kPixels, bytes);
-        S::store_row(to, S::template spread_tile<kVectors>(S::load_row(bytes)));
-      }
+  const TileCall call = given;
+  const auto flip = S::set8(call.flip), fill = S::set8(call.fill ^ call.flip);
+  const auto lay = [&](int64_t i, uint64_t mask) __attribute__((always_inline)) {
+    const uint8_t* from = call.from + call.offsets[i];
+    uint8_t* to = call.to + i * kPixels;
+    if constexpr (S::kHasByteMasks) {
+      S::store_row(to, S::template spread_tile<Vectors>(S::flip(S::load_masked(from, mask, fill), flip)));
+    } else if (from >= call.begin && call.end - from >= kPixels) {
+      auto bytes = S::load_row(from);
+      if (mask != S::kAllBytes) bytes = S::keep(bytes, mask, fill);
+      S::store_row(to, S::template spread_tile<Vectors>(S::flip(bytes, flip)));
+    } else {
+      uint8_t bytes[kPixels];
+      load_some(call, from, mask, kPixels, bytes);
+      S::store_row(to, S::template spread_tile<Vectors>(S::load_row(bytes)));
     }
   };
-  switch (vectors) {
-    case 1:
-      return lay(typename S::template Order<1>{});
-    case 2:
-      return lay(typename S::template Order<2>{});
-    case 3:
-      return lay(typename S::template Order<3>{});
-    default:
-      return lay(typename S::template Order<4>{});
+  if (call.taps == nullptr) {
+    for (int64_t i = 0; i < call.rows; ++i) lay(i, call.masks[0]);
+  } else {
+    for (int64_t i = 0; i < call.rows; ++i) lay(i, call.masks[call.taps[i] * call.mask_stride]);
   }
 }
 
 template <typename S>
-void copy_byte_plane(const BytePlane& plane) {
+void lay_tile(const TileCall& call) {
+  switch ((call.pixels + S::kLanes - 1) / S::kLanes) {
+    case 1:
+      return lay_tile_of<S, 1>(call);
+    case 2:
+      return lay_tile_of<S, 2>(call);
+    case 3:
+      return lay_tile_of<S, 3>(call);
+    default:
+      return lay_tile_of<S, 4>(call);
+  }
+}
+
+// A column of vectors of the planes, at x. What a vector writes past the end of its row, a later one writes again, if
+// columns go from right to left and rows downwards.
+template <typename S, typename Load>
+[[gnu::always_inline]] inline void copy_column(const BytePlanes& planes, int64_t x, int64_t begin, int64_t end, const Load& load) {
+  const auto flip = S::set8(planes.flip), fill = S::set8(planes.fill);
+  const int64_t from_step = planes.stride_h * planes.in_w;
+  for (int64_t channel = 0; channel < planes.channels; ++channel) {
+    uint8_t* to = planes.to + channel * planes.to_channel + x;
+    const uint8_t* from = planes.from + channel * planes.in_h * planes.in_w + (begin * planes.stride_h + planes.top) * planes.in_w;
+    int64_t y = 0;
+    for (; y < begin; ++y, to += planes.out_w) S::store_row(to, fill);
+    for (; y < end; ++y, to += planes.out_w, from += from_step) S::store_row(to, S::flip(load(from), flip));
+    for (; y < planes.out_h; ++y, to += planes.out_w) S::store_row(to, fill);
+  }
+}
+
+template <typename S>
+void copy_byte_planes(const BytePlanes& given) {
   constexpr int64_t kPixels = S::kLanes * 4;
-  for (int64_t y = 0; y < plane.out_h; ++y) {
-    const int64_t in_y = y * plane.stride_h + plane.top;
-    const bool inside = in_y >= 0 && in_y < plane.in_h;
-    const uint8_t* from = plane.from + in_y * plane.in_w;
-    uint8_t* to = plane.to + y * plane.out_w;
-    if constexpr (S::kHasByteMasks) {
-      // What a row writes past its end the next one writes again.
-      if (plane.stride_w <= 2) {
-        for (int64_t x = 0; x < plane.out_w; x += kPixels) {
-          const int64_t first = x * plane.stride_w + plane.left;
-          const auto load = [&](int64_t at) {
-            return S::load_masked(from + at, inside ? S::bytes_inside(at, plane.in_w) : 0, plane.flip, plane.fill);
-          };
-          S::store_row(to + x, plane.stride_w == 1 ? load(first) : S::even(load(first), load(first + kPixels)));
+  const BytePlanes planes = given;
+  // Rows of the plane that lie inside the input.
+  const auto rows_before = [&](int64_t in_y) {
+    const int64_t distance = in_y - planes.top;
+    const int64_t rows = distance <= 0 ? 0 : (distance + planes.stride_h - 1) / planes.stride_h;
+    return rows < planes.out_h ? rows : planes.out_h;
+  };
+  const int64_t begin = rows_before(0), end = rows_before(planes.in_h);
+  if constexpr (S::kHasByteMasks) {
+    if (planes.stride_w <= 2) {
+      const auto fill = S::set8(planes.fill ^ planes.flip);
+      for (int64_t x = (planes.out_w - 1) / kPixels * kPixels; x >= 0; x -= kPixels) {
+        const int64_t first = x * planes.stride_w + planes.left;
+        const uint64_t low = S::bytes_inside(first, planes.in_w), high = S::bytes_inside(first + kPixels, planes.in_w);
+        if (planes.stride_w == 1) {
+          copy_column<S>(planes, x, begin, end, [&](const uint8_t* row) { return S::load_masked(row + first, low, fill); });
+        } else if (planes.out_w - x <= kPixels / 2) {
+          copy_column<S>(planes, x, begin, end,
+                         [&](const uint8_t* row) { return S::even(S::load_masked(row + first, low, fill)); });
+        } else {
+          copy_column<S>(planes, x, begin, end, [&](const uint8_t* row) {
+            return S::even(S::load_masked(row + first, low, fill), S::load_masked(row + first + kPixels, high, fill));
+          });
         }
-        continue;
       }
+      return;
     }
-    for (int64_t x = 0; x < plane.out_w; ++x) {
-      const int64_t in_x = x * plane.stride_w + plane.left;
-      const bool is_there = inside && in_x >= 0 && in_x < plane.in_w;
-      to[x] = is_there ? static_cast<uint8_t>(from[in_x] ^ plane.flip) : plane.fill;
+  }
+  for (int64_t channel = 0; channel < planes.channels; ++channel) {
+    for (int64_t y = 0; y < planes.out_h; ++y) {
+      const bool inside = y >= begin && y < end;
+      const uint8_t* from = planes.from + (channel * planes.in_h + y * planes.stride_h + planes.top) * planes.in_w;
+      uint8_t* to = planes.to + channel * planes.to_channel + y * planes.out_w;
+      for (int64_t x = 0; x < planes.out_w; ++x) {
+        const int64_t in_x = x * planes.stride_w + planes.left;
+        const bool is_there = inside && in_x >= 0 && in_x < planes.in_w;
+        to[x] = is_there ? static_cast<uint8_t>(from[in_x] ^ planes.flip) : planes.fill;
+      }
     }
   }
 }
@@ -442,14 +541,16 @@ template <typename S>
 double dot_products(int64_t rounds, int32_t* result) {
   constexpr int kChains = 12;
   typename S::Int sums[kChains];
-  for (auto& sum : sums) sum = S::set32(*result);
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) sums[i] = S::set32(*result);
   const auto x = S::set32(*result);
   const int8_t quad[kQuadBytes] = {1, 2, 3, 4};
   const auto weights = S::weights(quad);
   for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 12
-    for (auto& sum : sums) S::dot(sum, x, weights);
+    for (int i = 0; i < kChains; ++i) S::dot(sums[i], x, weights);
   }
+#pragma GCC unroll 12
   for (int i = 1; i < kChains; ++i) sums[0] = S::add32(sums[0], sums[i]);
   int32_t lanes[S::kLanes];
   S::store(lanes, sums[0]);

@@ -33,14 +33,16 @@ struct TileCall {
   uint8_t* to;
 };
 
-// A plane of bytes: to[y, x] = from[y * stride_h + top, x * stride_w + left] with the bits of `flip` inverted, `fill`
-// where that is outside from[in_h, in_w]. There is room for kMostTilePixels more bytes.
-struct BytePlane {
+// A plane of bytes of each channel: to[c, y, x] = from[c, y * stride_h + top, x * stride_w + left] with the bits of `flip`
+// inverted, `fill` where that is outside from[c, in_h, in_w]. In each plane there is room for kMostTilePixels more bytes.
+struct BytePlanes {
+  int64_t channels;
   const uint8_t* from;
   int64_t in_h, in_w;
   int64_t top, left, stride_h, stride_w;
   uint8_t flip, fill;
   uint8_t* to;
+  int64_t to_channel;  // bytes from channel to channel
   int64_t out_h, out_w;
 };
 
@@ -128,7 +130,7 @@ struct QuantizedKernels {
   const QuadKernel* quads;  // most rows first; the last has one
   size_t n_quads;
   void (*lay_tile)(const TileCall& call);
-  void (*copy_plane)(const BytePlane& plane);
+  void (*copy_planes)(const BytePlanes& planes);
   void (*transpose_bytes)(const ByteTranspose& call);
   void (*finish)(const FinishCall& call);
   // Products in `rounds` rounds of independent dot products, for measuring the machine's peak; returns their number.

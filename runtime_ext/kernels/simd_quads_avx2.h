@@ -16,10 +16,6 @@ struct Avx2Quads {
   static constexpr int kLanes = 8;
   static constexpr bool kHasByteMasks = false;
   static constexpr uint64_t kAllBytes = 0xffffffff;
-  template <int kVectors>
-  struct Order {
-    static constexpr int value = kVectors;
-  };
 
   // 16 bytes.
   using Bytes = __m128i;
@@ -46,13 +42,13 @@ struct Avx2Quads {
   static Int load_row(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
   static void store_row(uint8_t* to, Int v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v); }
   // `fill` in the bytes without a bit of the mask.
-  static Int keep(Int v, uint64_t mask, uint8_t fill) {
+  static Int keep(Int v, uint64_t mask, Int fill) {
     const Int byte_of = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3,
                                          3, 3, 3, 3);
     const Int bit_of = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
     const Int bits = _mm256_shuffle_epi8(set32(static_cast<int32_t>(mask)), byte_of);
     const Int kept = _mm256_cmpeq_epi8(_mm256_and_si256(bits, bit_of), bit_of);
-    return _mm256_blendv_epi8(set8(fill), v, kept);
+    return _mm256_blendv_epi8(fill, v, kept);
   }
   // The first 8 * kVectors bytes, spread over the two halves.
   template <int kVectors>
@@ -120,7 +116,8 @@ struct Avx2Quads {
   static Int pack16_unsigned(Int a, Int b) { return _mm256_packus_epi16(a, b); }
   static Int clamp_signed(Int v, Int min, Int max) { return _mm256_min_epi8(_mm256_max_epi8(v, min), max); }
   static Int clamp_unsigned(Int v, Int min, Int max) { return _mm256_min_epu8(_mm256_max_epu8(v, min), max); }
-  static Int flip(Int v, uint8_t bits) { return _mm256_xor_si256(v, set8(bits)); }
+  static Int flip(Int v, uint8_t bits) { return flip(v, set8(bits)); }
+  static Int flip(Int v, Int bits) { return _mm256_xor_si256(v, bits); }
 
   static Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
   static Int round(Float v) { return _mm256_cvtps_epi32(v); }

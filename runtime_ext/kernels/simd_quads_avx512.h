@@ -24,10 +24,6 @@ struct Avx512Vnni {
   using Float = __m512;
   static constexpr int kLanes = 16;
   static constexpr bool kHasByteMasks = true;
-  template <int kVectors>
-  struct Order {
-    static constexpr int value = kVectors;
-  };
 
   static int32_t activation(uint8_t byte) { return byte; }
 
@@ -44,9 +40,7 @@ struct Avx512Vnni {
   // 64 pixels of an input.
   static Int load_row(const uint8_t* from) { return _mm512_loadu_si512(from); }
   static void store_row(uint8_t* to, Int v) { _mm512_storeu_si512(to, v); }
-  static Int load_masked(const uint8_t* from, uint64_t mask, uint8_t flip_, uint8_t fill) {
-    return _mm512_mask_mov_epi8(set8(fill), mask, flip(_mm512_maskz_loadu_epi8(mask, from), flip_));
-  }
+  static Int load_masked(const uint8_t* from, uint64_t mask, Int fill) { return _mm512_mask_loadu_epi8(fill, mask, from); }
   // Bits of the bytes i with 0 <= first + i < size.
   static uint64_t bytes_inside(int64_t first, int64_t size) {
     const int64_t begin = first < 0 ? (-first < 64 ? -first : 64) : 0;
@@ -58,6 +52,7 @@ struct Avx512Vnni {
     const __m256i last = _mm512_cvtepi16_epi8(high);
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(low)), last, 1);
   }
+  static Int even(Int v) { return _mm512_castsi256_si512(_mm512_cvtepi16_epi8(v)); }
   // The first 16 * kVectors bytes, spread over the four quarters.
   template <int kVectors>
   static Int spread_tile(Int v) {
@@ -130,7 +125,8 @@ struct Avx512Vnni {
   static Int pack16_unsigned(Int a, Int b) { return _mm512_packus_epi16(a, b); }
   static Int clamp_signed(Int v, Int min, Int max) { return _mm512_min_epi8(_mm512_max_epi8(v, min), max); }
   static Int clamp_unsigned(Int v, Int min, Int max) { return _mm512_min_epu8(_mm512_max_epu8(v, min), max); }
-  static Int flip(Int v, uint8_t bits) { return _mm512_xor_si512(v, set8(bits)); }
+  static Int flip(Int v, uint8_t bits) { return flip(v, set8(bits)); }
+  static Int flip(Int v, Int bits) { return _mm512_xor_si512(v, bits); }
 
   static Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
   static Int round(Float v) { return _mm512_cvtps_epi32(v); }

@@ -203,14 +203,13 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
     const int64_t channels = images * geometry_.in_channels, planes = static_cast<int64_t>(planes_.size());
     const size_t tasks = task_count(static_cast<double>(images * work.image_size), kBytesPerCopyTask);
     parallel_for(parallel, tasks, [&](size_t task) {
-      for (int64_t i = part_begin(channels, task, tasks); i < part_begin(channels, task + 1, tasks); ++i) {
-        for (int64_t plane = 0; plane < planes; ++plane) {
-          const Plane& p = planes_[static_cast<size_t>(plane)];
-          layer_.kernels.copy_plane({from + i * in_h * in_w, in_h, in_w, p.row - geometry_.pads[0],
-                                     p.column - geometry_.pads[1], geometry_.strides[0], geometry_.strides[1],
-                                     output.flip, output.fill, to + (i * planes + plane) * work.plane_size,
-                                     work.out_h + reach_, work.out_w});
-        }
+      const int64_t first = part_begin(channels, task, tasks), last = part_begin(channels, task + 1, tasks);
+      for (int64_t plane = 0; plane < planes; ++plane) {
+        const Plane& p = planes_[static_cast<size_t>(plane)];
+        layer_.kernels.copy_planes({last - first, from + first * in_h * in_w, in_h, in_w, p.row - geometry_.pads[0],
+                                    p.column - geometry_.pads[1], geometry_.strides[0], geometry_.strides[1], output.flip,
+                                    output.fill, to + (first * planes + plane) * work.plane_size, planes * work.plane_size,
+                                    work.out_h + reach_, work.out_w});
       }
     });
   }

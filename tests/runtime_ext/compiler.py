@@ -12,6 +12,13 @@ COMPILER = os.environ.get("CXX", "c++")
 _X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
+    "avx2_quads": ["-mavx2", "-mfma", "-ffp-contract=off", "-fno-exceptions"],
+    "avx_vnni": ["-mavx2", "-mfma", "-mavxvnni", "-ffp-contract=off", "-fno-exceptions"],
+    "avx512_vnni": [
+        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx2", "-mfma", "-mbmi2"),
+        "-ffp-contract=off",
+        "-fno-exceptions",
+    ],
 }
 _ARM_FLAGS = {"neon": [], "neon_dotprod": ["-march=armv8.2-a+dotprod"]}
 _FLAGS = {"x86_64": _X86_FLAGS, "AMD64": _X86_FLAGS, "aarch64": _ARM_FLAGS, "arm64": _ARM_FLAGS}
@@ -31,6 +38,6 @@ def compile_source(source: Path, folder: Path, *flags: str) -> Path:
     """Gives back the object file, in ``folder``."""
     target = folder / f"{source.stem}.o"
     have = [f"-DSCALPEL_{isa.upper()}" for isa in ISA_FLAGS]
-    own = ISA_FLAGS.get(source.stem, [])
+    own = ISA_FLAGS.get(source.stem, ["-ffp-contract=off"] if source.stem == "scalar_quantized" else [])
     run(COMPILER, "-std=c++17", f"-I{RUNTIME}", *have, *own, *flags, "-c", source, "-o", target)
     return target
