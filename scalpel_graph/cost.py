@@ -174,7 +174,7 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         return ways
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
-    for kernel in _kernels(work, target):
+    for kernel in kernels(work, target):
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
@@ -223,7 +223,7 @@ def sparse_us(
     """
     if has_depthwise_kernel(work):
         return price_us(target.depthwise_kernel, depthwise_kernel_amounts(work, target.lanes), threads)
-    kernel = next(kernel for kernel in _kernels(work, target) if kernel.group_shape == group_shape)
+    kernel = next(kernel for kernel in kernels(work, target) if kernel.group_shape == group_shape)
     amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
 
@@ -240,7 +240,8 @@ def quantized_reorder_us(elements: int, prices: QuantizedPrices, threads: int) -
     return price_us(prices.dense["quantized_reorder"], {"input": Amount(elements)}, threads)
 
 
-def _kernels(work: LayerWork, target: CpuTarget) -> tuple[Kernel, ...]:
+def kernels(work: LayerWork, target: CpuTarget) -> tuple[Kernel, ...]:
+    """Our kernels that a layer could run in: what they take, for each group shape."""
     if not work.quantized:
         return target.kernels
     return () if target.quantized is None else target.quantized.kernels

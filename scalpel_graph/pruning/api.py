@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from scalpel_graph.pruning.measured import measured_speed_up
 from scalpel_graph.pruning.network import Network, Request
 from scalpel_graph.pruning.nodes import Understand
 from scalpel_graph.pruning.progress import Progress
-from scalpel_graph.pruning.prune import Planner, prune_model
+from scalpel_graph.pruning.prune import Planner, Pruned, prune_model
+from scalpel_graph.pruning.quantized_form import QuantizedForm
 from scalpel_graph.pruning.recipe import Recipe, load_recipe, parse_recipe
 from scalpel_graph.pruning.report import PruneReport
 from scalpel_graph.pruning.samples import Samples, check_samples, load_labels, load_samples, random_samples
@@ -129,7 +130,8 @@ def prune(
         timed = partial(measured_speed_up, source.proto, example, profile, threads)
     tell.say("asking the cost model")
     graph_of = partial(understood, expand_lrn=kind != "gpu")
-    works = _works(source, graph_of, dimensions)
+    form = QuantizedForm(source.proto)
+    works = _works(source, form, profile, graph_of=graph_of, dimensions=dimensions)
     speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
     request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of)
     if fitted is None and any(chosen.method == "obs" for chosen in (settings, *_of_layers(read, settings))):
@@ -137,7 +139,7 @@ def prune(
     planner: Planner = Network.plans
     if speedup is not None or size is not None:
         planner = Budget(speedup, size, tell, timed).plans
-    pruned = prune_model(source.proto, request, tell, planner)
+    pruned = _pruned(form, request, tell, planner)
     found = None
     warnings = []
     if judged is not None:
@@ -171,13 +173,28 @@ def prune(
     return PruneResult(pruned.model, report)
 
 
+def _pruned(form: QuantizedForm, request: Request, progress: Progress, planner: Planner) -> Pruned:
+    pruned = prune_model(form.model, request, progress, planner)
+    return replace(pruned, model=form.restore(pruned.model))
+
+
 def _works(
-    source: io.LoadedModel, graph_of: Understand, dimensions: Mapping[str, int]
+    source: io.LoadedModel,
+    form: QuantizedForm,
+    profile: Target | None,
+    *,
+    graph_of: Understand,
+    dimensions: Mapping[str, int],
 ) -> dict[str, LayerWork]:
+    """What layers have to compute: in integers, where the profile has prices for that."""
     try:
-        return layer_works(graph_of(source.proto), dimensions)
+        works = layer_works(graph_of(form.model), dimensions)
     except GraphError as error:
         raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
+    if isinstance(profile, CpuTarget) and profile.quantized is not None:
+        for name in form.layers & works.keys():
+            works[name] = replace(works[name], quantized=True, value_bytes=1)
+    return works
 
 
 def _check_amounts(
