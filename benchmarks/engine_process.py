@@ -2,7 +2,7 @@
 
 Runs in whatever environment the engine is installed in, so it needs nothing but numpy and the engine. It
 answers commands on stdin with one line of JSON each: ``turn SECONDS`` times one turn as
-`scalpel_graph.timing` does, ``outputs FILE`` writes what the model gives to an ``.npz`` file.
+`scalpel_graph.timed_turn` does, ``outputs FILE`` writes what the model gives to an ``.npz`` file.
 """
 
 import argparse
@@ -66,10 +66,10 @@ ENGINES: dict[str, Callable[[argparse.Namespace], tuple[str, _Run]]] = {
 }
 
 
-def _timing() -> Any:
+def _timed_turn() -> Any:
     """The project's module of that name, without the package around it, which this environment may lack."""
-    path = Path(__file__).parents[1] / "scalpel_graph" / "timing.py"
-    spec = importlib.util.spec_from_file_location("timing", path)
+    path = Path(__file__).parents[1] / "scalpel_graph" / "timed_turn.py"
+    spec = importlib.util.spec_from_file_location("timed_turn", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--library")
     options = parser.parse_args()
-    timing = _timing()
+    timed_turn = _timed_turn()
     with np.load(options.inputs) as arrays:
         inputs = dict(arrays)
     version, run = ENGINES[options.engine](options)
@@ -98,9 +98,9 @@ def main() -> None:
     for line in sys.stdin:
         command, argument = line.split(maxsplit=1)
         if command == "turn":
-            seconds = timing.time_turn(partial(run, inputs), float(argument))
+            seconds = timed_turn.time_turn(partial(run, inputs), float(argument))
             # The threads of this engine must not go on spinning in the turn of the next.
-            timing.wait_until_quiet()
+            timed_turn.wait_until_quiet()
             print(json.dumps({"seconds": seconds}), file=answers)
         else:
             np.savez(argument.strip(), *run(inputs))

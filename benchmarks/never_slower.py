@@ -41,7 +41,8 @@ from scalpel_graph.cli import console
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.pruning import prune_magnitude
 from scalpel_graph.session import session
-from scalpel_graph.timing import MIN_ROUNDS, InterleavedTimes, take_round, time_turn
+from scalpel_graph.timed_turn import time_turn
+from scalpel_graph.timing import MIN_ROUNDS, InterleavedTimes, take_round
 
 _PROG = "python -m benchmarks.never_slower"
 

@@ -209,7 +209,7 @@ def _parser() -> console.Parser:
         metavar="PATTERN",
         action="append",
         type=_pattern,
-        help=f"repeatable; default: all of {', '.join(case.name for case in CASES)}",
+        help=f"repeatable; default: all of {', '.join(case.name for case in CASES)}".replace("%", "%%"),
     )
     parser.add_argument("--threads", action="append", type=console.positive, help="repeatable; default: 1 2")
     parser.add_argument("--openvino", metavar="PYTHON", help="interpreter of an environment that has it")

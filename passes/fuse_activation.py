@@ -10,9 +10,10 @@ import math
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.ops import Gate
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.matching import is_standard, optional_input, why_not_constant
-from scalpel_graph.passes.sparse_node import NO_ACTIVATION, activation, is_sparse
+from scalpel_graph.passes.sparse_node import NO_ACTIVATION, activation, is_sparse, set_activation
 
 
 class FuseActivation(Pass):
@@ -42,7 +43,7 @@ class FuseActivation(Pass):
             if isinstance(limits, str):
                 result.skip(label, limits)
                 continue
-            layer.attrs["activation_min"], layer.attrs["activation_max"] = limits
+            set_activation(layer, *limits, Gate.NONE)
             output = node.outputs[0]
             layer.outputs.clear()
             graph.remove(node)
@@ -55,7 +56,7 @@ def bounds(graph: ModelGraph, node: gs.Node) -> tuple[float, float] | str:
     """The activation's bounds, or why they are not to be had."""
     if node.op == "Relu":
         return 0.0, math.inf
-    limits = list(NO_ACTIVATION)
+    limits = [-math.inf, math.inf]
     for index in (0, 1):
         tensor = optional_input(node, index + 1)
         if tensor is None:

@@ -23,6 +23,7 @@ from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
 from scalpel_graph.passes.fuse_activation import FuseActivation
 from scalpel_graph.passes.fuse_bias import FuseBias
+from scalpel_graph.passes.fuse_gate import FuseGate
 from scalpel_graph.passes.fuse_lrn import FuseLrn
 from scalpel_graph.passes.fuse_quantized_residual import FuseQuantizedResidual
 from scalpel_graph.passes.fuse_residual import FuseResidual
@@ -68,6 +69,7 @@ def _sparse() -> list[Pass]:
         FuseBias(),
         FuseResidual(),
         FuseActivation(),
+        FuseGate(),
         CleanUp(),
     ]
 

@@ -9,11 +9,12 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph import ops
 from scalpel_graph.graph import ModelGraph
+from scalpel_graph.ops import Gate
 
 BIAS = ops.INPUTS.index("bias")
 RESIDUAL = ops.INPUTS.index("residual")
 
-NO_ACTIVATION = (-math.inf, math.inf)
+NO_ACTIVATION = (-math.inf, math.inf, Gate.NONE)
 
 
 def is_sparse(node: gs.Node) -> bool:
@@ -32,9 +33,16 @@ def has_no_residual(graph: ModelGraph, node: gs.Node) -> bool:
     return value is not None and value.ndim == 0 and not value.any()
 
 
-def activation(node: gs.Node) -> tuple[float, float]:
-    """``(activation_min, activation_max)`` of a sparse node."""
-    return float(node.attrs["activation_min"]), float(node.attrs["activation_max"])
+def activation(node: gs.Node) -> tuple[float, float, Gate]:
+    """``(activation_min, activation_max, activation_gate)`` of a sparse node."""
+    attributes = node.attrs
+    low, high = float(attributes["activation_min"]), float(attributes["activation_max"])
+    return low, high, Gate(attributes["activation_gate"])
+
+
+def set_activation(node: gs.Node, low: float, high: float, gate: Gate) -> None:
+    """Gives a sparse node another activation."""
+    node.attrs.update(activation_min=low, activation_max=high, activation_gate=int(gate))
 
 
 def make(
@@ -51,13 +59,15 @@ def make(
         arrays: a tensor for each of `ops.INPUTS`.
         attributes: all others than the activation.
     """
-    return gs.Node(
+    node = gs.Node(
         op=op_type,
         name=name,
         domain=ops.DOMAIN,
         inputs=[arrays[key] for key in ops.INPUTS],
-        attrs={**attributes, "activation_min": NO_ACTIVATION[0], "activation_max": NO_ACTIVATION[1]},
+        attrs=dict(attributes),
     )
+    set_activation(node, *NO_ACTIVATION)
+    return node
 
 
 def none(graph: ModelGraph) -> gs.Constant:

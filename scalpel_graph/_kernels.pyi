@@ -22,6 +22,7 @@ class _Runner:
         residual: _Floats | None = None,
         activation_min: float = ...,
         activation_max: float = ...,
+        activation_gate: int = 0,
         threads: int = 1,
     ) -> _Floats: ...
     def time(
@@ -32,6 +33,7 @@ class _Runner:
         residual: _Floats | None = None,
         activation_min: float = ...,
         activation_max: float = ...,
+        activation_gate: int = 0,
         threads: int = 1,
         runs: int = 1,
         seconds: float = 0.0,

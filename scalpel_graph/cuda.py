@@ -33,6 +33,7 @@ class _Matrix(ctypes.Structure):
         ("value_type", ctypes.c_int32),
         ("min", ctypes.c_float),
         ("max", ctypes.c_float),
+        ("gate", ctypes.c_int32),
     )
 
 
@@ -171,7 +172,7 @@ class Gemm(_Plan):
         library: that computes it.
         matrix: ``W``.
         bias: ``[M]`` float32; None for none.
-        activation_min, activation_max: bounds of the output.
+        activation_min, activation_max, activation_gate: see `scalpel_graph.ops`.
 
     Raises:
         CudaError: the matrix is inconsistent, or the device has no memory for it.
@@ -182,11 +183,13 @@ class Gemm(_Plan):
         library: Library,
         matrix: GroupCsr,
         bias: npt.NDArray[np.float32] | None = None,
+        *,
         activation_min: float = -np.inf,
         activation_max: float = np.inf,
+        activation_gate: int = 0,
     ) -> None:
         self._M, self._K = matrix.shape
-        described, _held = _described(matrix, bias, activation_min, activation_max)
+        described, _held = _described(matrix, bias, (activation_min, activation_max, activation_gate))
         super().__init__(library, library.call("gemm", ctypes.byref(described)))
 
     def output_shape(self, x_shape: Sequence[int]) -> tuple[int, ...]:
@@ -211,7 +214,7 @@ class Conv(_Plan):
         pads: top, left, bottom, right.
         group: groups.
         bias: ``[M]`` float32; None for none.
-        activation_min, activation_max: bounds of the output.
+        activation_min, activation_max, activation_gate: see `scalpel_graph.ops`.
 
     Raises:
         CudaError: matrix or geometry are inconsistent, or the device has no memory for them.
@@ -230,10 +233,11 @@ class Conv(_Plan):
         bias: npt.NDArray[np.float32] | None = None,
         activation_min: float = -np.inf,
         activation_max: float = np.inf,
+        activation_gate: int = 0,
     ) -> None:
         self._weight_shape, self._strides, self._dilations = weight_shape, strides, dilations
         self._pads, self._channels = pads, weight_shape[1] * group
-        described, _held = _described(matrix, bias, activation_min, activation_max)
+        described, _held = _described(matrix, bias, (activation_min, activation_max, activation_gate))
         numbers = (self._channels, group, *weight_shape[2:], *strides, *dilations, *pads)
         geometry = (_INT64 * len(numbers))(*numbers)
         super().__init__(library, library.call("conv", ctypes.byref(described), geometry))
@@ -279,7 +283,7 @@ def run_on_host_arrays(
 
 
 def _described(
-    matrix: GroupCsr, bias: npt.NDArray[np.float32] | None, low: float, high: float
+    matrix: GroupCsr, bias: npt.NDArray[np.float32] | None, activation: tuple[float, float, int]
 ) -> tuple[_Matrix, list[Array]]:
     """The matrix for C, and the arrays it points at, which have to outlive it."""
     values, offsets, columns = map(
@@ -302,7 +306,6 @@ def _described(
         None if narrow else columns.ctypes.data,
         held[3].ctypes.data if bias is not None else None,
         _VALUE_TYPES[values.dtype.name],
-        low,
-        high,
+        *activation,
     )
     return described, held

@@ -24,8 +24,8 @@ from scalpel_graph.graph import ModelGraph
 #: Operators that ONNX Runtime always blocks, and those it keeps blocked where their inputs are.
 _POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
 _FOLLOWERS = {
-    "Add", "BatchNormalization", "Clip", "Concat", "Elu", "HardSigmoid", "LeakyRelu", "Mul", "Relu",
-    "Sigmoid", "Sum", "Tanh",
+    "Add", "BatchNormalization", "Clip", "Concat", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mul",
+    "Relu", "Sigmoid", "Sum", "Tanh",
 }  # fmt: skip
 #: Those of them whose first input alone is activations.
 _PARAMETERS_BEHIND = {"BatchNormalization", "Clip", "QuantizeLinear", "DequantizeLinear"}

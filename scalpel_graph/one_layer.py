@@ -55,7 +55,7 @@ def one_layer(
             numpy_helper.from_array(np.zeros((), np.float32), "residual"),
         ]
         op_type, domain = (ops.CONV if is_conv else ops.GEMM), ops.DOMAIN
-        more = {**attributes, "activation_min": -math.inf, "activation_max": math.inf}
+        more = {**attributes, "activation_min": -math.inf, "activation_max": math.inf, "activation_gate": 0}
         inputs = list(ops.INPUTS)
     node = helper.make_node(op_type, inputs, ["Y"], name="layer", domain=domain, **more)
     return _model([node], tensors, x_shape, TensorProto.FLOAT)

@@ -15,11 +15,12 @@ two:
 ==  ================  ===========================================================================
 
 Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, float32:
-``clip(X · Wᵀ + bias + residual, activation_min, activation_max)``.
+``y · gate(y)`` of ``y = clip(X · Wᵀ + bias + residual, activation_min, activation_max)``.
 
 Attributes: ``weight_shape`` (ints, the dense weight's shape: ``[M, K]``, or ``[M, C / group, kernel...]``),
-``activation_min``, ``activation_max`` (floats; −inf/+inf: none, 0/+inf: Relu, 0/6: Relu6), and for Conv
-``strides``, ``pads`` (begins, then ends), ``dilations`` (ints) and ``group`` (int) as in ONNX's Conv.
+``activation_min``, ``activation_max`` (floats; −inf/+inf: none, 0/+inf: Relu, 0/6: Relu6),
+``activation_gate`` (int, a `Gate`), and for Conv ``strides``, ``pads`` (begins, then ends), ``dilations``
+(ints) and ``group`` (int) as in ONNX's Conv.
 All attributes are required: a function body cannot give one a default that ONNX Runtime 1.17 honours.
 
 Bias and residual are never absent because a function body cannot ask whether an input is there: adding a
@@ -28,7 +29,9 @@ constant folding settles at load: the weight is scattered back into its dense fo
 picked by ``If`` on constants, so that stock ONNX Runtime is left with one Conv or Gemm, fused as usual.
 """
 
+import math
 from collections.abc import Sequence
+from enum import IntEnum
 from functools import cache
 
 import onnx
@@ -49,8 +52,22 @@ OPERATORS = (*GROUP_CSR_OPERATORS, LRN, *qlinear_ops.OPERATORS, *quantized_ops.O
 MIN_OPSET = 13
 MIN_IR_VERSION = 8
 
+
+class Gate(IntEnum):
+    """What the bounded result ``y`` is multiplied by."""
+
+    NONE = 0
+    #: ``clip(y / 6 + 1/2, 0, 1)``
+    HARD_SWISH = 1
+    #: ``1 / (1 + exp(−y))``
+    SILU = 2
+    #: ``(1 + erf(y / √2)) / 2``
+    GELU = 3
+
+
 INPUTS = ("X", "values", "row_offsets", "column_indices", "bias", "residual")
-_ACTIVATION_ATTRIBUTES = ("activation_min", "activation_max")
+_BOUNDS = ("activation_min", "activation_max")
+_GATE = "activation_gate"
 _CONV_ATTRIBUTES = ("strides", "pads", "dilations", "group")
 
 
@@ -122,7 +139,7 @@ def _write_group_csr_body(body: FunctionBody, op_type: str) -> None:
     else:
         weight = body("Transpose", [weight], "weight_transposed", perm=[1, 0])
         product = body("Add", [body("MatMul", ["X", weight], "matmul"), "bias"], "product")
-    _activation(body, body("Add", [product, "residual"], "sum"))
+    _gate(body, _bounded(body, body("Add", [product, "residual"], "sum")))
 
 
 def _attributes(op_type: str) -> tuple[str, ...]:
@@ -132,7 +149,7 @@ def _attributes(op_type: str) -> tuple[str, ...]:
         return qlinear_ops.attributes(op_type)
     if op_type in quantized_ops.OPERATORS:
         return quantized_ops.attributes(op_type)
-    return ("weight_shape", *_ACTIVATION_ATTRIBUTES, *(_CONV_ATTRIBUTES if op_type == CONV else ()))
+    return ("weight_shape", *_BOUNDS, _GATE, *(_CONV_ATTRIBUTES if op_type == CONV else ()))
 
 
 def add_functions(model: onnx.ModelProto, op_types: Sequence[str]) -> None:
@@ -154,6 +171,7 @@ _ATTRIBUTE_TYPES = {
     "weight_shape": AttributeProto.INTS,
     "activation_min": AttributeProto.FLOAT,
     "activation_max": AttributeProto.FLOAT,
+    "activation_gate": AttributeProto.INT,
     "strides": AttributeProto.INTS,
     "pads": AttributeProto.INTS,
     "dilations": AttributeProto.INTS,
@@ -238,9 +256,9 @@ def _dense_matrix(body: FunctionBody) -> str:
     )
 
 
-def _activation(body: FunctionBody, x: str) -> None:
-    """Nothing, Relu or Clip, by the constants ``activation_min`` and ``activation_max``; the output is Y."""
-    low, high = (body.from_attribute(name, "value_float") for name in _ACTIVATION_ATTRIBUTES)
+def _bounded(body: FunctionBody, x: str) -> str:
+    """Nothing, Relu or Clip, by the constants ``activation_min`` and ``activation_max``."""
+    low, high = (body.from_attribute(name, "value_float") for name in _BOUNDS)
     infinity = body("Constant", [], "infinity", value_float=float("inf"))
     minus_infinity = body("Constant", [], "minus_infinity", value_float=float("-inf"))
     zero = body("Constant", [], "zero", value_float=0.0)
@@ -256,4 +274,41 @@ def _activation(body: FunctionBody, x: str) -> None:
     bounded = branch(
         "bounded", helper.make_node("If", [is_relu], ["bounded_out"], then_branch=relu, else_branch=clip)
     )
-    body("If", [is_none], "Y", then_branch=identity, else_branch=bounded)
+    return body("If", [is_none], "y", then_branch=identity, else_branch=bounded)
+
+
+def _gate(body: FunctionBody, y: str) -> None:
+    """Nothing or a product with a `Gate`, by the constant ``activation_gate``; the output is Y."""
+    chosen = body.from_attribute(_GATE, "value_int")
+    for gate in (Gate.HARD_SWISH, Gate.SILU, Gate.GELU):
+        number = body("Constant", [], f"number_{gate.name}", value_int=int(gate))
+        body("Equal", [chosen, number], f"is_{gate.name}")
+    gelu = branch(
+        "gelu",
+        helper.make_node("Constant", [], ["root_of_two"], value_float=math.sqrt(2)),
+        helper.make_node("Constant", [], ["one"], value_float=1.0),
+        helper.make_node("Constant", [], ["half"], value_float=0.5),
+        helper.make_node("Div", [y, "root_of_two"], ["deviation"]),
+        helper.make_node("Erf", ["deviation"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["twice_the_gate"]),
+        helper.make_node("Mul", [y, "twice_the_gate"], ["twice"]),
+        helper.make_node("Mul", ["twice", "half"], ["gelu_out"]),
+    )
+    silu = branch(
+        "silu",
+        helper.make_node("Sigmoid", [y], ["sigmoid"]),
+        helper.make_node("Mul", [y, "sigmoid"], ["silu_out"]),
+    )
+    hard_swish = branch(
+        "hard_swish",
+        helper.make_node("HardSigmoid", [y], ["hard_sigmoid"], alpha=1 / 6, beta=0.5),
+        helper.make_node("Mul", [y, "hard_sigmoid"], ["hard_swish_out"]),
+    )
+    otherwise = branch("ungated", helper.make_node("Identity", [y], ["ungated_out"]))
+    for gate, gated in ((Gate.GELU, gelu), (Gate.SILU, silu)):
+        name = f"not_{gate.name}"
+        node = helper.make_node(
+            "If", [f"is_{gate.name}"], [f"{name}_out"], then_branch=gated, else_branch=otherwise
+        )
+        otherwise = branch(name, node)
+    body("If", ["is_HARD_SWISH"], "Y", then_branch=hard_swish, else_branch=otherwise)

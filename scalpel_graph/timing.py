@@ -17,16 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scalpel_graph.near_cores import while_near
+from scalpel_graph.timed_turn import time_turn
 
 #: Fewest rounds: of six, the lowest and the highest enclose the true median with 97 % confidence.
 MIN_ROUNDS = 6
-
-#: The worker threads of an ONNX Runtime session go on spinning after a run, for some 40 ms. Before a turn,
-#: wait until the process uses less than this fraction of a core; look this often, and wait at most so long.
-_QUIET_LOAD = 0.25
-_QUIET_WINDOW_S = 0.01
-_QUIET_LIMIT_S = 0.2
-
 
 _Call = TypeVar("_Call")
 
@@ -166,32 +160,3 @@ def median_interval(samples: npt.ArrayLike, confidence: float = 0.95) -> tuple[f
             break
         skip += 1
     return float(np.median(ordered)), float(ordered[skip]), float(ordered[n - 1 - skip])
-
-
-def time_turn(call: Callable[[], Any], turn_s: float) -> float:
-    """Seconds of a call, in one turn.
-
-    A turn begins by waiting until the threads of the previous call have stopped spinning, and with a call
-    that is not counted, so that each finds the caches as its own last run left them. Then the call is
-    repeated for ``turn_s``, at least once. The turn counts as the lower quartile of its calls: what
-    interferes only adds time, and the quartile, unlike the minimum, does not fall with the number of calls.
-    """
-    wait_until_quiet()
-    call()
-    spent: list[float] = []
-    end = time.perf_counter() + turn_s
-    while not spent or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - start)
-    return float(np.quantile(spent, 0.25))
-
-
-def wait_until_quiet() -> None:
-    """Waits until this process uses hardly any processor time, or for 0.2 s."""
-    limit = time.perf_counter() + _QUIET_LIMIT_S
-    load = 1.0
-    while load > _QUIET_LOAD and time.perf_counter() < limit:
-        start, used = time.perf_counter(), time.process_time()
-        time.sleep(_QUIET_WINDOW_S)
-        load = (time.process_time() - used) / (time.perf_counter() - start)

@@ -17,9 +17,9 @@ from scalpel_graph.value_types import ValueType, dtype
 Floats = npt.NDArray[np.float32]
 Dims = Sequence[int | str | None]
 
-NO_ACTIVATION = (-inf, inf)
-RELU = (0.0, inf)
-RELU6 = (0.0, 6.0)
+NO_ACTIVATION = (-inf, inf, ops.Gate.NONE)
+RELU = (0.0, inf, ops.Gate.NONE)
+RELU6 = (0.0, 6.0, ops.Gate.NONE)
 
 #: The oldest, two common ones, and the newest opset that the operators are made for.
 OPSETS = (ops.MIN_OPSET, 17, 18, 25)
@@ -45,7 +45,7 @@ class SparseLayer:
     x_shape: tuple[int, ...]
     bias: Floats | None = None
     has_residual: bool = False
-    activation: tuple[float, float] = NO_ACTIVATION
+    activation: tuple[float, float, ops.Gate] = NO_ACTIVATION
     conv: dict[str, Any] = field(default_factory=dict)
     value_type: ValueType = "fp32"
 
@@ -65,11 +65,12 @@ class SparseLayer:
         return arrays if self.has_residual else {**arrays, "residual": zero}
 
     def attributes(self) -> dict[str, Any]:
-        low, high = self.activation
+        low, high, gate = self.activation
         return {
             "weight_shape": list(self.weights.shape),
             "activation_min": low,
             "activation_max": high,
+            "activation_gate": int(gate),
             **self.conv,
         }
 
@@ -98,13 +99,14 @@ class SparseLayer:
         if self.has_residual:
             nodes.append(helper.make_node("Add", [nodes[-1].output[0], "residual"], ["y2"]))
         last = nodes[-1].output[0]
-        if self.activation == RELU:
-            nodes.append(helper.make_node("Relu", [last], ["y"]))
-        elif self.activation == NO_ACTIVATION:
-            nodes[-1].output[0] = "y"
-        else:
-            tensors["low"], tensors["high"] = (np.array(bound, element) for bound in self.activation)
-            nodes.append(helper.make_node("Clip", [last, "low", "high"], ["y"]))
+        *bounds, gate = self.activation
+        if bounds == [0, inf]:
+            nodes.append(helper.make_node("Relu", [last], ["bounded"]))
+        elif bounds != [-inf, inf]:
+            tensors["low"], tensors["high"] = (np.array(bound, element) for bound in bounds)
+            nodes.append(helper.make_node("Clip", [last, "low", "high"], ["bounded"]))
+        nodes += _gate(gate, nodes[-1].output[0], tensors, element)
+        nodes[-1].output[0] = "y"
         inputs = ["x", "residual"] if self.has_residual else ["x"]
         dims = {"x": self.x_shape, "residual": None}
         return _model(nodes, {name: dims[name] for name in inputs}, tensors, opset, elem_type)
@@ -142,6 +144,29 @@ class SparseLayer:
         return [
             begin + end for begin, end in zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True)
         ]
+
+
+def _gate(
+    gate: ops.Gate, y: str, tensors: dict[str, npt.NDArray[Any]], element: npt.DTypeLike
+) -> list[onnx.NodeProto]:
+    """``y · gate(y)`` in standard operators of every opset; tensors get what they need."""
+    if gate == ops.Gate.NONE:
+        return []
+    if gate == ops.Gate.HARD_SWISH:
+        nodes = [helper.make_node("HardSigmoid", [y], ["gate"], alpha=1 / 6, beta=0.5)]
+    elif gate == ops.Gate.SILU:
+        nodes = [helper.make_node("Sigmoid", [y], ["gate"])]
+    else:
+        numbers = {"root_of_two": 2**0.5, "one": 1, "half": 0.5}
+        tensors |= {name: np.array(number, element) for name, number in numbers.items()}
+        nodes = [
+            helper.make_node("Div", [y, "root_of_two"], ["deviation"]),
+            helper.make_node("Erf", ["deviation"], ["erf"]),
+            helper.make_node("Add", ["erf", "one"], ["twice_the_gate"]),
+            helper.make_node("Mul", [y, "twice_the_gate"], ["twice"]),
+        ]
+        return [*nodes, helper.make_node("Mul", ["twice", "half"], ["gated"])]
+    return [*nodes, helper.make_node("Mul", [y, "gate"], ["gated"])]
 
 
 def assemble(

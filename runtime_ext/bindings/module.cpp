@@ -22,10 +22,12 @@ namespace scalpel {
 namespace {
 
 Epilogue make_epilogue(const std::optional<Floats>& bias, const std::optional<Floats>& residual, float min, float max,
-                       int64_t M, const std::vector<py::ssize_t>& output_shape) {
+                       int32_t gate, int64_t M, const std::vector<py::ssize_t>& output_shape) {
+  if (gate < 0 || gate >= kGates) throw py::value_error("there is no such gate");
   Epilogue epilogue;
   epilogue.min = min;
   epilogue.max = max;
+  epilogue.gate = static_cast<Gate>(gate);
   if (bias) {
     require_shape(*bias, {M}, "bias");
     epilogue.bias = bias->data();
@@ -44,18 +46,18 @@ class Runner {
   virtual ~Runner() = default;
 
   Floats run(const Floats& X, const std::optional<Floats>& bias, const std::optional<Floats>& residual, float min,
-             float max, size_t threads) const {
+             float max, int32_t gate, size_t threads) const {
     Floats Y(output_shape(X));
-    const Epilogue epilogue = make_epilogue(bias, residual, min, max, M_, output_shape(X));
+    const Epilogue epilogue = make_epilogue(bias, residual, min, max, gate, M_, output_shape(X));
     const Workspace workspace = allocate(workspace_bytes(X));
     call(X, Y.mutable_data(), epilogue, workspace.get(), threads, [](const auto& once) { once(); });
     return Y;
   }
 
   std::vector<double> time(const Floats& X, const std::optional<Floats>& bias, const std::optional<Floats>& residual,
-                           float min, float max, size_t threads, size_t runs, double seconds) const {
+                           float min, float max, int32_t gate, size_t threads, size_t runs, double seconds) const {
     const std::vector<py::ssize_t> shape = output_shape(X);
-    const Epilogue epilogue = make_epilogue(bias, residual, min, max, M_, shape);
+    const Epilogue epilogue = make_epilogue(bias, residual, min, max, gate, M_, shape);
     const Workspace workspace = allocate(workspace_bytes(X));
     // Aligned as ONNX Runtime's are.
     const size_t size = std::accumulate(shape.begin(), shape.end(), size_t{1}, std::multiplies<>());
@@ -266,11 +268,11 @@ void define_calls(py::class_<Class>& type) {
   const float infinity = std::numeric_limits<float>::infinity();
   type.def("run", &Class::run, py::arg("X").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
            py::arg("residual") = py::none(), py::arg("activation_min") = -infinity,
-           py::arg("activation_max") = infinity, py::arg("threads") = 1,
-           "clip(product + bias + residual, activation_min, activation_max), on its own threads.");
+           py::arg("activation_max") = infinity, py::arg("activation_gate") = 0, py::arg("threads") = 1,
+           "The operators' formula, on its own threads.");
   type.def("time", &Class::time, py::arg("X").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
            py::arg("residual") = py::none(), py::arg("activation_min") = -infinity,
-           py::arg("activation_max") = infinity, py::arg("threads") = 1, py::arg("runs") = 1,
+           py::arg("activation_max") = infinity, py::arg("activation_gate") = 0, py::arg("threads") = 1, py::arg("runs") = 1,
            py::arg("seconds") = 0.0,
            "Seconds of each of at least `runs` calls that take at least `seconds` together, after one that does "
            "not count.");

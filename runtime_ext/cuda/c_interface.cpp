@@ -42,6 +42,7 @@ struct ScalpelCudaMatrix {
   const float* bias;  // [M] or null
   int32_t value_type;
   float min, max;
+  int32_t gate;  // see kernels/activation.h
 };
 
 namespace {
@@ -62,7 +63,9 @@ scalpel::GroupCsrView view(const ScalpelCudaMatrix& matrix) {
   return result;
 }
 
-scalpel::CudaEpilogue epilogue(const ScalpelCudaMatrix& matrix) { return {matrix.bias, matrix.min, matrix.max}; }
+scalpel::CudaEpilogue epilogue(const ScalpelCudaMatrix& matrix) {
+  return {matrix.bias, matrix.min, matrix.max, static_cast<scalpel::Gate>(matrix.gate)};
+}
 
 }  // namespace
 

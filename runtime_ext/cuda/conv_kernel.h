@@ -11,7 +11,7 @@
 
 #include "cuda/packed_matrix.h"
 #include "cuda/portable.h"
-#include "kernels/clamp.h"
+#include "kernels/activation.h"
 #include "kernels/interface.h"
 
 namespace scalpel {
@@ -43,6 +43,7 @@ struct ConvArguments {
   int64_t stride_h, stride_w, pad_top, pad_left;
   int64_t pixel_tiles;  // of kConvThreads pixels of the whole batch
   float min, max;
+  Gate gate;
 };
 
 template <int kRows, typename Value_, typename Column_>
@@ -84,7 +85,7 @@ struct ConvKernel {
       float sum = sums[i];
       if (a.bias != nullptr) sum += a.bias[m];
       if (a.residual != nullptr) sum += a.residual[output];
-      a.Y[output] = clamp(sum, a.min, a.max);
+      a.Y[output] = activate(sum, a.min, a.max, a.gate);
     }
   }
 };

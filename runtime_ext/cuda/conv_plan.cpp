@@ -30,7 +30,8 @@ CudaConv::CudaConv(const GroupCsrView& matrix, const ConvGeometry& geometry, con
       taps_(uploaded_taps(geometry, matrix.K)),
       bias_(epilogue.bias, static_cast<size_t>(matrix.M) * sizeof(float)),
       min_(epilogue.min),
-      max_(epilogue.max) {}
+      max_(epilogue.max),
+      gate_(epilogue.gate) {}
 
 bool CudaConv::output_size(int64_t in_h, int64_t in_w, int64_t* out_h, int64_t* out_w) const {
   return scalpel::output_size(geometry_, in_h, in_w, out_h, out_w);
@@ -47,6 +48,7 @@ void CudaConv::run(const float* X, int64_t batch, int64_t in_h, int64_t in_w, co
   arguments.bias = static_cast<const float*>(bias_.get());
   arguments.min = min_;
   arguments.max = max_;
+  arguments.gate = gate_;
   if (conv_grid(packed, arguments) > kMostThreadBlocks) throw std::runtime_error("X has too many pixels for the CUDA kernels");
   launch_conv(packed, arguments, stream);
   check_cuda(cudaGetLastError(), "GroupCsrConv cannot be launched");

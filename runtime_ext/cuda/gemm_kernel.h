@@ -12,7 +12,7 @@
 
 #include "cuda/packed_matrix.h"
 #include "cuda/portable.h"
-#include "kernels/clamp.h"
+#include "kernels/activation.h"
 
 namespace scalpel {
 
@@ -35,6 +35,7 @@ struct GemmArguments {
   int32_t team;       // warps to a row block: a power of 2, at most kGemmWarps
   bool x_is_aligned;  // every row of X begins at 16 bytes
   float min, max;
+  Gate gate;
 };
 
 // What a thread block works on; `row_block` counts in the packed order.
@@ -123,7 +124,7 @@ struct GemmKernel {
       for (int warp = 0; warp < a.team; ++warp) sum += totals[warp * kOutputs + output];
       if (a.bias != nullptr) sum += a.bias[m];
       if (a.residual != nullptr) sum += a.residual[n * a.M + m];
-      a.Y[n * a.M + m] = clamp(sum, a.min, a.max);
+      a.Y[n * a.M + m] = activate(sum, a.min, a.max, a.gate);
     }
   }
 

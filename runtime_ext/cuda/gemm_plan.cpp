@@ -22,6 +22,7 @@ CudaGemm::CudaGemm(const GroupCsrView& matrix, const CudaEpilogue& epilogue)
       bias_(epilogue.bias, static_cast<size_t>(matrix.M) * sizeof(float)),
       min_(epilogue.min),
       max_(epilogue.max),
+      gate_(epilogue.gate),
       team_(gemm_team(matrix_.packed())) {}
 
 void CudaGemm::run(const float* X, int64_t N, const float* residual, float* Y, cudaStream_t stream) const {
@@ -32,6 +33,7 @@ void CudaGemm::run(const float* X, int64_t N, const float* residual, float* Y, c
   arguments.bias = static_cast<const float*>(bias_.get());
   arguments.min = min_;
   arguments.max = max_;
+  arguments.gate = gate_;
   if (gemm_grid(arguments) > kMostThreadBlocks) throw std::runtime_error("X has too many rows for the CUDA kernels");
   launch_gemm(packed, arguments, stream);
   check_cuda(cudaGetLastError(), "GroupCsrGemm cannot be launched");

@@ -26,7 +26,7 @@ void labelled(const Layer& layer, const Body& body) {
   layer.fail(problem);
 }
 
-CudaEpilogue on_device(const Epilogue& epilogue) { return {epilogue.bias, epilogue.min, epilogue.max}; }
+CudaEpilogue on_device(const Epilogue& epilogue) { return {epilogue.bias, epilogue.min, epilogue.max, epilogue.gate}; }
 
 cudaStream_t stream(const OrtApi& api, const OrtKernelContext& context) {
   void* stream = nullptr;

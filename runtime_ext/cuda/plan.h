@@ -22,6 +22,7 @@ struct CudaEpilogue {
   const float* bias = nullptr;  // [M] or null, copied
   float min = -std::numeric_limits<float>::infinity();
   float max = std::numeric_limits<float>::infinity();
+  Gate gate = Gate::kNone;
 };
 
 class CudaGemm {
@@ -38,6 +39,7 @@ class CudaGemm {
   DeviceMatrix matrix_;
   DeviceArray bias_;
   float min_, max_;
+  Gate gate_;
   int team_;
 };
 
@@ -61,6 +63,7 @@ class CudaConv {
   DeviceArray taps_;
   DeviceArray bias_;
   float min_, max_;
+  Gate gate_;
 };
 
 }  // namespace scalpel

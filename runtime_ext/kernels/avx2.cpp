@@ -4,6 +4,7 @@
 
 #include "kernels/generic_copy.h"
 #include "kernels/generic_depthwise.h"
+#include "kernels/generic_gate.h"
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_lrn.h"
 #include "kernels/generic_peak.h"
@@ -52,6 +53,7 @@ constexpr KernelSet kSet = {Isa::kAvx2,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
                             kLrn,
                             sizeof(kLrn) / sizeof(*kLrn),
+                            gate<Avx2>,
                             transpose<Avx2>,
                             copy_plane<Avx2>,
                             multiply_add<Avx2>,

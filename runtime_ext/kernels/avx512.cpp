@@ -4,6 +4,7 @@
 
 #include "kernels/generic_copy.h"
 #include "kernels/generic_depthwise.h"
+#include "kernels/generic_gate.h"
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_lrn.h"
 #include "kernels/generic_peak.h"
@@ -54,6 +55,7 @@ constexpr KernelSet kSet = {Isa::kAvx512,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
                             kLrn,
                             sizeof(kLrn) / sizeof(*kLrn),
+                            gate<Avx512>,
                             transpose<Avx512>,
                             copy_plane<Avx512>,
                             multiply_add<Avx512>,

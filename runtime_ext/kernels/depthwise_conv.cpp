@@ -1,7 +1,7 @@
 // Depthwise Conv (each channel has a kernel of its own) on vector kernels: the input is read in place.
 #include <algorithm>
 
-#include "kernels/clamp.h"
+#include "kernels/activation.h"
 #include "kernels/conv_geometry.h"
 #include "kernels/parallel.h"
 #include "kernels/plans.h"
@@ -16,8 +16,8 @@ constexpr int64_t kFloatsAtOnce = 1 << 12;  // of input and output, which stay i
 class DepthwiseConvPlan final : public ConvPlan {
  public:
   DepthwiseConvPlan(std::vector<float> weights, std::vector<bool> empty, const ConvGeometry& geometry,
-                    const DepthwiseKernel& kernel)
-      : weights_(std::move(weights)), empty_(std::move(empty)), geometry_(geometry), kernel_(kernel) {}
+                    const DepthwiseKernel& kernel, const KernelSet& kernels)
+      : weights_(std::move(weights)), empty_(std::move(empty)), geometry_(geometry), kernel_(kernel), kernels_(kernels) {}
 
   bool output_size(int64_t in_h, int64_t in_w, int64_t* out_h, int64_t* out_w) const override {
     return scalpel::output_size(geometry_, in_h, in_w, out_h, out_w);
@@ -62,6 +62,7 @@ class DepthwiseConvPlan final : public ConvPlan {
         } else {
           kernel_.run(call);
         }
+        kernels_.gate({epilogue.gate, call.to, 1, call.channels * pixels, 0});
         i += call.channels;
       }
     });
@@ -82,6 +83,7 @@ class DepthwiseConvPlan final : public ConvPlan {
   std::vector<bool> empty_;     // [in_channels]: which have none stored
   ConvGeometry geometry_;
   const DepthwiseKernel& kernel_;
+  const KernelSet& kernels_;
 };
 
 // The kernel for this geometry, or null.
@@ -118,7 +120,7 @@ std::unique_ptr<ConvPlan> make_depthwise_conv_plan(const GroupCsrView& matrix, c
     if (stored != 0 && stored != matrix.K) return nullptr;
     empty[static_cast<size_t>(m)] = stored == 0;
   }
-  return std::make_unique<DepthwiseConvPlan>(std::move(weights), std::move(empty), geometry, *kernel);
+  return std::make_unique<DepthwiseConvPlan>(std::move(weights), std::move(empty), geometry, *kernel, kernels);
 }
 
 }  // namespace scalpel

@@ -94,16 +94,17 @@ struct ResidualStore : ByteStore<S> {
   using Float = typename S::Float;
 
   explicit ResidualStore(const QuadCall& call)
-      : ByteStore<S>(call), sum(call.sum), flips(call.residual_is_signed ? 0x80 : 0),
+      : ByteStore<S>(call), sum(call.sum), flips(call.residual_is_signed ? 0x80 : 0), is_bounded(call.is_bounded),
         back(S::set(call.residual_is_signed ? -128.0f : 0.0f)), x_scale(S::set(sum.scale)),
         q_scale(S::set(sum.sum_scale)), offset(S::set(sum.offset)),
         min(S::set(static_cast<float>(call.min - call.zero_point))),
         max(S::set(static_cast<float>(call.max - call.zero_point))) {
-    this->clamps = false;
+    this->clamps = this->clamps && is_bounded;
   }
 
   Residual sum;
   uint8_t flips;
+  bool is_bounded;
   Float back, x_scale, q_scale, offset, min, max;
 
   template <bool kPlain, int Vectors>
@@ -114,15 +115,16 @@ struct ResidualStore : ByteStore<S> {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
       const Int wide = v % 2 == 0 ? S::unpack_low16(words[v / 2], zero) : S::unpack_high16(words[v / 2], zero);
-      const Float x = S::add(S::to_float(wide), back);
+      Float x = S::to_float(wide);
+      if (flips != 0) x = S::add(x, back);
       Float q = S::multiply(S::to_float(sums[v]), scale);
       if (sum.quantizes_sum) {
         q = S::at_most(S::at_least(q, S::set(sum.sum_min)), S::set(sum.sum_max));
-        q = S::add(S::to_float(S::round(q)), S::set(static_cast<float>(sum.sum_zero_point)));
+        q = S::add(S::round_float(q), S::set(static_cast<float>(sum.sum_zero_point)));
       }
       q = sum.is_first ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
                        : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset));
-      rounded[v] = S::round(S::at_most(S::at_least(q, min), max));
+      rounded[v] = S::round(is_bounded ? q : S::at_most(S::at_least(q, min), max));
     }
 #pragma GCC unroll 4
     for (int v = Vectors; v < 4; ++v) rounded[v] = rounded[0];

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/activation.h"
+
 namespace scalpel {
 
 enum class Isa { kScalar, kAvx2, kAvx512, kNeon };
@@ -38,12 +40,13 @@ struct GroupCsrView {
 // Empty if the arrays are consistent, else a sentence that says which one is wrong and where.
 std::string validate(const GroupCsrView& matrix);
 
-// y = clamp(product + bias + residual, min, max)
+// y * gate(y) of y = clamp(product + bias + residual, min, max)
 struct Epilogue {
   const float* bias = nullptr;      // [M], or none
   const float* residual = nullptr;  // laid out like the output, or none; may not alias it
   float min = -std::numeric_limits<float>::infinity();
   float max = std::numeric_limits<float>::infinity();
+  Gate gate = Gate::kNone;
 };
 
 // Runs body(user, i) for i in [0, count), in any order, on as many threads as the caller has; returns when

@@ -43,6 +43,13 @@ struct SpmmKernel {
   void (*run)(const SpmmCall& call);
 };
 
+// Y = Y * gate(Y)
+struct GateCall {
+  Gate gate;
+  float* Y;  // [rows, columns], `ld` floats from row to row
+  int64_t rows, columns, ld;
+};
+
 // What an item of a GEMV stream is; see gemv_streams.h.
 enum class GemvLayout {
   kRowVectors,     // `lanes` weights of one row
@@ -152,6 +159,7 @@ struct KernelSet {
   size_t n_depthwise;
   const LrnKernel* lrn;  // one for each beta
   size_t n_lrn;
+  void (*gate)(const GateCall& call);
   void (*transpose)(const TransposeCall& call);
   void (*copy_plane)(const PlaneCopy& copy);
   // Multiply-adds in `rounds` rounds of independent ones, for measuring the machine's peak; returns their number.

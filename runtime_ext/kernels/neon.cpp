@@ -3,6 +3,7 @@
 
 #include "kernels/generic_copy.h"
 #include "kernels/generic_depthwise.h"
+#include "kernels/generic_gate.h"
 #include "kernels/generic_gemv.h"
 #include "kernels/generic_lrn.h"
 #include "kernels/generic_peak.h"
@@ -52,6 +53,7 @@ constexpr KernelSet kSet = {Isa::kNeon,
                             sizeof(kDepthwise) / sizeof(*kDepthwise),
                             kLrn,
                             sizeof(kLrn) / sizeof(*kLrn),
+                            gate<Neon>,
                             transpose<Neon>,
                             copy_plane<Neon>,
                             multiply_add<Neon>,

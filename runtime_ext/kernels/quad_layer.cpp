@@ -40,7 +40,14 @@ QuadOutput::QuadOutput(const QuadLayer& layer, const QuantizedInput& X, void* Y,
     min_ = static_cast<int32_t>(std::nearbyint(range.min)) + epilogue.zero_point;
     max_ = static_cast<int32_t>(std::nearbyint(range.max)) + epilogue.zero_point;
     if (epilogue.float_bias == nullptr) {
-      if (residual.values != nullptr && is_bytes(residual.type)) store_ = QuadStore::kResidual;
+      if (residual.values != nullptr && is_bytes(residual.type)) {
+        store_ = QuadStore::kResidual;
+        const float quantized = std::max(std::abs(residual.sum_min), std::abs(residual.sum_max)) +
+                                std::abs(static_cast<float>(residual.sum_zero_point));
+        const float sum = residual.quantizes_sum ? quantized : 0.99f * 2147483648.0f;
+        const float most = std::abs(residual.sum_scale) * sum + 255 * std::abs(residual.scale) + std::abs(residual.offset);
+        is_bounded_ = (residual.quantizes_sum || fits) && most < 2147483000.0f;
+      }
       if (residual.values == nullptr && fits) store_ = QuadStore::kBytes;
     }
   }
@@ -71,6 +78,7 @@ QuadCall QuadOutput::call(const uint8_t* x, const uint32_t* offsets, int64_t pix
   call.zero_point = epilogue_.zero_point;
   call.min = min_;
   call.max = max_;
+  call.is_bounded = is_bounded_;
   call.residual_is_signed = epilogue_.residual.type == ElementType::kInt8;
   call.sum = epilogue_.residual;
   return call;

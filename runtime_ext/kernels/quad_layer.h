@@ -70,6 +70,7 @@ class QuadOutput {
   int32_t* bias_;  // [padded rows]
   float* scale_;   // likewise
   QuadStore store_;
+  bool is_bounded_ = false;
   int32_t min_ = 0, max_ = 0;
 };
 

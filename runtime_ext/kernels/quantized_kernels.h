@@ -83,7 +83,8 @@ struct QuadCall {
   bool is_signed;
   int32_t zero_point;
   int32_t min, max;  // of Y's bytes
-  // Of kResidual: laid out like Y.
+  // Of kResidual: laid out like Y. The results before they are clamped stay below 2^31 if is_bounded.
+  bool is_bounded;
   const void* residual;
   bool residual_is_signed;
   Residual sum;  // everything but values and type

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "kernels/clamp.h"
+#include "kernels/activation.h"
 #include "kernels/conv_geometry.h"
 #include "kernels/parallel.h"
 #include "kernels/plans.h"
@@ -60,7 +60,7 @@ class ScalarConvPlan final : public ConvPlan {
       }
     });
     for (int64_t p = 0; p < out_h * out_w; ++p) {
-      y[p] = clamp(residual != nullptr ? y[p] + residual[p] : y[p], epilogue.min, epilogue.max);
+      y[p] = activate(residual != nullptr ? y[p] + residual[p] : y[p], epilogue.min, epilogue.max, epilogue.gate);
     }
   }
 

@@ -1,4 +1,4 @@
-#include "kernels/clamp.h"
+#include "kernels/activation.h"
 #include "kernels/parallel.h"
 #include "kernels/plans.h"
 #include "kernels/scalar_matrix.h"
@@ -27,7 +27,7 @@ class ScalarGemmPlan final : public GemmPlan {
         float sum = epilogue.bias != nullptr ? epilogue.bias[m] : 0.0f;
         matrix_.for_each_in_row(m, [&](int64_t k, float w) { sum += w * x[k]; });
         if (epilogue.residual != nullptr) sum += epilogue.residual[i];
-        Y[i] = clamp(sum, epilogue.min, epilogue.max);
+        Y[i] = activate(sum, epilogue.min, epilogue.max, epilogue.gate);
       }
     });
   }

@@ -119,6 +119,12 @@ struct Avx2 {
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
   static Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+  static Vector round(Vector v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // `n` are integers from -126 to 128, which makes infinity.
+  static Vector times_power_of_two(Vector v, Vector n) {
+    const __m256i exponents = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return multiply(v, _mm256_castsi256_ps(_mm256_slli_epi32(exponents, 23)));
+  }
   static Vector sqrt(Vector v) { return _mm256_sqrt_ps(v); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 

@@ -101,6 +101,12 @@ struct Neon {
   static Vector add(Vector a, Vector b) { return vaddq_f32(a, b); }
   static Vector multiply(Vector a, Vector b) { return vmulq_f32(a, b); }
   static Vector divide(Vector a, Vector b) { return vdivq_f32(a, b); }
+  static Vector round(Vector v) { return vrndnq_f32(v); }
+  // `n` are integers from -126 to 128, which makes infinity.
+  static Vector times_power_of_two(Vector v, Vector n) {
+    const int32x4_t exponents = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
+    return multiply(v, vreinterpretq_f32_s32(vshlq_n_s32(exponents, 23)));
+  }
   static Vector sqrt(Vector v) { return vsqrtq_f32(v); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
 

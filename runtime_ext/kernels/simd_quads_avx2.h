@@ -121,6 +121,7 @@ struct Avx2Quads {
 
   static Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
   static Int round(Float v) { return _mm256_cvtps_epi32(v); }
+  static Float round_float(Float v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
   static Float multiply(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }

@@ -119,7 +119,7 @@ class VectorConvPlan final : public ConvPlan {
         call.pixels = std::min(end, pixels) - first;
         call.Y = Y + out;
         call.residual = epilogue.residual != nullptr ? epilogue.residual + out : nullptr;
-        spmm_.run(call);
+        run_spmm(call, epilogue.gate);
       }
     });
   }
@@ -140,6 +140,12 @@ class VectorConvPlan final : public ConvPlan {
     call.rows = blocks_.M - row;
     if (epilogue.bias != nullptr) call.bias = epilogue.bias + row;
     return call;
+  }
+
+  void run_spmm(const SpmmCall& call, Gate gate) const {
+    spmm_.run(call);
+    const int64_t rows = std::min((call.block_end - call.block_begin) * blocks_.rows, call.rows);
+    kernels_.gate({gate, call.Y, rows, call.pixels, call.ldy});
   }
 
   size_t band_tasks(int64_t batch, const Layout& layout) const {
@@ -176,7 +182,7 @@ class VectorConvPlan final : public ConvPlan {
           call.pixels = std::min(part_begin(vectors, number + 1, count) * kernels_.lanes, band_pixels) - first;
           call.Y = Y + out;
           call.residual = epilogue.residual != nullptr ? epilogue.residual + out : nullptr;
-          spmm_.run(call);
+          run_spmm(call, epilogue.gate);
         }
       }
       buffers.give_back(buffer);

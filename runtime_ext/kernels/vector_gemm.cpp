@@ -19,6 +19,7 @@ static_assert(kRowsAtOnce * kMaxVectors * kMaxLanes <= kProductFloats, "some row
 constexpr double kWeightsPerGemvTask = 1e5;      // about 10 µs
 constexpr double kElementsPerGemvTask = 3e4;     // the same, each weight with an index of its own
 constexpr double kFloatsPerTransposeTask = 3e4;  // about 4 µs
+constexpr double kFloatsPerGateTask = 3e4;       // likewise
 
 class VectorGemmPlan final : public GemmPlan {
  public:
@@ -91,6 +92,16 @@ class VectorGemmPlan final : public GemmPlan {
         if (row.residual != nullptr) row.residual += n * streams_.M;
         streams_.run(X + n * ldx, Y + n * streams_.M, row, first, last);
       }
+    });
+    if (epilogue.gate != Gate::kNone) gate(epilogue.gate, Y, N * streams_.M, parallel);
+  }
+
+  // The rows of a slice of streams are not next to each other, so that this comes after all of them.
+  void gate(Gate gate, float* Y, int64_t count, const Parallel& parallel) const {
+    const size_t tasks = task_count(static_cast<double>(count), kFloatsPerGateTask);
+    parallel_for(parallel, tasks, [&](size_t task) {
+      const int64_t first = part_begin(count, task, tasks);
+      kernels_.gate({gate, Y + first, 1, part_begin(count, task + 1, tasks) - first, 0});
     });
   }
 
@@ -181,6 +192,7 @@ class VectorGemmPlan final : public GemmPlan {
                          epilogue.min,
                          epilogue.max};
       kernels_.transpose(back);
+      kernels_.gate({epilogue.gate, back.to, back.columns, back.rows, back.ld_to});
     }
   }
 

@@ -1,9 +1,10 @@
 // Quantized Conv on vector kernels, without im2col of the whole input: tile by tile of pixels, the inputs that some
 // weight reads are laid in a buffer, each as one row of bytes, and the convolution is SpMM over their rows. Where the
 // output is as wide as the input and strides are one, the pixels of a tile follow each other in the input for every
-// weight, and only need those masked that lie in the padding. Elsewhere the input is first copied into planes, one for
-// each column of the kernel and each remainder of its rows by the stride, in which they do. The input of a pointwise
-// convolution whose pixels fill whole tiles is read in place.
+// weight, and only need those masked that lie in the padding. With larger strides the same holds for phases of the input,
+// copies of every so many of its rows and columns, if they are no wider than the output. Elsewhere the input is first
+// copied into planes, one for each column of the kernel and each remainder of its rows by the stride. The input of a
+// pointwise convolution whose pixels fill whole tiles is read in place.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -47,9 +48,12 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const Tap tap = tap_of(k);
       planes_.push_back(tap.plane);
       reach_ = std::max(reach_, tap.rows);
+      phases_.push_back(shift_of(k % taps()).phase);
     }
-    std::sort(planes_.begin(), planes_.end());
-    planes_.erase(std::unique(planes_.begin(), planes_.end()), planes_.end());
+    for (std::vector<Plane>* list : {&planes_, &phases_}) {
+      std::sort(list->begin(), list->end());
+      list->erase(std::unique(list->begin(), list->end()), list->end());
+    }
   }
 
   bool output_size(int64_t in_h, int64_t in_w, int64_t* out_h, int64_t* out_w) const override {
@@ -108,6 +112,33 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
     return {k / (kernel_h * kernel_w), {y % stride, x}, y / stride};
   }
 
+  // Where a tap of the kernel reads: a phase of the input, that is, its rows and columns from there on in steps of the
+  // strides, and how far down and to the right in it.
+  struct Shift {
+    Plane phase;
+    int64_t down, right;
+  };
+
+  Shift shift_of(int64_t tap) const {
+    const auto split = [&](int64_t kernel_index, size_t axis, int64_t* shift) {
+      const int64_t stride = geometry_.strides[axis];
+      const int64_t first = kernel_index * geometry_.dilations[axis] - geometry_.pads[axis];
+      const int64_t phase = (first % stride + stride) % stride;
+      *shift = (first - phase) / stride;
+      return phase;
+    };
+    Shift shift;
+    shift.phase.row = split(tap / geometry_.kernel[1], 0, &shift.down);
+    shift.phase.column = split(tap % geometry_.kernel[1], 1, &shift.right);
+    return shift;
+  }
+
+  // Rows or columns that a phase has.
+  int64_t phase_extent(int64_t input_extent, int64_t phase, size_t axis) const {
+    const int64_t stride = geometry_.strides[axis];
+    return phase < input_extent ? (input_extent - phase - 1) / stride + 1 : 0;
+  }
+
   int64_t taps() const { return geometry_.kernel[0] * geometry_.kernel[1]; }
 
   // How the work on an input of one size is cut, and the memory it takes.
@@ -116,19 +147,25 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const ConvGeometry& geometry = plan.geometry_;
       scalpel::output_size(geometry, in_h, in_w, &out_h, &out_w);
       if (out_h <= 0 || out_w <= 0) return;
-      pixels = out_h * out_w;
+      pixels = saturating_product({out_h, out_w});
       tiles = (pixels + plan.tile_ - 1) / plan.tile_;
       images_at_once = std::max<int64_t>(batch, 1);
-      moved = geometry.strides[0] == 1 && geometry.strides[1] == 1 && out_w == in_w;
-      if (!moved) {
-        plane_size = saturating_product({out_h + plan.reach_, out_w}) + kMostTilePixels;
-        image_size = saturating_product({geometry.in_channels, static_cast<int64_t>(plan.planes_.size()), plane_size});
+      const bool unit_strides = geometry.strides[0] == 1 && geometry.strides[1] == 1;
+      in_place = unit_strides && out_w == in_w;
+      moved = in_place || std::all_of(plan.phases_.begin(), plan.phases_.end(), [&](const Plane& phase) {
+                return plan.phase_extent(in_w, phase.column, 1) <= out_w;
+              });
+      if (!in_place) {
+        plane_rows = moved ? plan.phase_extent(in_h, 0, 0) : out_h + plan.reach_;
+        planes = moved ? &plan.phases_ : &plan.planes_;
+        plane_size = saturating_product({plane_rows, out_w}) + kMostTilePixels;
+        image_size = saturating_product({geometry.in_channels, static_cast<int64_t>(planes->size()), plane_size});
         constexpr int64_t kPlanesBytes = int64_t{1} << 22;
         images_at_once = std::clamp<int64_t>(kPlanesBytes / std::max<int64_t>(image_size, 1), 1, images_at_once);
         planes_bytes = round_up(saturating_product({images_at_once, image_size}));
       }
       const double products = plan.layer_.matrix.multiply_adds() * static_cast<double>(pixels);
-      const int64_t units = images_at_once * geometry.group * tiles;
+      const int64_t units = saturating_product({images_at_once, geometry.group, tiles});
       wanted_tasks = task_count(products * static_cast<double>(images_at_once), kProductsPerTask);
       shared = static_cast<int64_t>(wanted_tasks) > units;
       buffers = shared ? units : std::min<int64_t>(static_cast<int64_t>(wanted_tasks), BufferPool::kMost);
@@ -143,7 +180,10 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
 
     const VectorQuantizedConvPlan& plan_;
     int64_t out_h = 0, out_w = 0, pixels = 0, tiles = 0, images_at_once = 1;
-    bool moved = false;   // else there are planes
+    bool moved = false;     // each tap reads the input, or a phase of it, moved by some pixels
+    bool in_place = false;  // it is the input; else there are planes
+    const std::vector<Plane>* planes = nullptr;
+    int64_t plane_rows = 0;
     bool shared = false;  // all tiles are laid before they are multiplied: there are fewer than tasks
     size_t wanted_tasks = 1;
     int64_t plane_size = 0, image_size = 0, planes_bytes = 0;
@@ -156,35 +196,35 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const ConvGeometry& geometry = plan.geometry_;
       const bool one_tap = !work.moved || plan.taps() == 1;
       const int64_t channel_size =
-          work.moved ? in_h * in_w : static_cast<int64_t>(plan.planes_.size()) * work.plane_size;
+          work.in_place ? in_h * in_w : static_cast<int64_t>(work.planes->size()) * work.plane_size;
       if (saturating_product({geometry.in_channels, channel_size}) > std::numeric_limits<uint32_t>::max()) {
         throw std::length_error("an image of more than 2^32 - 1 padded values is too large for QGroupCsrConv");
       }
       for (uint32_t k : plan.inputs_) {
         const Tap tap = plan.tap_of(k);
-        if (work.moved) {
-          const int64_t row = tap.plane.row + tap.rows - geometry.pads[0], column = tap.plane.column - geometry.pads[1];
-          sources.push_back(tap.channel * channel_size + row * in_w + column);
-          if (!one_tap) taps.push_back(static_cast<uint32_t>(k % plan.taps()));
-        } else {
-          const int64_t plane = std::lower_bound(plan.planes_.begin(), plan.planes_.end(), tap.plane) - plan.planes_.begin();
-          sources.push_back(tap.channel * channel_size + plane * work.plane_size + tap.rows * work.out_w);
-        }
+        const Shift shift = plan.shift_of(k % plan.taps());
+        if (!one_tap) taps.push_back(static_cast<uint32_t>(k % plan.taps()));
+        const auto place = [&](const Plane& plane) {
+          return (std::lower_bound(work.planes->begin(), work.planes->end(), plane) - work.planes->begin()) * work.plane_size;
+        };
+        const int64_t plane = work.in_place ? 0 : place(work.moved ? shift.phase : tap.plane);
+        const int64_t inside = work.moved ? shift.down * work.out_w + shift.right : tap.rows * work.out_w;
+        sources.push_back(tap.channel * channel_size + plane + inside);
       }
       const int64_t n_taps = one_tap ? 1 : plan.taps();
       masks.resize(static_cast<size_t>(n_taps * work.tiles));
       for (int64_t tap = 0; tap < n_taps; ++tap) {
-        const int64_t down = tap / geometry.kernel[1] * geometry.dilations[0] - geometry.pads[0];
-        const int64_t right = tap % geometry.kernel[1] * geometry.dilations[1] - geometry.pads[1];
+        const Shift shift = plan.shift_of(tap);
+        const int64_t rows = plan.phase_extent(in_h, shift.phase.row, 0), columns = plan.phase_extent(in_w, shift.phase.column, 1);
         for (int64_t pixel = 0; pixel < work.pixels; ++pixel) {
-          const int64_t y = pixel / work.out_w + down, x = pixel % work.out_w + right;
-          const bool is_inside = !work.moved || (y >= 0 && y < in_h && x >= 0 && x < in_w);
+          const int64_t y = pixel / work.out_w + shift.down, x = pixel % work.out_w + shift.right;
+          const bool is_inside = !work.moved || (y >= 0 && y < rows && x >= 0 && x < columns);
           masks[static_cast<size_t>(tap * work.tiles + pixel / plan.tile_)] |= static_cast<uint64_t>(is_inside)
                                                                                << (pixel % plan.tile_);
         }
       }
       const bool unpadded = std::all_of(geometry.pads, geometry.pads + 4, [](int64_t pad) { return pad == 0; });
-      if (work.moved && plan.taps() == 1 && unpadded && work.pixels % plan.tile_ == 0) {
+      if (work.in_place && plan.taps() == 1 && unpadded && work.pixels % plan.tile_ == 0) {
         for (uint32_t k : plan.layer_.matrix.columns) {
           in_place_offsets.push_back(static_cast<uint32_t>(k * static_cast<uint64_t>(channel_size)));
         }
@@ -200,16 +240,17 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
   void copy_planes(const QuantizedInput& X, int64_t first_image, int64_t images, int64_t in_h, int64_t in_w,
                    const Work& work, const QuadOutput& output, uint8_t* to, const Parallel& parallel) const {
     const auto* from = static_cast<const uint8_t*>(X.values) + first_image * geometry_.in_channels * in_h * in_w;
-    const int64_t channels = images * geometry_.in_channels, planes = static_cast<int64_t>(planes_.size());
+    const int64_t channels = images * geometry_.in_channels, planes = static_cast<int64_t>(work.planes->size());
     const size_t tasks = task_count(static_cast<double>(images * work.image_size), kBytesPerCopyTask);
     parallel_for(parallel, tasks, [&](size_t task) {
       const int64_t first = part_begin(channels, task, tasks), last = part_begin(channels, task + 1, tasks);
       for (int64_t plane = 0; plane < planes; ++plane) {
-        const Plane& p = planes_[static_cast<size_t>(plane)];
-        layer_.kernels.copy_planes({last - first, from + first * in_h * in_w, in_h, in_w, p.row - geometry_.pads[0],
-                                    p.column - geometry_.pads[1], geometry_.strides[0], geometry_.strides[1], output.flip,
+        const Plane& p = (*work.planes)[static_cast<size_t>(plane)];
+        layer_.kernels.copy_planes({last - first, from + first * in_h * in_w, in_h, in_w,
+                                    p.row - (work.moved ? 0 : geometry_.pads[0]),
+                                    p.column - (work.moved ? 0 : geometry_.pads[1]), geometry_.strides[0], geometry_.strides[1], output.flip,
                                     output.fill, to + (first * planes + plane) * work.plane_size, planes * work.plane_size,
-                                    work.out_h + reach_, work.out_w});
+                                    work.plane_rows, work.out_w});
       }
     });
   }
@@ -243,14 +284,14 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
     void lay(const Unit& unit, int64_t begin, int64_t end, uint8_t* to) const {
       const int64_t first = plan.input_begin_[static_cast<size_t>(unit.group)];
       TileCall call{};
-      if (work.moved) {
+      call.fill = output.fill;
+      if (work.in_place) {
         call.begin = static_cast<const uint8_t*>(X.values) + first_image * plan.geometry_.in_channels * in_pixels;
         call.from = call.begin + (unit.image * plan.geometry_.in_channels + unit.group * channels_of_group()) * in_pixels;
         call.end = call.begin + (unit.image + 1) * plan.geometry_.in_channels * in_pixels;
         call.flip = output.flip;
-        call.fill = output.fill;
       } else {
-        const int64_t channel_size = static_cast<int64_t>(plan.planes_.size()) * work.plane_size;
+        const int64_t channel_size = static_cast<int64_t>(work.planes->size()) * work.plane_size;
         call.begin = planes;
         call.from = planes + unit.image * work.image_size + unit.group * channels_of_group() * channel_size;
         call.end = planes + work.planes_bytes;
@@ -333,7 +374,7 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
   std::vector<int64_t> input_begin_;  // [groups + 1]
   std::vector<uint32_t> offsets_;     // [steps, 4] in bytes of a tile
   int64_t most_inputs_ = 0;           // of a group
-  std::vector<Plane> planes_;         // that some weight reads, in order
+  std::vector<Plane> planes_, phases_;  // that some weight reads, in order
   int64_t reach_ = 0;                 // most rows down that a weight reads
   mutable ShapeCache<Tables> tables_;
 };

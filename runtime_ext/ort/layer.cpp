@@ -44,6 +44,11 @@ void Layer::read_activation(const Node& node) {
     fail("activation_min " + std::to_string(epilogue_.min) + " is not at most activation_max " +
          std::to_string(epilogue_.max));
   }
+  const int64_t gate = node.int_attribute("activation_gate");
+  if (gate < 0 || gate >= kGates) {
+    fail("activation_gate must be 0 to " + std::to_string(kGates - 1) + ", got " + std::to_string(gate));
+  }
+  epilogue_.gate = static_cast<Gate>(gate);
 }
 
 Layer::Call::Call(const Layer& layer, OrtKernelContext& context)

@@ -1,5 +1,7 @@
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -32,6 +34,33 @@ def test_an_engine_that_is_not_there_is_left_out_and_named():
     assert len(told) == 2
     assert "deepsparse left out" in told[0] and "No module named 'deepsparse'" in told[0]
     assert "openvino left out" in told[1]
+
+
+def test_an_engine_runs_in_an_environment_without_this_package(tmp_path):
+    """As the environments of other engines are: numpy and the engine are all that can be imported."""
+    model, inputs = tmp_path / "model.onnx", tmp_path / "inputs.npz"
+    network = NETWORKS["lenet-300-100"]
+    onnx.save(network.build(), model)
+    np.savez(inputs, **{network.build().graph.input[0].name: network.sample_input()})
+    worker = Path(peers.__file__).with_name("engine_process.py")
+    hide = "import runpy, sys; sys.modules['scalpel_graph'] = None"
+    code = f"{hide}; runpy.run_path({str(worker)!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "onnxruntime", str(model), str(inputs)],
+        input="turn 0.01\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    version, turn = map(json.loads, done.stdout.splitlines())
+    assert version["version"] and turn["seconds"] > 0
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert "resnet-50 90% 4x1" in capsys.readouterr().out
 
 
 def test_table_and_file(tmp_path, capsys, monkeypatch):

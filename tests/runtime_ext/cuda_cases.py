@@ -14,7 +14,8 @@ import numpy as np
 
 from scalpel_graph import cuda, group_csr
 from scalpel_graph.group_csr import GroupShape
-from tests.runtime_ext.kernel_reference import ConvCase, Floats, conv, sparse_weights
+from scalpel_graph.ops import Gate
+from tests.runtime_ext.kernel_reference import ConvCase, Floats, conv, gated, sparse_weights
 
 #: Every kernel has one, and so have shapes that are cut into others.
 GROUP_SHAPES: list[GroupShape] = [
@@ -22,9 +23,12 @@ GROUP_SHAPES: list[GroupShape] = [
 ]  # fmt: skip
 DTYPES: tuple[Any, ...] = (np.float32, np.float16)
 _ROWS_OF_X = (1, 2, 3, 4, 5, 7, 8, 9, 17)
-_EPILOGUES = list(
-    itertools.product([False, True], [False, True], [(-np.inf, np.inf), (0.0, np.inf), (-0.5, 0.75)])
-)
+_ACTIVATIONS = [
+    *[(low, high, Gate.NONE) for low, high in ((-np.inf, np.inf), (0.0, np.inf), (-0.5, 0.75))],
+    *[(-np.inf, np.inf, gate) for gate in (Gate.HARD_SWISH, Gate.SILU, Gate.GELU)],
+    (-0.5, 0.75, Gate.SILU),
+]
+_EPILOGUES = list(itertools.product([False, True], [False, True], _ACTIVATIONS))
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,16 @@ class Case:
     def check(self, library: cuda.Library) -> bool:
         """Runs it and raises AssertionError where the output is not the product with its epilogue."""
         rng = np.random.default_rng(self.seed)
-        has_bias, has_residual, (low, high) = self.epilogue
+        has_bias, has_residual, (low, high, gate) = self.epilogue
         M = self.weights.shape[0]
         bias = rng.standard_normal(M).astype(np.float32) if has_bias else None
         residual = rng.standard_normal(self.product.shape).astype(np.float32) if has_residual else None
         matrix = group_csr.encode(self.weights.reshape(M, -1), self.group_shape)
         plan: cuda.Plan
         if self.conv is None:
-            plan = cuda.Gemm(library, matrix, bias, low, high)
+            plan = cuda.Gemm(
+                library, matrix, bias, activation_min=low, activation_max=high, activation_gate=gate
+            )
         else:
             case = self.conv
             plan = cuda.Conv(
@@ -75,6 +81,7 @@ class Case:
                 bias=bias,
                 activation_min=low,
                 activation_max=high,
+                activation_gate=gate,
             )
         expected = self.product
         if bias is not None:
@@ -82,7 +89,9 @@ class Case:
         if residual is not None:
             expected = expected + residual
         Y = cuda.run_on_host_arrays(library, plan, self.x, residual)
-        np.testing.assert_allclose(Y, np.clip(expected, low, high), rtol=1e-4, atol=1e-4, err_msg=self.name)
+        np.testing.assert_allclose(
+            Y, gated(np.clip(expected, low, high), gate), rtol=1e-4, atol=1e-4, err_msg=self.name
+        )
         return True
 
 

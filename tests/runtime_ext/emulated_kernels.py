@@ -155,6 +155,7 @@ class _Runner(_Plan):
         residual: npt.NDArray[np.float32] | None = None,
         activation_min: float = -np.inf,
         activation_max: float = np.inf,
+        activation_gate: int = 0,
         threads: int = 1,
     ) -> npt.NDArray[np.float32]:
         assert X.dtype == np.float32
@@ -164,7 +165,7 @@ class _Runner(_Plan):
             _ints(self._sizes(X)),
             X,
             _ints([threads]),
-            _ints([bias is not None, residual is not None]),
+            _ints([bias is not None, residual is not None, activation_gate]),
             b"" if bias is None else bias,
             b"" if residual is None else residual,
             np.array([activation_min, activation_max], np.float32),

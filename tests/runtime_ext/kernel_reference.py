@@ -1,5 +1,6 @@
 """What the kernels are compared with: float64 numpy, written from ONNX's definitions, and random matrices."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scalpel_graph import group_csr
+from scalpel_graph.ops import Gate
 from tests.runtime_ext import instruction_sets
 
 Floats = npt.NDArray[np.float32]
@@ -20,6 +22,18 @@ class ConvCase:
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
     group: int = 1
+
+
+def gated(y: npt.NDArray[Any], gate: Gate) -> npt.NDArray[np.float64]:
+    """``y · gate(y)``."""
+    y = y.astype(np.float64)
+    factors = {
+        Gate.NONE: 1.0,
+        Gate.HARD_SWISH: np.clip(y / 6 + 0.5, 0, 1),
+        Gate.SILU: np.exp(-np.logaddexp(0, -y)),
+        Gate.GELU: (1 + np.vectorize(math.erf)(y / np.sqrt(2))) / 2,
+    }
+    return np.asarray(y * factors[gate])
 
 
 def sparse_weights(

@@ -242,7 +242,7 @@ Message run(Arguments arguments) {
   const Guarded bias(arguments.next(), at_end), residual(arguments.next(), at_end);
   const auto limits = arguments.list<float>();
   const Epilogue epilogue{has.at(0) != 0 ? bias.floats() : nullptr, has.at(1) != 0 ? residual.floats() : nullptr,
-                          limits.at(0), limits.at(1)};
+                          limits.at(0), limits.at(1), static_cast<Gate>(has.at(2))};
   std::vector<int64_t> out = shape;
   out.at(1) = plan.M;
   if (plan.conv != nullptr && !plan.conv->output_size(shape.at(2), shape.at(3), &out.at(2), &out.at(3))) {

@@ -156,6 +156,79 @@ void try_int8_gemm(int64_t r, int64_t c) {
   }
 }
 
+std::vector<int8_t> bytes(int64_t size) {
+  std::vector<int8_t> values(static_cast<size_t>(size));
+  for (int8_t& value : values) value = static_cast<int8_t>(uniform(-128, 127));
+  return values;
+}
+
+// A quantized layer of `outputs` values in every kind of output, on all kernels; run(kernels, X, Y, epilogue) runs it.
+template <typename Run>
+void compare_quantized(int64_t M, int64_t inputs, int64_t outputs, const Run& run) {
+  const std::vector<int8_t> X = bytes(inputs), residual = bytes(outputs);
+  const std::vector<float> scale(static_cast<size_t>(M), uniform(0, 4) == 0 ? 2.0f : 0.003f);
+  const std::vector<int32_t> bias(static_cast<size_t>(M), static_cast<int32_t>(uniform(-1000, 1000)));
+  const QuantizedInput input{X.data(), uniform(0, 1) != 0, static_cast<int32_t>(uniform(0, 100))};
+  constexpr ElementType kTypes[] = {ElementType::kUint8, ElementType::kInt8, ElementType::kInt32, ElementType::kFloat32};
+  QuantizedEpilogue epilogue;
+  epilogue.type = kTypes[uniform(0, 3)];
+  epilogue.bias = bias.data();
+  epilogue.scale = scale.data();
+  epilogue.zero_point = static_cast<int32_t>(uniform(0, 100));
+  if (uniform(0, 1) != 0) epilogue.min = 0;
+  if (uniform(0, 1) != 0) {
+    epilogue.residual.values = residual.data();
+    epilogue.residual.type = kTypes[uniform(0, 1)];
+    epilogue.residual.scale = 0.3f;
+    epilogue.residual.is_first = uniform(0, 1) != 0;
+  }
+  const bool is_byte = epilogue.type == ElementType::kUint8 || epilogue.type == ElementType::kInt8;
+  std::vector<int8_t> expected(static_cast<size_t>(outputs) * (is_byte ? 1 : 4)), Y(expected.size());
+  run(nullptr, input, expected.data(), epilogue);
+  for (const QuantizedKernels* kernels : available_quantized_kernels()) {
+    run(kernels, input, Y.data(), epilogue);
+    require(Y == expected, "a quantized kernel differs from the scalar reference");
+  }
+}
+
+void try_quantized_gemm(int64_t r, int64_t c) {
+  const Matrix matrix(uniform(1, 70), uniform(1, 120), r, c);
+  const int64_t N = uniform(1, 90);
+  const std::vector<int8_t> values = bytes(static_cast<int64_t>(matrix.columns.size()) * r * c);
+  GroupCsrView view = matrix.view();
+  view.values = values.data();
+  compare_quantized(matrix.M, N * matrix.K, N * matrix.M,
+                    [&](const QuantizedKernels* kernels, const QuantizedInput& X, void* Y, const QuantizedEpilogue& e) {
+                      std::string error;
+                      const auto plan = make_quantized_gemm_plan(view, kernels, &error);
+                      require(plan != nullptr, error.c_str());
+                      plan->run(X, N, Y, e, workspace(plan->workspace_bytes(N)).get(), {});
+                    });
+}
+
+void try_quantized_conv(int64_t r, int64_t c) {
+  const int64_t group = uniform(1, 3), channels = uniform(1, 5), stride = uniform(1, 3);
+  const int64_t M = group == 1 ? uniform(1, 20) : group * r * uniform(1, 2);
+  const int64_t kernel_h = uniform(1, 4), kernel_w = uniform(1, 4), pad_h = uniform(0, kernel_h), pad_w = uniform(0, kernel_w);
+  const ConvGeometry geometry{channels * group,  group,  {kernel_h, kernel_w},
+                              {stride, uniform(0, 2) == 0 ? 1 : stride}, {uniform(1, 2), uniform(1, 2)},
+                              {pad_h, pad_w, uniform(0, kernel_h), kernel_w - 1 - std::min(pad_w, kernel_w - 1)}};
+  const Matrix matrix(M, channels * kernel_h * kernel_w, r, c);
+  const std::vector<int8_t> values = bytes(static_cast<int64_t>(matrix.columns.size()) * r * c);
+  GroupCsrView view = matrix.view();
+  view.values = values.data();
+  const int64_t batch = uniform(1, 2), in_h = uniform(1, 20), in_w = uniform(1, 20);
+  std::string error;
+  int64_t out_h, out_w;
+  if (!make_quantized_conv_plan(view, geometry, nullptr, &error)->output_size(in_h, in_w, &out_h, &out_w)) return;
+  compare_quantized(M, batch * geometry.in_channels * in_h * in_w, batch * M * out_h * out_w,
+                    [&](const QuantizedKernels* kernels, const QuantizedInput& X, void* Y, const QuantizedEpilogue& e) {
+                      const auto plan = make_quantized_conv_plan(view, geometry, kernels, &error);
+                      require(plan != nullptr, error.c_str());
+                      plan->run(X, batch, in_h, in_w, Y, e, workspace(plan->workspace_bytes(batch, in_h, in_w)).get(), {});
+                    });
+}
+
 void compare_conv(const Matrix& matrix, const ConvGeometry& geometry) {
   const int64_t batch = uniform(1, 2), in_h = uniform(1, 20), in_w = uniform(1, 20), M = matrix.M;
   const std::vector<float> X = normal(batch * geometry.in_channels * in_h * in_w), bias = normal(M);
@@ -270,6 +343,11 @@ void try_absurd_sizes() {
         const size_t bytes = plan->workspace_bytes(kMost, 2, 2);
         require(isa == Isa::kScalar || stride > 1 || bytes >= kNoMemory, "too little workspace");
       }
+      for (const QuantizedKernels* kernels : available_quantized_kernels()) {
+        const auto plan = make_quantized_conv_plan(matrix.view(), geometry, kernels, &error);
+        require(plan != nullptr, error.c_str());
+        require(plan->workspace_bytes(kMost, 2, 2) < static_cast<size_t>(PTRDIFF_MAX), "an absurd workspace");
+      }
     }
   }
   GroupCsrView no_groups;
@@ -310,6 +388,8 @@ int main() {
     for (const auto& shape : kShapes) {
       try_gemm(shape[0], shape[1]);
       try_int8_gemm(shape[0], 4 * shape[1]);
+      try_quantized_gemm(shape[0], shape[1]);
+      try_quantized_conv(shape[0], shape[1]);
       try_conv(shape[0], shape[1]);
       try_corrupt(shape[0], shape[1]);
       try_depthwise_conv();

@@ -144,6 +144,9 @@ COMMON: dict[str, tuple[Corruption, str]] = {
         "activation_min",
     ),
     "activation-nan": (setting("activation_max", float("nan")), "activation_max"),
+    "no-activation-gate": (without("activation_gate"), "activation_gate"),
+    "activation-gate-unknown": (setting("activation_gate", 4), "activation_gate must be 0 to 3, got 4"),
+    "activation-gate-negative": (setting("activation_gate", -1), "activation_gate must be 0 to 3, got -1"),
     "activation-int": (setting("activation_min", 0), "activation_min"),
 }
 GEMM_ONLY: dict[str, tuple[Corruption, str]] = {
@@ -319,7 +322,12 @@ def test_a_session_is_created_exactly_where_the_specification_finds_nothing_wron
             "bias": zero,
             "residual": zero,
         },
-        {"weight_shape": list(matrix.shape), "activation_min": -float("inf"), "activation_max": float("inf")},
+        {
+            "weight_shape": list(matrix.shape),
+            "activation_min": -float("inf"),
+            "activation_max": float("inf"),
+            "activation_gate": 0,
+        },
         x_dims=(2, matrix.shape[1]),
     )
     try:

@@ -9,10 +9,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from scalpel_graph import ops
+from scalpel_graph.ops import Gate
 from tests.ort_sessions import run, session
 from tests.sparse_layer import OPSETS, RELU, RELU6, SparseLayer, assemble, conv, gemm
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
+
+HARD_SWISH, SILU, GELU = (
+    (float("-inf"), float("inf"), gate) for gate in (Gate.HARD_SWISH, Gate.SILU, Gate.GELU)
+)
 
 GEMMS = {
     "csr": gemm(16, 24, (1, 1), (3, 24), bias=True),
@@ -26,9 +31,13 @@ GEMMS = {
     "no-bias": gemm(12, 33, (1, 16), (6, 33)),
     "vector": gemm(12, 33, (2, 1), (33,), bias=True, activation=RELU),
     "three-dimensions": gemm(24, 16, (1, 4), (2, 7, 16), bias=True, has_residual=True, activation=RELU),
-    "four-dimensions": gemm(9, 16, (16, 1), (2, 3, 4, 16), activation=(-0.5, 0.25)),
-    "lower-bound": gemm(9, 16, (1, 1), (4, 16), bias=True, activation=(-1.0, float("inf"))),
-    "upper-bound": gemm(9, 16, (1, 1), (4, 16), bias=True, activation=(float("-inf"), 1.0)),
+    "four-dimensions": gemm(9, 16, (16, 1), (2, 3, 4, 16), activation=(-0.5, 0.25, Gate.NONE)),
+    "lower-bound": gemm(9, 16, (1, 1), (4, 16), bias=True, activation=(-1.0, float("inf"), Gate.NONE)),
+    "upper-bound": gemm(9, 16, (1, 1), (4, 16), bias=True, activation=(float("-inf"), 1.0, Gate.NONE)),
+    "hard-swish": gemm(33, 64, (1, 8), (1, 64), bias=True, activation=HARD_SWISH),
+    "silu": gemm(30, 20, (4, 1), (17, 20), bias=True, has_residual=True, activation=SILU),
+    "gelu": gemm(30, 20, (4, 1), (17, 20), bias=True, activation=GELU),
+    "bounds-and-gate": gemm(30, 20, (1, 1), (3, 20), bias=True, activation=(-0.5, 0.5, Gate.SILU)),
     "larger": gemm(257, 300, (1, 8), (33, 300), bias=True, activation=RELU),
     "fp16": gemm(257, 300, (1, 8), (1, 300), bias=True, activation=RELU, value_type="fp16"),
     "fp16-columns-left-over": gemm(33, 37, (1, 16), (2, 37), bias=True, value_type="fp16"),
@@ -52,6 +61,9 @@ CONVS = {
     "1d-dilated-groups": conv(
         (8, 3, 4), (1, 4), (3, 6, 31), group=2, dilations=(3,), pads=(0, 5), has_residual=True
     ),
+    "hard-swish": conv((16, 8, 3, 3), (4, 1), (1, 8, 9, 9), pads=(1, 1, 1, 1), activation=HARD_SWISH),
+    "silu": conv((16, 8, 1, 1), (4, 1), (2, 8, 5, 7), bias=True, has_residual=True, activation=SILU),
+    "gelu": conv((8, 6, 3), (4, 1), (2, 6, 20), pads=(1, 1), bias=True, activation=GELU),
     "fp16": conv((16, 8, 3, 3), (4, 1), (1, 8, 9, 9), pads=(1, 1, 1, 1), bias=True, value_type="fp16"),
     "bf16": conv((16, 8, 1, 1), (8, 1), (2, 8, 5, 7), bias=True, activation=RELU, value_type="bf16"),
     "whole-input": conv((5, 4, 6, 6), (1, 16), (2, 4, 6, 6), bias=True),

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from scalpel_graph.ops import Gate
+from tests.runtime_ext import instruction_sets
 from tests.runtime_ext.kernel_reference import (
     ConvCase,
     assert_close,
     conv,
     conv_kernel,
+    gated,
     gemm_kernel,
     sparse_weights,
 )
@@ -68,3 +71,31 @@ def test_nan_passes_the_activation():
     np.testing.assert_array_equal(
         kernel.run(X, activation_min=0.0, activation_max=6.0), [[np.nan], [6.0], [0.0]]
     )
+
+
+#: Finite numbers of every size, and those at which a gate is open or shut for the first time.
+_RESULTS = np.concatenate(
+    [
+        np.linspace(-12, 12, 4801),
+        np.geomspace(1e-38, 3e38, 200),
+        -np.geomspace(1e-38, 3e38, 200),
+        [0.0, -0.0, 3.0, -3.0, 87.0, 88.0, 89.0, -87.0, -88.0, -89.0],
+    ]
+).astype(np.float32)
+
+
+@pytest.mark.parametrize("gate", [gate for gate in Gate if gate != Gate.NONE])
+@pytest.mark.parametrize("isa", instruction_sets.isas())
+def test_gates(isa, gate):
+    kernel = gemm_kernel(np.ones((1, 1), np.float32), (1, 1), isa)
+    Y = kernel.run(_RESULTS[:, None], activation_gate=gate)[:, 0]
+    expected = gated(_RESULTS, gate)
+    np.testing.assert_allclose(Y, expected, rtol=1e-6, atol=1e-6)
+    assert np.isnan(kernel.run(np.array([[np.nan]], np.float32), activation_gate=gate)).all()
+
+
+def test_bounds_come_before_the_gate():
+    kernel = gemm_kernel(np.ones((1, 1), np.float32), (1, 1), "scalar")
+    X = np.array([[-2.0], [0.5], [4.0]], np.float32)
+    Y = kernel.run(X, activation_min=-1.0, activation_max=2.0, activation_gate=Gate.HARD_SWISH)
+    assert_close(Y, gated(np.clip(X, -1, 2), Gate.HARD_SWISH))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalpel_graph.cost import DEPTHWISE_KERNELS
+from scalpel_graph.ops import Gate
 from tests.runtime_ext import instruction_sets
 from tests.runtime_ext.kernel_reference import ConvCase, conv_kernel, gemm_kernel, sparse_weights
 
@@ -29,9 +30,12 @@ GROUP_SHAPES = [
     (4, 4),
 ]
 ROWS_OF_X = [*range(1, 71), 96, 97, 127, 128, 129, 200]
-EPILOGUES = list(
-    itertools.product([False, True], [False, True], [(-np.inf, np.inf), (0.0, np.inf), (-0.5, 0.75)])
-)
+ACTIVATIONS = [
+    *[(low, high, Gate.NONE) for low, high in ((-np.inf, np.inf), (0.0, np.inf), (-0.5, 0.75))],
+    *[(-np.inf, np.inf, gate) for gate in (Gate.HARD_SWISH, Gate.SILU, Gate.GELU)],
+    (-0.5, 0.75, Gate.SILU),
+]
+EPILOGUES = list(itertools.product([False, True], [False, True], ACTIVATIONS))
 
 
 def normal(rng, *shape):
@@ -43,12 +47,13 @@ def assert_same(vector, scalar):
 
 
 def epilogue_arguments(rng, M, output_shape, choice):
-    has_bias, has_residual, (low, high) = choice
+    has_bias, has_residual, (low, high, gate) = choice
     return {
         "bias": normal(rng, M) if has_bias else None,
         "residual": normal(rng, *output_shape) if has_residual else None,
         "activation_min": low,
         "activation_max": high,
+        "activation_gate": gate,
     }
 
 

@@ -1,5 +1,6 @@
 """The operators as functions of standard operators: what stock ONNX Runtime and onnx make of them."""
 
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from scalpel_graph import ops
+from scalpel_graph.ops import Gate
 from tests.ort_sessions import session
 from tests.sparse_layer import NO_ACTIVATION, OPSETS, RELU, RELU6, SparseLayer, conv, gemm
 
@@ -28,6 +30,12 @@ LAYERS = {
     "conv-relu6": conv((8, 4, 3, 3), (3, 1), (1, 4, 9, 9), bias=True, activation=RELU6),
     "conv-residual": conv((8, 4, 1, 1), (4, 1), (1, 4, 9, 9), has_residual=True, activation=RELU),
     "conv-groups": conv((8, 1, 3, 3), (1, 1), (1, 8, 9, 9), group=8, bias=True, activation=RELU),
+    "gemm-hard-swish": gemm(12, 37, (4, 1), (3, 37), bias=True, activation=(-inf, inf, Gate.HARD_SWISH)),
+    "conv-silu": conv(
+        (8, 4, 1, 1), (4, 1), (1, 4, 9, 9), has_residual=True, activation=(-inf, inf, Gate.SILU)
+    ),
+    "gemm-gelu": gemm(12, 37, (4, 1), (3, 37), bias=True, activation=(-inf, inf, Gate.GELU)),
+    "conv-bounds-and-gate": conv((8, 4, 1, 1), (4, 1), (1, 4, 9, 9), activation=(0.0, 6.0, Gate.HARD_SWISH)),
     "gemm-fp16": gemm(12, 37, (1, 8), (3, 37), bias=True, activation=RELU, value_type="fp16"),
     "gemm-bf16": gemm(12, 37, (4, 1), (3, 37), bias=True, value_type="bf16"),
     "conv-fp16": conv((8, 4, 3, 3), (4, 1), (1, 4, 9, 9), bias=True, value_type="fp16"),
@@ -118,7 +126,7 @@ def test_adding_functions_keeps_the_others_and_replaces_its_own() -> None:
 
 def test_activations_are_told_apart(tmp_path: Path) -> None:
     kinds = {}
-    for activation in (NO_ACTIVATION, RELU, RELU6, (-1.0, 1.0)):
+    for activation in (NO_ACTIVATION, RELU, RELU6, (-1.0, 1.0, Gate.NONE)):
         layer = gemm(12, 37, (1, 8), (2, 3, 37), activation=activation)
         session(layer.model(), library=False, save_to=tmp_path / "optimized.onnx")
         kinds[activation] = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
@@ -126,5 +134,5 @@ def test_activations_are_told_apart(tmp_path: Path) -> None:
         NO_ACTIVATION: ["MatMul"],
         RELU: ["MatMul", "Relu"],
         RELU6: ["MatMul", "Clip"],
-        (-1.0, 1.0): ["MatMul", "Clip"],
+        (-1.0, 1.0, Gate.NONE): ["MatMul", "Clip"],
     }

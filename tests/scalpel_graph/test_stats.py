@@ -119,7 +119,7 @@ def test_a_group_csr_matrix_counts_what_it_stores(is_conv):
         "bias": np.zeros(6, np.float32),
         "residual": np.float32(0),
     }
-    attributes = {"activation_min": -np.inf, "activation_max": np.inf}
+    attributes = {"activation_min": -np.inf, "activation_max": np.inf, "activation_gate": 0}
     if is_conv:
         attributes |= {
             "weight_shape": [6, 3, 2, 2],

@@ -56,6 +56,7 @@ def sparse_model(matrix: np.ndarray | None = None) -> onnx.ModelProto:
         weight_shape=[16, 24],
         activation_min=0.0,
         activation_max=float("inf"),
+        activation_gate=0,
     )
     model = model_of(
         [node],
