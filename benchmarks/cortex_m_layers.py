@@ -11,6 +11,7 @@ import numpy.typing as npt
 from benchmarks.kernel_cases import Case
 from scalpel_graph.cortex_m_packing import (
     PIXELS_PER_TILE,
+    TAPS_OF_MAXIMUM,
     PaddedInput,
     SparseArrays,
     dense_conv,
@@ -240,7 +241,10 @@ def pool(kernel_name: str, sizes: tuple[int, int, int], rng: np.random.Generator
         numbers += (0, 0)
     case = Case(kernel_name, numbers, [x], outputs * x.itemsize)
     pixels, taps = output * output, kernel * kernel
-    amounts = {"output": outputs, "output_tap": outputs * taps, "pixel": pixels, "pixel_tap": pixels * taps}
+    parts = kernel * -(-kernel // TAPS_OF_MAXIMUM)
+    amounts = {"output": outputs, "output_tap": outputs * taps, "pixel": pixels}
+    if kernel_name.startswith("max"):
+        amounts["pixel_part"] = pixels * parts
     return _layer(case, amounts)
 
 

@@ -1,8 +1,8 @@
 """Whole networks on an emulated Cortex-M4: ``python -m benchmarks.mcu_networks``.
 
 The paper's networks at its pruning rates for a microcontroller, in groups along the channels, against the
-same networks dense: exact instructions of QEMU, bytes of constants. And the bytes of every output: numpy,
-ONNX Runtime with the operators and without, C here and in QEMU, on inputs with extremes among them.
+same networks before pruning: exact instructions of QEMU, bytes of constants. And the bytes of every output:
+numpy, ONNX Runtime with the operators and without, C here and in QEMU, on inputs with extremes among them.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp, fsum, log
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from onnx import numpy_helper
 
 from models import NETWORKS
 from scalpel_graph import api
+from scalpel_graph.channels_last import column_orders
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.mcu import emit_c, reference
-from scalpel_graph.mcu.network import DTYPES, LIMITS, Dtype, Multiply, Network
-from scalpel_graph.mcu.program import Program, build
+from scalpel_graph.mcu.network import DTYPES, LIMITS, Dtype, Network
+from scalpel_graph.mcu.program import Program
 from scalpel_graph.pruning.structure import Groups
-from scalpel_graph.report import McuReport
 from scalpel_graph.session import run, session
 
 Array = npt.NDArray[Any]
@@ -53,7 +53,7 @@ class Outcome:
     Attributes:
         network, dtype: which.
         vectors: inputs on which all forms gave the same bytes.
-        instructions, bytes: of the sparse network and of the dense one.
+        instructions, bytes: of the pruned network and of the one before pruning.
     """
 
     network: str
@@ -72,6 +72,7 @@ def pruned(
     model: onnx.ModelProto, layers: Sequence[str], rate: float, shape: tuple[int, int]
 ) -> onnx.ModelProto:
     """Zeros in aligned groups of outputs by neighbours in the device's memory."""
+    orders = column_orders(api.understood(model), {})
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for tensor in result.graph.initializer:
@@ -79,7 +80,7 @@ def pruned(
         if name in layers and kind == "weight":
             weights = numpy_helper.to_array(tensor)
             matrix = weights.reshape(len(weights), -1)
-            drop = Groups(shape, weights.shape[2:]).drop(matrix, rate)
+            drop = Groups(shape, orders[name]).drop(matrix, rate)
             kept = np.where(drop, np.float32(0), matrix).reshape(weights.shape)
             tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
     return result
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             small, large = outcome.bytes
             print(
                 f"{name:14} {dtype:5} {outcome.vectors} vectors the same everywhere; {sparse:,} instructions"
-                f" against {dense:,} dense: {outcome.ratio:.2f}x; {small:,} bytes against {large:,}:"
+                f" against {dense:,} unpruned: {outcome.ratio:.2f}x; {small:,} bytes against {large:,}:"
                 f" {small / large:.1%}",
                 flush=True,
             )
@@ -117,15 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(name: str, dtype: Dtype, vectors: int) -> Outcome:
-    """Compiles a network sparse and dense, compares the bytes, and counts."""
+    """Compiles a network pruned and unpruned, compares the bytes, and counts."""
     layers, rate = RATES[name]
     dense = NETWORKS[name].build()
     sparse = pruned(dense, layers, rate, SHAPES[dtype])
     instructions, sizes = [], []
-    for model, all_dense in ((sparse, False), (dense, True)):
+    for model in (sparse, dense):
         with tempfile.TemporaryDirectory() as folder:
-            result, program = _compiled(model, dtype, Path(folder), all_dense)
-            if not all_dense:
+            result, program = _compiled(model, dtype, Path(folder))
+            if model is sparse:
                 _compare(result.model, program.network, Path(folder) / "c", vectors)
             counted = re.search(r"(\d+) instructions", _make(Path(folder) / "c", "count"))
             assert counted is not None
@@ -134,10 +135,8 @@ def measure(name: str, dtype: Dtype, vectors: int) -> Outcome:
     return Outcome(name, dtype, vectors, (instructions[0], instructions[1]), (sizes[0], sizes[1]))
 
 
-def _compiled(
-    model: onnx.ModelProto, dtype: Dtype, folder: Path, all_dense: bool
-) -> tuple[api.OptimizeResult, Program]:
-    """The network and its bundle in ``folder / "c"``."""
+def _compiled(model: onnx.ModelProto, dtype: Dtype, folder: Path) -> tuple[api.OptimizeResult, Program]:
+    """The network and its bundle in ``folder / "c"``, each layer as is predicted to be fastest."""
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
     x: Any = np.random.default_rng(0).standard_normal((_SAMPLES, *shape), dtype=np.float32)
     arrays: dict[str, Any] = {model.graph.input[0].name: x}
@@ -145,18 +144,8 @@ def _compiled(
     result = api.optimize(model, "mcu", calibration=folder / "x.npz", dtype=dtype)
     program, report, samples = result.program, result.report.microcontroller, result.samples
     assert program is not None and samples is not None and report is not None
-    if all_dense:
-        program = build(_dense(program.network))
-        report = McuReport(dtype, 0, 0, program.flash_bytes, program.arena_bytes, 0.0, None, _SAMPLES, [])
     emit_c.emit(program, samples, report, result.model.SerializeToString(), folder / "c")
     return result, program
-
-
-def _dense(network: Network) -> Network:
-    layers = tuple(
-        replace(layer, group_shape=None) if isinstance(layer, Multiply) else layer for layer in network.layers
-    )
-    return replace(network, layers=layers)
 
 
 def _compare(model: onnx.ModelProto, network: Network, bundle: Path, vectors: int) -> None:

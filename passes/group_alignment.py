@@ -3,7 +3,8 @@
 Where a channel goes, every later one moves up by one, and groups that were zero as a whole then straddle two
 that were not: of `1×8` groups of which one in ten is kept, nearly one in five is after a single column has
 gone. So, on a target with sparse kernels, a layer keeps its dead inputs, or its dead outputs too, where the
-cost model predicts it to be slower without them.
+cost model predicts it to be slower without them. On a microcontroller, dead inputs and outputs of a
+layer that will be sparse go where they are dead by whole groups: a row without weights costs little there.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,18 +18,25 @@ from scalpel_graph.channels.analysis import Analysis, Pin
 from scalpel_graph.channels.conv import ConvRule
 from scalpel_graph.channels.gemm_matmul import GemmRule, MatMulRule
 from scalpel_graph.channels.liveness import Decision
-from scalpel_graph.channels.slots import BoolArray
+from scalpel_graph.channels.slots import BoolArray, IntArray
+from scalpel_graph.channels_last import AS_GIVEN, column_orders
 from scalpel_graph.graph import ModelGraph, node_label
+from scalpel_graph.mcu.network import SIMD_WIDTH
 from scalpel_graph.passes import sparse_layers
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.sparse_layers import Layer, Refusal
-from scalpel_graph.target import CpuTarget
+from scalpel_graph.pruning.structure import Groups
+from scalpel_graph.target import CpuTarget, McuTarget
 
 _LayerRule = ConvRule | GemmRule | MatMulRule
 
 _REASON = "without them its groups of zeros would fall apart"
 #: A layer may get slower by this much, for what its neighbours gain.
 _TOLERANCE = 1.01
+#: A microcontroller's layer with no larger part of its groups will be sparse; and in blocks of rows, where
+#: these are hardly more.
+_SPARSE = 0.5
+_BLOCKS = 1.25
 
 
 def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, context: PassContext) -> None:
@@ -41,6 +49,8 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
         context: whose target and sizes the cost model is asked about.
     """
     target = context.target
+    if isinstance(target, McuTarget):
+        _keep_whole_groups(graph, analysis, decision, context)
     if not isinstance(target, CpuTarget) or decision.live.all():
         return
     time = partial(_time, target=target, threads=context.threads)
@@ -51,6 +61,37 @@ def keep_aligned(graph: ModelGraph, analysis: Analysis, decision: Decision, cont
     ]
     before: dict[int, float] = {}
     while decision.hold(_falling_apart(layers, decision, time, before)):
+        pass
+
+
+def _keep_whole_groups(
+    graph: ModelGraph, analysis: Analysis, decision: Decision, context: PassContext
+) -> None:
+    """Holds what is dead of a microcontroller's sparse layers and shares a group with something living."""
+    if decision.live.all():
+        return
+    assert context.quantization is not None  # the API gives it to every such target
+    c = SIMD_WIDTH[context.quantization.dtype]
+    orders = column_orders(graph, context.dimensions)
+    together: list[tuple[str, IntArray, IntArray]] = []
+    for rule, layer in _layers(graph, analysis, context):
+        label, (M, K) = node_label(layer.node), layer.weights.shape
+        order = orders.get(label, AS_GIVEN)
+        by_rows = {r: Groups((r, c), order).density(layer.weights) for r in (4, 2, 1)}
+        if by_rows[1] <= _SPARSE:
+            r = next(r for r, density in by_rows.items() if density <= _BLOCKS * by_rows[1])
+            columns = rule.x.slots.repeat(K // len(rule.x.slots))
+            together.append((label, columns, order.columns(K, c).reshape(-1, c)))
+            together.append((label, rule.y.slots, AS_GIVEN.columns(M, r).reshape(-1, r)))
+
+    def sharing() -> Iterator[Pin]:
+        for label, slots, groups in together:
+            stays, there = decision.stays(slots)[groups], groups >= 0
+            living = np.any(stays & there, axis=1, keepdims=True)
+            dead = groups[living & ~stays & there]
+            yield Pin(slots[dead], label, _REASON)
+
+    while decision.hold(sharing()):
         pass
 
 

@@ -13,11 +13,12 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.errors import InputError
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.mcu.network import Dtype, FloatLayer, FloatNetwork, Shape, Window
+from scalpel_graph.mcu.network import Dtype, FloatLayer, FloatNetwork, Format, Shape, Window
 from scalpel_graph.passes import sparse_layers
 from scalpel_graph.passes.base import PassContext
 from scalpel_graph.passes.fuse_activation import bounds
 from scalpel_graph.passes.matching import attribute, is_standard, per_channel
+from scalpel_graph.passes.quantized_model import format_of, take_constants
 
 #: Layers that can take an activation over.
 _CLIPPING = ("Conv", "Gemm", "Add", "LRN")
@@ -41,6 +42,8 @@ class _Lowering:
         assert context.quantization is not None
         self.graph, self.dtype = graph, context.quantization.dtype
         self.shapes = graph.assumed_shapes(context.dimensions)
+        self.scales = take_constants(graph)
+        self.formats: dict[str, Format] = {}
         self.layers: list[FloatLayer] = []
         self.maker: dict[str, FloatLayer] = {}
         self.alias: dict[str, str] = {}
@@ -68,14 +71,11 @@ class _Lowering:
         names = {self.input, *(layer.output for layer in self.layers)}
         if self.output not in names:
             raise InputError(f"{graph.name}: output {self.output!r} is made by no layer")
-        return FloatNetwork(self.input, self.output, self.layers, {name: shape_of[name] for name in names})
+        shapes = {name: shape_of[name] for name in names}
+        return FloatNetwork(self.input, self.output, self.layers, shapes, self.formats)
 
     def lower_node(self, node: gs.Node) -> None:
         rule = _RULES.get(node.op) if is_standard(node, node.op) else None
-        if node.op in ("QuantizeLinear", "DequantizeLinear"):
-            raise self.refusal(
-                node, "the model is quantized already; give the float32 model that it was made from"
-            )
         if rule is None:
             domain = f" of domain {node.domain}" if node.domain else ""
             raise self.refusal(
@@ -134,9 +134,11 @@ class _Lowering:
         op = "Conv" if layer.work.is_conv else "Gemm"
         weights = np.array(layer.weights, np.float64)
         bias = None if layer.bias is None else np.array(layer.bias, np.float64)
-        self.add(
-            FloatLayer(op, node_label(node), [self.value(node)], node.outputs[0].name, weights, bias, window)
+        made = FloatLayer(
+            op, node_label(node), [self.value(node)], node.outputs[0].name, weights, bias, window
         )
+        made.scales = self.scales.get(node_label(node))
+        self.add(made)
 
     def activation(self, node: gs.Node) -> None:
         limits = bounds(self.graph, node)
@@ -243,14 +245,25 @@ class _Lowering:
         """A constant that is added to what a fully connected layer makes."""
         name = self.value(node, index)
         before, shape = self.maker.get(name), self.shape(node.outputs[0])
-        alone = self.graph.sole_consumer(node.inputs[index]) is not None and name == node.inputs[index].name
+        alone = self.is_alone(node.inputs[index], name)
         if values is None or before is None or before.op != "Gemm" or not alone or len(shape) != 1:
             raise self.refusal(node, "it adds a constant to something that is not a layer's only output")
         vector = per_channel(values, shape[0], 2, -1)
         if vector is None or (before.low, before.high) != (-math.inf, math.inf):
             raise self.refusal(node, "the constant that it adds is not one number for each output of a layer")
         before.bias = vector.astype(np.float64) + (0.0 if before.bias is None else before.bias)
+        self.formats.pop(name, None)
         self.rename(name, node.outputs[0].name)
+
+    def is_alone(self, tensor: gs.Tensor, name: str) -> bool:
+        """Whether a value has one reader, who reads it as this tensor."""
+        while self.graph.sole_consumer(tensor) is not None:
+            if tensor.name == name:
+                return True
+            if not tensor.inputs or tensor.name not in self.alias:
+                return False
+            tensor = tensor.inputs[0].inputs[0]
+        return False
 
     def lrn(self, node: gs.Node) -> None:
         attributes = {
@@ -269,7 +282,7 @@ class _Lowering:
     def last(self, node: gs.Node) -> None:
         """Softmax or ArgMax of a vector, at the end of the network."""
         x, name = self.shape(node.inputs[0]), node.outputs[0].name
-        if name != self.output:
+        if not self.is_last(node.outputs[0]):
             raise self.refusal(node, "it is not at the end of the network, where alone it can be")
         default = -1 if node.op == "Softmax" else 0
         if len(x) != 1 or int(attribute(node, "axis", default)) % 2 != 1:
@@ -280,8 +293,39 @@ class _Lowering:
             raise self.refusal(node, f"it has {x[0]} classes; at most {_MOST_CLASSES[self.dtype]} can be")
         self.add(FloatLayer(node.op, node_label(node), [self.value(node)], name))
 
+    def is_last(self, tensor: gs.Tensor) -> bool:
+        """Whether a value is the network's output, perhaps quantized."""
+        while tensor.name != self.output:
+            reader = self.graph.sole_consumer(tensor)
+            if reader is None or reader.op not in ("QuantizeLinear", "DequantizeLinear"):
+                return False
+            tensor = reader.outputs[0]
+        return True
+
     def nothing(self, node: gs.Node) -> None:
         self.alias_of(node, self.value(node))
+
+    def quantize(self, node: gs.Node) -> None:
+        """Says how a value is stored; of one that is stored in two ways, the second is a value of its own."""
+        if self.dtype != "int8":
+            raise self.refusal(node, f"the model is quantized to 8 bits; leave --dtype {self.dtype} out")
+        name, form = self.value(node), format_of(self.graph, node)
+        if self.formats.setdefault(name, form) == form:
+            self.alias[node.outputs[0].name] = name
+            return
+        self.add(FloatLayer("Clip", node_label(node), [name], node.outputs[0].name))
+        self.formats[node.outputs[0].name] = form
+
+    def dequantize(self, node: gs.Node) -> None:
+        name, output = self.value(node), node.outputs[0].name
+        if self.formats.get(name) != format_of(self.graph, node):
+            raise self.refusal(node, "what it reads was quantized with another scale or zero point")
+        is_read = any(name in layer.inputs for layer in self.layers)
+        if output == self.output and name in self.maker and not is_read:
+            self.rename(name, output)
+            self.formats[output] = self.formats.pop(name)
+            return
+        self.alias_of(node, name)
 
 
 #: Elements of int16 whose sum float32 holds exactly: what the ONNX form of an average is computed in.
@@ -327,4 +371,6 @@ _RULES: Mapping[str, Callable[[_Lowering, gs.Node], None]] = {
     "Softmax": _Lowering.last,
     "ArgMax": _Lowering.last,
     "Identity": _Lowering.nothing,
+    "QuantizeLinear": _Lowering.quantize,
+    "DequantizeLinear": _Lowering.dequantize,
 }

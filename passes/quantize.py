@@ -1,7 +1,8 @@
 """Makes a network of float32 one of integers, layer by layer sparse where the cost model says that it pays.
 
-Ranges come from running the float network on the calibration inputs. What the network computes changes by
-the rounding, which is why only targets without floating point have this pass.
+Ranges come from running the float network on the calibration inputs; a model that is quantized already keeps
+its own scales. What the network computes changes by the rounding, which is why only targets without floating
+point have this pass.
 """
 
 from scalpel_graph.errors import InputError
@@ -32,7 +33,9 @@ class Quantize(Pass):
                 " some hundred of them"
             )
         model = graph.to_proto()
-        reached = ranges.measure(model, network.shapes, settings.samples.batches())
+        reached: ranges.Ranges = {}
+        if not network.formats:
+            reached = ranges.measure(model, network.shapes, settings.samples.batches())
         target = context.target
         assert isinstance(target, McuTarget)  # no other pipeline has this pass
         try:

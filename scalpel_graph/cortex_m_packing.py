@@ -19,6 +19,9 @@ Array = npt.NDArray[Any]
 #: By group shape: pixels of a row that a CONV kernel computes together.
 PIXELS_PER_TILE: Mapping[GroupShape, int] = {(1, 2): 4, (2, 2): 2, (4, 2): 1, (1, 4): 1, (2, 4): 1, (4, 4): 1}
 
+#: Pixels of a row of a window whose maximum is taken together.
+TAPS_OF_MAXIMUM = 3
+
 _NARROW_COLUMNS = 1 << 8
 _UNPACKED = [0, 2, 1, 3]
 

@@ -18,7 +18,6 @@ from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import Array
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.pruning import WeightLayer, weight_layers
-from scalpel_graph.pruning.importance import zero_least_important
 from scalpel_graph.session import session
 
 _BATCH = 250
@@ -84,7 +83,8 @@ def pruned_by_magnitude(network: str, plan: Plan) -> onnx.ModelProto:
         if layer.name in plan.shapes:
             rate = plan.rate if isinstance(plan.rate, float) else plan.rate[layer.name]
             matrix = layer.matrix(arrays[layer.weight])
-            arrays[layer.weight] = layer.tensor(zero_least_important(matrix, plan.shapes[layer.name], rate))
+            drop = plan.groups(layer.name).drop(matrix, rate)
+            arrays[layer.weight] = layer.tensor(np.where(drop, np.float32(0), matrix))
     return with_weights(network, arrays)
 
 

@@ -1,15 +1,16 @@
 """What exactly is pruned of a network for a target and a technique: the recipe and the cost model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx
 
 from models.paper.recipes import Groups, Pruning
 from scalpel_graph.api import layer_works, understood
+from scalpel_graph.channels_last import AS_GIVEN, ChannelsLast, column_orders
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
-from scalpel_graph.pruning import WeightLayer, weight_layers
+from scalpel_graph.pruning import WeightLayer, structure, weight_layers
 from scalpel_graph.pruning.selection import matches
 from scalpel_graph.pruning.speed import Speed
 from scalpel_graph.target import CpuTarget, load_target
@@ -27,16 +28,23 @@ class Plan:
         nodes: the part of each layer's nodes that goes.
         shapes: of the groups of each layer that loses some.
         rate: the part of all weights of those layers that goes, or of each layer's.
+        orders: of the columns that each layer's groups are cut from; PyTorch's and ONNX's for layers that are
+            missing.
     """
 
     nodes: Mapping[str, float]
     shapes: Mapping[str, GroupShape]
     rate: float | Mapping[str, float] = 0.0
+    orders: Mapping[str, ChannelsLast] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is pruned."""
         return not self.nodes and not self.shapes
+
+    def groups(self, layer: str) -> structure.Groups:
+        """Those of a layer that loses some."""
+        return structure.Groups(self.shapes[layer], self.orders.get(layer, AS_GIVEN))
 
 
 def plan(model: onnx.ModelProto, pruning: Pruning, technique: str, target: str) -> Plan:
@@ -64,9 +72,8 @@ def plan(model: onnx.ModelProto, pruning: Pruning, technique: str, target: str) 
         shapes[name] = shape
     if not shapes:
         return Plan(pruning.nodes, {})
-    if isinstance(groups.rate, float):
-        return Plan(pruning.nodes, shapes, groups.rate)
-    return Plan(pruning.nodes, shapes, {name: groups.rate[name] for name in shapes})
+    rates = groups.rate if isinstance(groups.rate, float) else {name: groups.rate[name] for name in shapes}
+    return Plan(pruning.nodes, shapes, rates, _orders(model, shapes) if target == "mcu" else {})
 
 
 def restricted(target: CpuTarget, shapes: set[GroupShape], *, forced: bool = False) -> CpuTarget:
@@ -96,6 +103,12 @@ def cpu() -> CpuTarget:
 
 def _speed(model: onnx.ModelProto) -> Speed:
     return Speed(cpu(), layer_works(understood(model, expand_lrn=True), {}))
+
+
+def _orders(model: onnx.ModelProto, shapes: Mapping[str, GroupShape]) -> dict[str, ChannelsLast]:
+    """Of the layers whose groups are not the same in every order."""
+    orders = column_orders(understood(model), {})
+    return {name: orders[name] for name, shape in shapes.items() if shape[1] > 1 and orders[name].places > 1}
 
 
 def _shape(groups: Groups, name: str, density: float, speed: Speed | None) -> GroupShape | None:

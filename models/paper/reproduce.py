@@ -323,7 +323,8 @@ def _variant(
     final = model if optimized is None else optimized
     structure = model if target == "mcu" else without_dead_nodes(model)
     # Neurons that lost all their groups can stay: without them the groups of the next layer are cut anew.
-    stored = [sizes.measure(dense, form, plan.shapes, _WEIGHT_BYTES[target]) for form in (model, structure)]
+    groups = {name: plan.groups(name) for name in plan.shapes}
+    stored = [sizes.measure(dense, form, groups, _WEIGHT_BYTES[target]) for form in (model, structure)]
     shapes = {layer.name: layer.chosen.group_shape for layer in report.layers} if report else {}
     return Variant(
         target,

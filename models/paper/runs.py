@@ -114,7 +114,13 @@ def train_pruned(
         )
         subject.before_pruning = partial(zero_what_reads_blocked, model, places)
     if plan.shapes:
-        subject.groups = GroupPruner(model, plan.shapes, layers=list(plan.shapes))
+        subject.groups = GroupPruner(
+            model,
+            plan.shapes,
+            layers=list(plan.shapes),
+            channels_last=bool(plan.orders),
+            example_inputs=trainer.example,
+        )
     history = trainer.run(subject, pruning_steps(recipe, plan), folder, advance)
     state = model.state_dict()
     if not has_all_blocked(state, wanted, places):

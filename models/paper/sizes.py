@@ -8,7 +8,7 @@ import onnx
 
 from models.paper.onnx_files import arrays_of, weights_of
 from scalpel_graph import group_csr
-from scalpel_graph.group_csr import GroupShape
+from scalpel_graph.pruning.structure import Groups
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Size:
 
 
 def measure(
-    original: onnx.ModelProto, removed: onnx.ModelProto, shapes: Mapping[str, GroupShape], weight_bytes: int
+    original: onnx.ModelProto, removed: onnx.ModelProto, groups: Mapping[str, Groups], weight_bytes: int
 ) -> Size:
     """Counts.
 
     Args:
         original: the dense network.
         removed: the pruned one without its dead nodes.
-        shapes: of the groups of each layer that has them.
+        groups: of each layer that has them.
         weight_bytes: of one weight: 2 on the microcontroller, else 4.
     """
     stored = kept = 0
@@ -53,10 +53,10 @@ def measure(
             continue
         matrix = layer.matrix(arrays[layer.weight])
         kept += int(np.count_nonzero(matrix))
-        if layer.name in shapes:
-            shape = shapes[layer.name]
-            n_groups = group_csr.encode(matrix, shape).n_groups
-            stored += group_csr.encoded_bytes(layer.shape, shape, n_groups, weight_bytes)
+        if layer.name in groups:
+            own = groups[layer.name]
+            n_groups = group_csr.encode(own.ordered(matrix), own.shape).n_groups
+            stored += group_csr.encoded_bytes(layer.shape, own.shape, n_groups, weight_bytes)
         else:
             stored += matrix.size * weight_bytes
     total = sum(layer.shape[0] * layer.shape[1] for layer in weights_of(original))

@@ -19,9 +19,24 @@ SCALPEL_INLINE void store(const row_block *block, int16_t *y, const int32_t *acc
   }
 }
 
-/* Outputs of one row of pixels, from windows that begin at x. Past the last pixel of a row, it is computed again. */
+/* Of one row of pixels, from windows that begin at x. */
+static row_of_tiles tiles_of(const row_block *block, const int32_t *bias, const int16_t *x, int16_t *y) {
+  const scalpel_windows *windows = block->windows;
+  const row_of_tiles row = {
+      block->values, block->columns,            block->n,       x,
+      2 * windows->x_column_step, y,            2 * windows->y_pixel_step, windows->width,
+      block->rounding, {bias[0], bias[1], bias[2], bias[3]}};
+  return row;
+}
+
+/* Outputs of one row of pixels. Past the last pixel of a row, it is computed again. */
 static void pixels_4x2(const row_block *block, const int32_t *bias, const int16_t *x, int16_t *y) {
   const scalpel_windows *windows = block->windows;
+  if (block->rows == 4 && windows->width != 0) {
+    const row_of_tiles row = tiles_of(block, bias, x, y);
+    scalpel_tiles_4x2(&row);
+    return;
+  }
   for (uint32_t w = windows->width; w != 0; --w) {
     int32_t acc[4] = {bias[0], bias[1], bias[2], bias[3]};
     group_position at = {block->values, (const uint8_t *)block->columns};
@@ -48,16 +63,22 @@ static void pixels_2x2(const row_block *block, const int32_t *bias, const int16_
 
 static void pixels_1x2(const row_block *block, const int32_t *bias, const int16_t *x, int16_t *y) {
   const scalpel_windows *windows = block->windows;
-  for (uint32_t w = 0; w < windows->width; w += 4) {
-    const uint32_t last = windows->width - w - 1;
-    const size_t steps[4] = {0, last < 1 ? last : 1, last < 2 ? last : 2, last < 3 ? last : 3};
+  const uint32_t tiles = windows->width / 4u;
+  const uint32_t rest = windows->width % 4u;
+  if (tiles != 0) {
+    row_of_tiles row = tiles_of(block, bias, x, y);
+    row.tiles = tiles;
+    scalpel_tiles_1x2(&row);
+  }
+  if (rest != 0) {
+    const size_t steps[4] = {0, rest < 2 ? 0 : 1, rest < 3 ? rest - 1 : 2, rest - 1};
     int32_t acc[4] = {bias[0], bias[0], bias[0], bias[0]};
     group_windows at = {block->values, block->columns, {NULL, NULL, NULL, NULL}};
+    x += 4 * (size_t)tiles * windows->x_column_step;
+    y += 4 * (size_t)tiles * windows->y_pixel_step;
     FOR_ROWS(i, 4) at.x[i] = x + steps[i] * windows->x_column_step;
     scalpel_sum_1x2_4_pixels(acc, block->n, &at);
     FOR_ROWS(i, 4) y[steps[i] * windows->y_pixel_step] = q15_output(block->rounding, acc[i]);
-    x += 4 * (size_t)windows->x_column_step;
-    y += 4 * (size_t)windows->y_pixel_step;
   }
 }
 

@@ -1,26 +1,37 @@
 /* Local response normalization across channels. */
 #include "arithmetic.h"
 
-SCALPEL_INLINE uint64_t square(int32_t x) { return (uint32_t)(x * x); }
+SCALPEL_INLINE uint32_t square(int32_t x) { return (uint32_t)(x * x); }
+
+/* Three squares and fewer fit a sum of 32 bits, which wraps around only while it moves on by a channel. */
+SCALPEL_INLINE void lrn_16(const scalpel_lrn *lrn, const int16_t *x, int16_t *y, bool wide) {
+  const scalpel_lrn own = *lrn; /* Stores to y might change the structure. */
+  const uint32_t most = ((uint32_t)(own.entries - 1u) << own.fraction_bits) - 1;
+  const uint32_t mask = ((uint32_t)1 << own.fraction_bits) - 1;
+  const int32_t half = (int32_t)((uint32_t)1 << (own.shift - 1));
+  for (uint32_t p = 0; p < own.pixels; ++p) {
+    uint64_t sum = 0;
+    for (uint32_t c = 0; c < own.channels && c < own.after; ++c) sum += square(x[c]);
+    for (uint32_t c = 0; c < own.channels; ++c) {
+      if (c + own.after < own.channels) sum += square(x[c + own.after]);
+      if (c > own.before) sum -= square(x[c - own.before - 1u]);
+      if (!wide) sum = (uint32_t)sum;
+      const uint64_t scaled = sum >> own.square_shift;
+      const uint32_t position = scaled < most ? (uint32_t)scaled : most;
+      const uint16_t *at = own.table + (position >> own.fraction_bits);
+      const uint32_t fall = (uint32_t)(at[0] - at[1]);
+      const uint32_t factor = at[0] - ((fall * (position & mask)) >> own.fraction_bits);
+      y[c] = clamp_32((x[c] * (int32_t)factor + half) >> own.shift, own.min, own.max);
+    }
+    x += own.channels;
+    y += own.channels;
+  }
+}
 
 void scalpel_lrn_16(const scalpel_lrn *lrn, const int16_t *x, int16_t *y) {
-  const uint32_t channels = lrn->channels;
-  const uint64_t most = ((uint64_t)(lrn->entries - 1u) << lrn->fraction_bits) - 1;
-  const uint32_t mask = ((uint32_t)1 << lrn->fraction_bits) - 1;
-  for (uint32_t p = 0; p < lrn->pixels; ++p) {
-    uint64_t sum = 0;
-    for (uint32_t c = 0; c < channels && c < lrn->after; ++c) sum += square(x[c]);
-    for (uint32_t c = 0; c < channels; ++c) {
-      if (c + lrn->after < channels) sum += square(x[c + lrn->after]);
-      if (c > lrn->before) sum -= square(x[c - lrn->before - 1]);
-      const uint64_t scaled = sum >> lrn->square_shift;
-      const uint32_t position = (uint32_t)(scaled < most ? scaled : most);
-      const uint16_t *at = lrn->table + (position >> lrn->fraction_bits);
-      const uint32_t fall = (uint32_t)(at[0] - at[1]);
-      const uint32_t factor = at[0] - ((fall * (position & mask)) >> lrn->fraction_bits);
-      y[c] = (int16_t)clamp_64(shift_half_up((int64_t)x[c] * factor, lrn->shift), lrn->min, lrn->max);
-    }
-    x += channels;
-    y += channels;
+  if (lrn->before + lrn->after < 3) {
+    lrn_16(lrn, x, y, false);
+  } else {
+    lrn_16(lrn, x, y, true);
   }
 }

@@ -273,7 +273,7 @@ void scalpel_average_pool_8(const scalpel_pool *pool, uint8_t include_padding, i
  *     i = q >> fraction_bits, f = q mod 2^fraction_bits
  *     factor = table[i] - (((table[i] - table[i + 1]) * f) >> fraction_bits)
  *     y = clamp((x * factor + 2^(shift - 1)) >> shift, min, max)
- * The table never rises. */
+ * The table never rises, and is nowhere above 32767. */
 typedef struct {
   uint32_t pixels;
   uint16_t channels;

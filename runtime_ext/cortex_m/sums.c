@@ -105,6 +105,132 @@ NAKED void scalpel_sum_1x2_4_pixels(UNUSED int32_t *acc, UNUSED uint32_t n, UNUS
       "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
 }
 
+/* The sums r4 to r7 become outputs, two in r4 and two in r6; r0 is a row_of_tiles. */
+#define FOUR_OUTPUTS               \
+  "ldrb r1, [r0, #32]\n\t"         \
+  "ldr r2, [r0, #36]\n\t"          \
+  "asr r4, r4, r1\n\t"             \
+  "asr r5, r5, r1\n\t"             \
+  "asr r6, r6, r1\n\t"             \
+  "asr r7, r7, r1\n\t"             \
+  "ssat r4, #16, r4\n\t"           \
+  "ssat r5, #16, r5\n\t"           \
+  "ssat r6, #16, r6\n\t"           \
+  "ssat r7, #16, r7\n\t"           \
+  "pkhbt r4, r4, r5, lsl #16\n\t"  \
+  "pkhbt r6, r6, r7, lsl #16\n\t"  \
+  "ldr r5, [r0, #40]\n\t"          \
+  "ssub16 r1, r4, r2\n\t"          \
+  "sel r4, r4, r2\n\t"             \
+  "ssub16 r1, r6, r2\n\t"          \
+  "sel r6, r6, r2\n\t"             \
+  "ssub16 r1, r5, r4\n\t"          \
+  "sel r4, r4, r5\n\t"             \
+  "ssub16 r1, r5, r6\n\t"          \
+  "sel r6, r6, r5\n\t"
+
+/* On the stack, from its top: end of the columns, entry into the first round, tiles left, y, the row. */
+NAKED void scalpel_tiles_1x2(UNUSED const row_of_tiles *row) {
+  __asm__ volatile(
+      "push {r0, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldrd r1, r3, [r0, #4]\n\t"
+      "add r1, r1, r3, lsl #1\n\t"
+      "rsb r2, r3, #0\n\t"
+      "and r2, r2, #7\n\t"
+      "add r2, r2, r2, lsl #2\n\t"
+      "adr r12, 2f\n\t"
+      "add r2, r12, r2, lsl #3\n\t"
+      "adr r12, 3f\n\t"
+      "cmp r3, #0\n\t"
+      "it eq\n\t"
+      "moveq r2, r12\n\t"
+      "ldr r3, [r0, #28]\n\t"
+      "ldr r12, [r0, #20]\n\t"
+      "push {r1, r2, r3, r12}\n\t"
+      "ldrd r8, r1, [r0, #12]\n\t"
+      "add r9, r8, r1\n\t"
+      "add r10, r9, r1\n\t"
+      "add r11, r10, r1\n\t"
+      "1:\n\t"
+      "ldr r4, [r0, #44]\n\t"
+      "ldrd lr, r12, [r0]\n\t"
+      "ldr r0, [sp, #4]\n\t"
+      "mov r5, r4\n\t"
+      "mov r6, r4\n\t"
+      "mov r7, r4\n\t"
+      "mov pc, r0\n\t"
+      ".balign 4\n\t"
+      "2:\n\t" STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS
+          STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS STEP_1x2_4_PIXELS
+      "ldr r0, [sp]\n\t"
+      "cmp r12, r0\n\t"
+      "bne 2b\n\t"
+      ".balign 4\n\t"
+      "3:\n\t"
+      "ldr r0, [sp, #16]\n\t"
+      FOUR_OUTPUTS
+      "ldrd r1, r2, [sp, #8]\n\t"
+      "ldr r3, [r0, #24]\n\t"
+      "lsr r5, r4, #16\n\t"
+      "lsr r7, r6, #16\n\t"
+      "strh r4, [r2]\n\t"
+      "strh r5, [r2, r3]\n\t"
+      "add r2, r2, r3, lsl #1\n\t"
+      "strh r6, [r2]\n\t"
+      "strh r7, [r2, r3]\n\t"
+      "add r2, r2, r3, lsl #1\n\t"
+      "ldr r3, [r0, #16]\n\t"
+      "add r8, r8, r3, lsl #2\n\t"
+      "add r9, r9, r3, lsl #2\n\t"
+      "add r10, r10, r3, lsl #2\n\t"
+      "add r11, r11, r3, lsl #2\n\t"
+      "subs r1, r1, #1\n\t"
+      "strd r1, r2, [sp, #8]\n\t"
+      "bne 1b\n\t"
+      "add sp, sp, #20\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
+/* On the stack, from its top: the row, tiles left, y. */
+NAKED void scalpel_tiles_4x2(UNUSED const row_of_tiles *row) {
+  __asm__ volatile(
+      "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+      "ldr r1, [r0, #28]\n\t"
+      "ldr r2, [r0, #20]\n\t"
+      "push {r0, r1, r2}\n\t"
+      "ldr r3, [r0, #12]\n\t"
+      "5:\n\t"
+      "ldr r1, [r0, #8]\n\t"
+      "add r2, r0, #44\n\t"
+      "ldmia r2, {r4, r5, r6, r7}\n\t"
+      "ldrd lr, r12, [r0]\n\t"
+      "lsls r0, r1, #31\n\t"
+      "bpl 1f\n\t" ONE_GROUP_4x2(NEXT_U16)
+      "1:\n\t"
+      "bcc 2f\n\t" TWO_GROUPS_4x2(NEXT_U16)
+      "2:\n\t"
+      "lsrs r1, r1, #2\n\t"
+      "beq 4f\n\t"
+      "3:\n\t" TWO_GROUPS_4x2(NEXT_U16) TWO_GROUPS_4x2(NEXT_U16)
+      "subs r1, r1, #1\n\t"
+      "bne 3b\n\t"
+      "4:\n\t"
+      "ldr r0, [sp]\n\t"
+      FOUR_OUTPUTS
+      "ldrd r1, r2, [sp, #4]\n\t"
+      "ldr r5, [r0, #24]\n\t"
+      "ldr r7, [r0, #16]\n\t"
+      "str r4, [r2]\n\t"
+      "str r6, [r2, #4]\n\t"
+      "add r2, r2, r5\n\t"
+      "add r3, r3, r7\n\t"
+      "subs r1, r1, #1\n\t"
+      "strd r1, r2, [sp, #4]\n\t"
+      "bne 5b\n\t"
+      "add sp, sp, #12\n\t"
+      "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}");
+}
+
 #define STEP_2x2_2_PIXELS          \
   "ldrh.w r2, [r12], #2\n\t"       \
   "ldr.w r10, [lr], #4\n\t"        \

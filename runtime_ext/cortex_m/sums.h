@@ -17,6 +17,20 @@ typedef struct {
   const int16_t *x[4];
 } group_windows;
 
+/* Tiles of outputs along a row of pixels, and the groups of one row block; the assembler knows this order. */
+typedef struct {
+  const int16_t *values;
+  const uint16_t *columns;
+  uint32_t n;
+  const int16_t *x; /* the first window */
+  uint32_t x_bytes; /* from one window to the next */
+  int16_t *y;
+  uint32_t y_bytes; /* from one output to the next */
+  uint32_t tiles;   /* at least 1 */
+  q15_rounding rounding;
+  int32_t bias[4];
+} row_of_tiles;
+
 /* The runs of a window at two pixels, and two rows of weights, interleaved; the assembler knows this order. */
 typedef struct {
   uint32_t count;
@@ -91,6 +105,10 @@ void scalpel_sum_4x2_u16(int32_t *acc, uint32_t n, group_position *at, const int
 /* acc[i] += n groups of 1x2 with window i of four. */
 void scalpel_sum_1x2_4_pixels(int32_t *acc, uint32_t n, const group_windows *at);
 
+/* Tiles of four pixels by one row of weights in groups of 1x2, and of one pixel by four rows in groups of 4x2. */
+void scalpel_tiles_1x2(const row_of_tiles *row);
+void scalpel_tiles_4x2(const row_of_tiles *row);
+
 /* acc[2 * i + row] += row of n groups of 2x2 with window i of two. */
 void scalpel_sum_2x2_2_pixels(int32_t *acc, uint32_t n, const group_windows *at);
 
@@ -137,6 +155,37 @@ SCALPEL_INLINE void scalpel_sum_1x2_4_pixels(int32_t *acc, uint32_t n, const gro
     const uint32_t weights = load_word(at->values + 2 * group);
     const size_t column = 2 * (size_t)at->columns[group];
     FOR_ROWS(i, 4) acc[i] = add_products_32(weights, load_word(at->x[i] + column), acc[i]);
+  }
+}
+
+SCALPEL_INLINE void scalpel_tiles_1x2(const row_of_tiles *row) {
+  const uint8_t *x = (const uint8_t *)row->x;
+  uint8_t *y = (uint8_t *)row->y;
+  group_windows at = {row->values, row->columns, {NULL, NULL, NULL, NULL}};
+  for (uint32_t tile = row->tiles; tile != 0; --tile) {
+    int32_t acc[4] = {row->bias[0], row->bias[0], row->bias[0], row->bias[0]};
+    FOR_ROWS(i, 4) at.x[i] = (const int16_t *)(const void *)(x + i * row->x_bytes);
+    scalpel_sum_1x2_4_pixels(acc, row->n, &at);
+    FOR_ROWS(i, 4) {
+      const int16_t value = q15_output(row->rounding, acc[i]);
+      memcpy(y + i * row->y_bytes, &value, sizeof value);
+    }
+    x += 4 * (size_t)row->x_bytes;
+    y += 4 * (size_t)row->y_bytes;
+  }
+}
+
+SCALPEL_INLINE void scalpel_tiles_4x2(const row_of_tiles *row) {
+  const uint8_t *x = (const uint8_t *)row->x;
+  uint8_t *y = (uint8_t *)row->y;
+  for (uint32_t tile = row->tiles; tile != 0; --tile) {
+    int32_t acc[4] = {row->bias[0], row->bias[1], row->bias[2], row->bias[3]};
+    group_position at = {row->values, (const uint8_t *)row->columns};
+    scalpel_sum_4x2_u16(acc, row->n, &at, (const int16_t *)(const void *)x);
+    store_word(y, q15_outputs(row->rounding, acc[0], acc[1]));
+    store_word(y + 4, q15_outputs(row->rounding, acc[2], acc[3]));
+    x += row->x_bytes;
+    y += row->y_bytes;
   }
 }
 

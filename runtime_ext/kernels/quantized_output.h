@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/clamp.h"
+#include "kernels/activation.h"
 #include "kernels/quantized.h"
 
 namespace scalpel {

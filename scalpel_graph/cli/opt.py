@@ -145,7 +145,11 @@ def _parser() -> cli.Parser:
     )
 
     mcu = parser.add_argument_group("microcontrollers (--target mcu)")
-    mcu.add_argument("--dtype", choices=DTYPES, help="16-bit fixed point or 8-bit integers (default: q15)")
+    mcu.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="16-bit fixed point or 8-bit integers (default: q15; int8 if quantized)",
+    )
     mcu.add_argument(
         "--emit-c", metavar="DIR", type=Path, help="also write the network as a C99 bundle into this folder"
     )

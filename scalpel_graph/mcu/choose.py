@@ -1,6 +1,6 @@
 """Dense or which group shape, for each layer with weights: what is predicted to take least time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from scalpel_graph import group_csr
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.mcu import cost
-from scalpel_graph.mcu.network import Dtype, Flatten, IntegerLayer, Multiply, Network, hwc_columns
+from scalpel_graph.mcu.network import Clip, Dtype, Flatten, IntegerLayer, Multiply, Network, hwc_columns
 from scalpel_graph.mcu.program import Unsupported, border, layer_code
 from scalpel_graph.report import Candidate, Decision, LayerDecision
 from scalpel_graph.target import McuTarget
@@ -106,10 +106,9 @@ def _choose_order(
 
     Groups of weights that were pruned in ONNX's order would fall apart in the other.
     """
-    readers = [other for other in layers.values() if layer.output in other.inputs]
+    readers = list(_readers(layer.output, network, layers))
     channels = network.values[layer.inputs[0]].shape[0]
-    is_read_otherwise = layer.output == network.output or not all(isinstance(r, Multiply) for r in readers)
-    if is_read_otherwise or len(network.values[layer.inputs[0]].shape) == 1:
+    if len(network.values[layer.inputs[0]].shape) == 1 or not all(isinstance(r, Multiply) for r in readers):
         return
     by_order = {
         reader.output: _choose(
@@ -125,6 +124,20 @@ def _choose_order(
         for name, choice in by_order.items():
             layers[name] = choice.layer
             decisions[name] = choice
+
+
+def _readers(
+    name: str, network: Network, layers: Mapping[str, IntegerLayer]
+) -> Iterator[IntegerLayer | None]:
+    """What reads a value, through layers to which its order is nothing; None for the network's caller."""
+    if name == network.output:
+        yield None
+    for reader in layers.values():
+        if name in reader.inputs:
+            if isinstance(reader, Clip):
+                yield from _readers(reader.output, network, layers)
+            else:
+                yield reader
 
 
 def _decision(choice: Choice) -> LayerDecision:

@@ -39,10 +39,13 @@ def weights(layer: FloatLayer, x: Format, y: Format) -> tuple[Array, Array, Arra
     W = layer.weights
     assert W is not None
     bias = np.zeros(len(W)) if layer.bias is None else layer.bias
-    scale = np.abs(W).max(axis=1) / _HIGH
-    # A bias that is large against the weights of its row needs a larger unit.
-    scale = np.maximum(scale, np.abs(bias) / (x.scale * 2.0**29))
-    scale[scale == 0] = 1.0
+    if layer.scales is not None:
+        scale = np.broadcast_to(layer.scales, len(W))
+    else:
+        scale = np.abs(W).max(axis=1) / _HIGH
+        # A bias that is large against the weights of its row needs a larger unit.
+        scale = np.maximum(scale, np.abs(bias) / (x.scale * 2.0**29))
+        scale[scale == 0] = 1.0
     stored = np.rint(W / scale[:, None]).astype(np.int64)
     stored_bias = np.rint(bias / (x.scale * scale)).astype(np.int64)
     sums = np.abs(stored).sum(axis=1) * _WIDEST + np.abs(stored_bias)

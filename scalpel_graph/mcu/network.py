@@ -23,6 +23,9 @@ DTYPES: tuple[Dtype, ...] = ("q15", "int8")
 #: Smallest and largest stored number.
 LIMITS: Mapping[Dtype, tuple[int, int]] = {"q15": (-(2**15), 2**15 - 1), "int8": (-128, 127)}
 
+#: Weights side by side in a group: what a kernel multiplies at once.
+SIMD_WIDTH: Mapping[Dtype, int] = {"q15": 2, "int8": 4}
+
 #: Sums that stay below this in magnitude fit an accumulator of 32 bits.
 ACCUMULATOR_32 = 2**31
 
@@ -60,6 +63,7 @@ class FloatLayer:
         low, high: the activation.
         attributes: what else there is: of LRN ``size``, ``alpha``, ``beta``, ``bias``; of AveragePool
             ``count_pads``.
+        scales: ``[M]`` or ``[1]``, of weights that came quantized: they are whole multiples of it.
     """
 
     op: str
@@ -72,16 +76,7 @@ class FloatLayer:
     low: float = -math.inf
     high: float = math.inf
     attributes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class FloatNetwork:
-    """The layers of a network in the order that they run, with the shape of every value."""
-
-    input: str
-    output: str
-    layers: list[FloatLayer]
-    shapes: dict[str, Shape]
+    scales: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +90,24 @@ class Format:
     def fraction_bits(self) -> int:
         """Of a power of two: ``scale = 2^−fraction_bits``."""
         return -round(math.log2(self.scale))
+
+
+@dataclass
+class FloatNetwork:
+    """The layers of a network in the order that they run, with the shape of every value.
+
+    Attributes:
+        input, output: names of values.
+        layers: in the order that they run.
+        shapes: of values, by name.
+        formats: that a quantized model gives, by name; empty for others.
+    """
+
+    input: str
+    output: str
+    layers: list[FloatLayer]
+    shapes: dict[str, Shape]
+    formats: dict[str, Format] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,13 @@ class Pool(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Layer):
-    """Relu or Clip that no other layer could take over."""
+    """Relu or Clip that no other layer could take over, or other numbers for the same values.
+
+    ``zero_point + floor(((input − its zero point) · multiplier + 2^(shift − 1)) / 2^shift)``
+    """
+
+    multiplier: int = 1
+    shift: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

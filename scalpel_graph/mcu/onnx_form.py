@@ -152,7 +152,7 @@ class _Builder:
             case Concat():
                 self.clipped(layer, self.node("Concat", xs, f"{layer.name}_joined", axis=1), y)
             case Clip():
-                self.clipped(layer, xs[0], y)
+                self.clip(layer, xs[0], y)
             case Add():
                 self.add(layer, xs, y)
             case Lrn():
@@ -282,6 +282,14 @@ class _Builder:
         self.node(
             "Cast", [self.node("Clip", [wide, *limits], f"{layer.name}_clipped")], layer.name, y, to=self.type
         )
+
+    def clip(self, layer: Clip, x: str, y: str) -> None:
+        if (layer.multiplier, layer.shift) == (1, 0):
+            self.clipped(layer, x, y)
+            return
+        factor = self.int64(f"{layer.name}_multiplier", layer.multiplier)
+        product = self.node("Mul", [self.from_zero(layer, 0, x), factor], f"{layer.name}_product")
+        self.finished(layer, self.shifted(layer.name, product, layer.shift), y)
 
     def multiply(self, layer: Multiply, x: str, y: str) -> None:
         is_conv = layer.op == "Conv"

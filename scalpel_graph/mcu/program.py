@@ -14,6 +14,7 @@ from scalpel_graph import cortex_m_packing as packing
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import (
     ACCUMULATOR_32,
+    SIMD_WIDTH,
     Add,
     ArgMax,
     Clip,
@@ -434,7 +435,7 @@ class _Planner:
     @property
     def width(self) -> int:
         """Weights side by side in a group."""
-        return 2 if self.network.dtype == "q15" else 4
+        return SIMD_WIDTH[self.network.dtype]
 
     def family(self, layer: Multiply) -> tuple[str, str]:
         """Of kernels, and which accumulator."""
@@ -490,6 +491,9 @@ class _Planner:
         )  # fmt: skip
         outputs = oh * ow * channels
         amounts = {"output": outputs, "output_tap": outputs * prod(window.kernel), "pixel": oh * ow}
+        if layer.op == "MaxPool":
+            parts = window.kernel[0] * -(-window.kernel[1] // packing.TAPS_OF_MAXIMUM)
+            amounts["pixel_part"] = oh * ow * parts
         extra: tuple[int, ...] = ()
         if layer.op == "AveragePool":
             extra = (int(layer.count_pads), x.format.zero_point)
@@ -523,7 +527,11 @@ class _Planner:
 
     def clip(self, layer: Clip) -> None:
         source, y = self.buffers[layer.inputs[0]], self.written(layer)
-        self.rescale(layer, "clip", source, y, pixels=1, channels=y.elements, step=y.elements)
+        zero_points = tuple(self.value(name).format.zero_point for name in (layer.inputs[0], layer.output))
+        self.rescale(
+            layer, "clip", source, y, pixels=1, channels=y.elements, step=y.elements,
+            multiplier=layer.multiplier, shift=layer.shift, zero_points=zero_points,
+        )  # fmt: skip
 
     def add(self, layer: Add) -> None:
         values = [self.value(name).format.zero_point for name in layer.inputs]
@@ -590,12 +598,15 @@ class _Planner:
         channels: int,
         step: int,
         y_offset: int = 0,
+        multiplier: int = 1,
+        shift: int = 0,
+        zero_points: tuple[int, ...] = (0, 0),
     ) -> None:
         """A copy within the limits of a layer, of all or some of the channels of the output."""
         rescaling = self.struct(
             "scalpel_rescaling", what, pixels=pixels, channels=channels, x_pixel_step=channels,
-            y_pixel_step=step, multiplier=1, x_zero_point=0, y_zero_point=0, min=layer.low, max=layer.high,
-            shift=0,
+            y_pixel_step=step, multiplier=multiplier, x_zero_point=zero_points[0],
+            y_zero_point=zero_points[1], min=layer.low, max=layer.high, shift=shift,
         )  # fmt: skip
         self.call(
             f"rescale_{self.bits}", rescaling, reads=[x], writes=y, y_offset=y_offset,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalpel_graph.mcu import int8, q15
+from scalpel_graph.mcu.given import with_all_formats
 from scalpel_graph.mcu.int8 import fixed_point
 from scalpel_graph.mcu.network import (
     LIMITS,
@@ -48,19 +49,23 @@ def quantize(network: FloatNetwork, ranges: Ranges, name: str, dtype: Dtype) -> 
 
     Args:
         network: the float layers.
-        ranges: of every value, before the limits of its layer.
+        ranges: of every value, before the limits of its layer; none for a network that has formats.
         name: of the network.
         dtype: of activations.
 
     Raises:
         InputError: a layer's numbers do not fit.
     """
-    ranges = dict(ranges)
-    for layer in network.layers:  # a limit that was moved before a pool
-        low, high = ranges[layer.output]
-        ranges[layer.output] = max(low, layer.low), min(high, layer.high)
-    same = classes(network, lambda layer: layer.op in _HAND_ON)
-    formats = (q15 if dtype == "q15" else int8).formats(network, ranges, same)
+    if network.formats:
+        network = with_all_formats(network, _HAND_ON)
+        formats = network.formats
+    else:
+        ranges = dict(ranges)
+        for layer in network.layers:  # a limit that was moved before a pool
+            low, high = ranges[layer.output]
+            ranges[layer.output] = max(low, layer.low), min(high, layer.high)
+        same = classes(network, lambda layer: layer.op in _HAND_ON)
+        formats = (q15 if dtype == "q15" else int8).formats(network, ranges, same)
     values = {value: Value(value, shape, formats[value]) for value, shape in network.shapes.items()}
     layers = tuple(_layer(layer, values, dtype) for layer in network.layers)
     return Network(name, dtype, network.input, network.output, values, layers)
@@ -81,7 +86,7 @@ def _layer(layer: FloatLayer, values: Mapping[str, Value], dtype: Dtype) -> Inte
         case "Concat":
             return Concat(**common)
         case "Clip":
-            return Clip(**common)
+            return _clip(common, values)
         case "MaxPool" | "AveragePool":
             count_pads = layer.attributes["count_pads"]
             return Pool(**common, op=layer.op, window=layer.window, count_pads=count_pads)
@@ -102,6 +107,14 @@ def _layer(layer: FloatLayer, values: Mapping[str, Value], dtype: Dtype) -> Inte
         **common, op=layer.op, weights=weights, bias=bias, multiplier=multiplier, shift=shift,
         window=layer.window,
     )  # fmt: skip
+
+
+def _clip(common: Mapping[str, Any], values: Mapping[str, Value]) -> Clip:
+    x, y = (values[name].format for name in (common["inputs"][0], common["output"]))
+    if x == y:
+        return Clip(**common)
+    multiplier, shift = fixed_point(np.array([x.scale / y.scale]))
+    return Clip(**common, multiplier=int(multiplier[0]), shift=int(shift[0]))
 
 
 def _add(common: Mapping[str, Any], layer: FloatLayer, values: Mapping[str, Value]) -> Add:

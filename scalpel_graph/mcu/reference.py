@@ -58,7 +58,10 @@ def _layer(layer: IntegerLayer, xs: list[Array], values: Mapping[str, Value]) ->
         case Concat():
             y = np.concatenate(xs, axis=1)
         case Clip():
-            y = x
+            half = 2**layer.shift >> 1
+            y = (((x - zero) * layer.multiplier + half) >> layer.shift) + values[
+                layer.output
+            ].format.zero_point
         case Add():
             zeros = [values[name].format.zero_point for name in layer.inputs]
             total = sum((a - z) * m for a, z, m in zip(xs, zeros, layer.multipliers, strict=True))

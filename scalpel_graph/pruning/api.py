@@ -14,8 +14,10 @@ from onnx import ModelProto
 
 from scalpel_graph import inputs, io
 from scalpel_graph.api import layer_works, loaded, shape_options, understood
+from scalpel_graph.channels_last import column_orders
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.errors import GraphError, InputError, Unverifiable
+from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.inputs import make_inputs
 from scalpel_graph.pruning.agreement import agreement
@@ -130,10 +132,11 @@ def prune(
         timed = partial(measured_speed_up, source.proto, example, profile, threads)
     tell.say("asking the cost model")
     graph_of = partial(understood, expand_lrn=kind != "gpu")
-    form = QuantizedForm(source.proto)
-    works = _works(source, form, profile, graph_of=graph_of, dimensions=dimensions)
+    form, graph = _form(source, graph_of)
+    works = _works(graph, form, profile, dimensions)
     speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
-    request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of)
+    orders = column_orders(graph, dimensions) if kind == "mcu" else {}
+    request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of, orders)
     if fitted is None and any(chosen.method == "obs" for chosen in (settings, *_of_layers(read, settings))):
         raise InputError("method 'obs' goes by what weights do on inputs: give --calibration X.npz")
     planner: Planner = Network.plans
@@ -178,19 +181,19 @@ def _pruned(form: QuantizedForm, request: Request, progress: Progress, planner: 
     return replace(pruned, model=form.restore(pruned.model))
 
 
-def _works(
-    source: io.LoadedModel,
-    form: QuantizedForm,
-    profile: Target | None,
-    *,
-    graph_of: Understand,
-    dimensions: Mapping[str, int],
-) -> dict[str, LayerWork]:
-    """What layers have to compute: in integers, where the profile has prices for that."""
+def _form(source: io.LoadedModel, graph_of: Understand) -> tuple[QuantizedForm, ModelGraph]:
+    form = QuantizedForm(source.proto)
     try:
-        works = layer_works(graph_of(form.model), dimensions)
+        return form, graph_of(form.model)
     except GraphError as error:
         raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
+
+
+def _works(
+    graph: ModelGraph, form: QuantizedForm, profile: Target | None, dimensions: Mapping[str, int]
+) -> dict[str, LayerWork]:
+    """What layers have to compute: in integers, where the profile has prices for that."""
+    works = layer_works(graph, dimensions)
     if isinstance(profile, CpuTarget) and profile.quantized is not None:
         for name in form.layers & works.keys():
             works[name] = replace(works[name], quantized=True, value_bytes=1)

@@ -26,7 +26,7 @@ from scalpel_graph.pruning.prune import prune_model
 from scalpel_graph.pruning.reconstruct import by_group, moments_of_original
 from scalpel_graph.pruning.settings import Settings
 from scalpel_graph.pruning.structure import Groups
-from scalpel_graph.pruning.techniques import Plan, groups_of
+from scalpel_graph.pruning.techniques import Plan
 
 #: Parts of the groups that may stay.
 _DENSITIES = tuple(
@@ -188,7 +188,7 @@ class Budget:
             for density in densities:
                 taken = cost(layer, shape, density)
                 if taken is not None:
-                    structure = groups_of(layer, shape, network.request.kind)
+                    structure = Groups(shape, network.order(layer))
                     found.append((Plan(layer, structure, 1 - density), taken))
         return found
 

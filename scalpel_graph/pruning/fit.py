@@ -64,7 +64,7 @@ def prune_by_cost(
     gone = np.zeros(cost.shape, dtype=np.bool_) if dead is None else dead
     within = Without(structure, gone)
     choices = [choose_by_admm(cost, optimum, within, sparsity) if structure else gone]
-    if dead is None and isinstance(structure, Groups) and not structure.kernel and _is_small(cost, structure):
+    if dead is None and isinstance(structure, Groups) and _is_small(cost, structure):
         choices.append(_choose_greedily(cost, optimum, structure, sparsity))
     best: Fitted | None = None
     for choice in choices:
@@ -78,7 +78,7 @@ def prune_by_cost(
 
 
 def _is_small(cost: Quadratic, structure: Groups) -> bool:
-    return greedy.work(cost.shape, structure.shape) <= GREEDY_WORK
+    return structure.order.places == 1 and greedy.work(cost.shape, structure.shape) <= GREEDY_WORK
 
 
 def _choose_greedily(cost: Quadratic, optimum: Array, structure: Groups, sparsity: float) -> Mask:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from onnx import ModelProto
 
+from scalpel_graph.channels_last import AS_GIVEN, ChannelsLast
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import GroupShape
@@ -39,6 +40,8 @@ class Request:
         speed: the cost model; None for targets without.
         works: by name, what layers have to compute; those whose sizes are not known are missing.
         understood: makes a graph of a model in which shapes are known as far as they can be.
+        orders: by name, the order in which the target stores the columns of a layer; ONNX's where it is
+            missing.
     """
 
     kind: Kind
@@ -50,6 +53,7 @@ class Request:
     speed: Speed | None = None
     works: Mapping[str, LayerWork] = field(default_factory=dict)
     understood: Understand = ModelGraph
+    orders: Mapping[str, ChannelsLast] = field(default_factory=dict)
 
 
 class Network:
@@ -113,10 +117,15 @@ class Network:
             InputError: a method needs what is not given.
         """
         facts = Facts(
-            self.request.kind, self.request.speed, self._why_no_nodes, self._group_loss, self._node_loss
-        )
+            self.request.kind, self.request.speed, self._why_no_nodes, self._group_loss, self._node_loss,
+            self.order,
+        )  # fmt: skip
         layers = [(layer, self.settings[name]) for name, layer in self.layers.items()]
         return {chosen.layer.name: chosen for chosen in plan(layers, facts)}
+
+    def order(self, layer: WeightLayer) -> ChannelsLast:
+        """The order in which the target stores the columns of a layer."""
+        return self.request.orders.get(layer.name, AS_GIVEN)
 
     def is_fixed(self, name: str) -> bool:
         """Whether the recipe gives this layer in particular a sparsity."""
@@ -160,7 +169,7 @@ class Network:
 
     def _group_loss(self, layer: WeightLayer, shape: GroupShape, sparsity: float) -> float:
         matrix = self.weights.matrix(layer).astype(np.float64)
-        drop = Groups(shape).drop(matrix, sparsity, self.settings[layer.name].importance)
+        drop = Groups(shape, self.order(layer)).drop(matrix, sparsity, self.settings[layer.name].importance)
         return float((matrix[drop] ** 2).sum() / max((matrix**2).sum(), 1e-30))
 
     def _node_loss(self, layer: WeightLayer, fraction: float) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scalpel_graph import group_csr
+from scalpel_graph.channels_last import AS_GIVEN, ChannelsLast
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.pruning.importance import (
@@ -27,12 +28,11 @@ class Groups:
 
     Attributes:
         shape: ``(r, c)``; ``(1, 1)`` is single weights.
-        kernel: of a Conv whose groups lie along the input channels, then the width of the kernel, as
-            activations lie in a microcontroller; empty for groups in the order of the columns.
+        order: of the columns that they are cut from.
     """
 
     shape: GroupShape
-    kernel: tuple[int, ...] = ()
+    order: ChannelsLast = AS_GIVEN
 
     def __str__(self) -> str:
         return f"{self.shape[0]}x{self.shape[1]}"
@@ -45,34 +45,23 @@ class Groups:
             sparsity: fraction of groups that go, in [0, 1].
             importance: see `scalpel_graph.pruning.importance`.
         """
-        matrix = self._channels_last(weights)
+        matrix = self.ordered(weights)
         scores = group_importance(matrix, self.shape, importance)
         drop = least_important(scores, count_of(scores.size, sparsity))
-        mask = expand(drop, self.shape, matrix.shape)
-        if not self.kernel:
-            return mask
-        M, K = weights.shape
-        lines, run = self._lines(K)
-        by_line = mask.reshape(M, lines, -1)[:, :, :run]
-        return np.asarray(np.moveaxis(by_line.reshape(M, *self.kernel, -1), -1, 1).reshape(M, K))
+        columns = self.order.columns(weights.shape[1], self.shape[1])
+        mask = np.zeros(weights.shape, np.bool_)
+        mask[:, columns[columns >= 0]] = expand(drop, self.shape, matrix.shape)[:, columns >= 0]
+        return mask
 
     def density(self, weights: Array) -> float:
         """Fraction of the groups of ``[M, K]`` with a weight that is not zero."""
-        return group_csr.density(self._channels_last(weights), self.shape)
+        return group_csr.density(self.ordered(weights), self.shape)
 
-    def _lines(self, K: int) -> tuple[int, int]:
-        """Lines of a kernel and weights in each."""
-        lines = int(np.prod(self.kernel[:-1]))
-        return lines, K // lines
-
-    def _channels_last(self, weights: Array) -> Array:
-        """The matrix in the order of the groups, lines of the kernel filled up to whole groups."""
-        if not self.kernel:
-            return weights
-        M, K = weights.shape
-        lines, run = self._lines(K)
-        moved = np.moveaxis(weights.reshape(M, -1, *self.kernel), 1, -1).reshape(M, lines, run)
-        return np.pad(moved, ((0, 0), (0, 0), (0, -run % self.shape[1]))).reshape(M, -1)
+    def ordered(self, weights: Array) -> Array:
+        """``[M, K]`` in the order of the groups, with columns of zeros where that order is filled up."""
+        columns = self.order.columns(weights.shape[1], self.shape[1])
+        padded = np.pad(weights, ((0, 0), (0, 1)))
+        return np.asarray(padded[:, columns])
 
 
 @dataclass(frozen=True)

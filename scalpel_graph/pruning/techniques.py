@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scalpel_graph.channels_last import ChannelsLast
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.pruning.group_shape import why_straddles
@@ -60,6 +61,7 @@ class Facts:
         why_no_nodes: for a layer, why none of its nodes can go; empty if some can.
         group_loss: the part of a layer's weights, by their squares, that groups of a sparsity take.
         node_loss: the part of the weights that read a layer's nodes which a fraction of its nodes takes.
+        order: in which the target stores the columns of a layer.
     """
 
     kind: Kind
@@ -67,6 +69,7 @@ class Facts:
     why_no_nodes: Callable[[WeightLayer], str]
     group_loss: Callable[[WeightLayer, GroupShape, float], float]
     node_loss: Callable[[WeightLayer, float], float]
+    order: Callable[[WeightLayer], ChannelsLast]
 
 
 def plan(layers: Sequence[tuple[WeightLayer, Settings]], facts: Facts) -> list[Plan]:
@@ -75,7 +78,7 @@ def plan(layers: Sequence[tuple[WeightLayer, Settings]], facts: Facts) -> list[P
     Raises:
         InputError: a method needs what is not given: an amount, or a cost model.
     """
-    return [_as_stored(_plan(layer, settings, facts), facts.kind) for layer, settings in layers]
+    return [_as_stored(_plan(layer, settings, facts), facts) for layer, settings in layers]
 
 
 def nodes_for(sparsity: float) -> float:
@@ -153,16 +156,10 @@ def _groups(layer: WeightLayer, shape: GroupShape, settings: Settings, reason: s
     return Plan(layer, Groups(shape), settings.sparsity, 0.0, reason)
 
 
-def _as_stored(chosen: Plan, kind: Kind) -> Plan:
+def _as_stored(chosen: Plan, facts: Facts) -> Plan:
     if not isinstance(chosen.structure, Groups):
         return chosen
-    return replace(chosen, structure=groups_of(chosen.layer, chosen.structure.shape, kind))
-
-
-def groups_of(layer: WeightLayer, shape: GroupShape, kind: Kind) -> Groups:
-    """The groups of a layer in the order in which its target stores weights."""
-    kernel = tuple(int(n) for n in layer.weight_shape[2:]) if kind == "mcu" and layer.op == "Conv" else ()
-    return Groups(shape, kernel)
+    return replace(chosen, structure=replace(chosen.structure, order=facts.order(chosen.layer)))
 
 
 def _nodes(layer: WeightLayer, settings: Settings, facts: Facts, reason: str) -> Plan:

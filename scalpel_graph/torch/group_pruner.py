@@ -1,6 +1,5 @@
 """SIMD-aware weight pruning: weights go in aligned groups, and stay zero while the others are retrained."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from scalpel_graph.channels_last import AS_GIVEN
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.pruning.group_shape import parse_group_shape, why_straddles
@@ -23,6 +23,7 @@ from scalpel_graph.pruning.importance import (
     least_important,
 )
 from scalpel_graph.torch.blocked_inputs import blocked_inputs
+from scalpel_graph.torch.column_orders import column_orders
 from scalpel_graph.torch.layers import PrunableLayer, select_layers
 from scalpel_graph.torch.per_layer import check_fractions, per_layer
 from scalpel_graph.torch.step_hooks import around_steps
@@ -40,6 +41,10 @@ class GroupPruner:
     A layer's weights are the matrix ``W[M, K]`` of group-CSR: ``M`` outputs, ``K`` inputs of one output (for
     a Conv ``in_channels / groups · kernel``). It is cut into groups of ``r`` outputs × ``c`` inputs; at the
     edges, groups are padded with zeros. A group that was pruned never comes back.
+
+    The columns of a Conv, and of a Linear behind a Flatten, come channel by channel, as in PyTorch and ONNX.
+    Microcontrollers store activations channels last, and `scalpel-opt` keeps groups whole that are cut in
+    that order: give ``channels_last``.
 
     Nothing is added to the model: zeros are written into its weights, so its ``state_dict`` keeps its keys.
     An optimizer would move them (by gradients, momentum or Adam's moments), so they are written again after
@@ -63,6 +68,8 @@ class GroupPruner:
         layers: Iterable[str] = ("*",),
         exclude: Iterable[str] = (),
         importance: Importance = "rms",
+        channels_last: bool = False,
+        example_inputs: Any = None,
     ) -> None:
         """Prunes nothing yet.
 
@@ -75,10 +82,15 @@ class GroupPruner:
                 left alone.
             exclude: names or patterns of layers to leave alone.
             importance: root mean square of a group's weights, mean of magnitudes, or largest magnitude.
+            channels_last: cut groups along the input channels at one place of a kernel, or of the image that
+                was flattened before a Linear (where channels do not make whole groups, on along the width):
+                for target ``mcu``.
+            example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments; needed for
+                ``channels_last``: the model runs on it, in evaluation mode.
 
         Raises:
             InputError: a pattern names no layer, a group shape is malformed or a row block would straddle two
-                groups of a Conv, or the importance is unknown.
+                groups of a Conv, the importance is unknown, or there are no example inputs.
         """
         if importance not in IMPORTANCES:
             raise InputError(f"importance must be one of {', '.join(IMPORTANCES)}, got {importance!r}")
@@ -92,7 +104,12 @@ class GroupPruner:
                 raise InputError(f"{name!r} cannot be cut into {shape[0]}x{shape[1]} groups: {straddles}")
             self.layers[name] = candidates[name]
             self.group_shapes[name] = shape
-        self._inputs = {name: np.ones(layer.shape[1], np.bool_) for name, layer in self.layers.items()}
+        self._orders = dict.fromkeys(self.layers, AS_GIVEN)
+        if channels_last:
+            if example_inputs is None:
+                raise InputError("channels_last needs example_inputs, to see what is flattened")
+            self._orders = column_orders(model, self.layers, example_inputs)
+        self._columns = {name: self._cut(name) for name in self.layers}
         self._groups: dict[str, _Groups] = {name: self._nothing(name) for name in self.layers}
         self._pruned: dict[str, Tensor] = {}
 
@@ -113,7 +130,7 @@ class GroupPruner:
         if any(groups.any() for groups in self._groups.values()):
             raise InputError("groups cannot be cut anew after some were pruned: skip blocked inputs first")
         for name, blocked in blocked_inputs(self.model, self.layers.values(), example_inputs).items():
-            self._inputs[name] = ~blocked.numpy()
+            self._columns[name] = self._cut(name, ~blocked.numpy())
             self._groups[name] = self._nothing(name)
 
     def prune_below(self, threshold: float | Mapping[str, float]) -> None:
@@ -162,12 +179,12 @@ class GroupPruner:
 
     def rates(self) -> dict[str, float]:
         """The part of each layer's weights that is pruned; those of skipped inputs apart."""
-        return {name: self._lost(name) / math.prod(self._shape(name)) for name in self.layers}
+        return {name: self._lost(name) / int(self._sizes(name).sum()) for name in self.layers}
 
     @property
     def rate(self) -> float:
         """The part of all weights of these layers that is pruned; those of skipped inputs apart."""
-        total = sum(math.prod(self._shape(name)) for name in self.layers)
+        total = sum(int(self._sizes(name).sum()) for name in self.layers)
         return sum(map(self._lost, self.layers)) / total
 
     @torch.no_grad()
@@ -200,13 +217,15 @@ class GroupPruner:
         """What a later run needs to go on: tensors and plain values, without the weights.
 
         Returns:
-            For each layer ``group_shape`` ``[r, c]``; ``inputs``, bool ``[K]``: columns that groups are cut
-            from, ``L`` in all; and ``pruned``, bool ``[ceil(M / r), ceil(L / c)]``.
+            For each layer its ``shape`` ``[M, K]``; ``group_shape`` ``[r, c]``; ``columns``, int64 ``[L]``:
+            those that groups are cut from, in their order, −1 at the end of a line; and ``pruned``, bool
+            ``[ceil(M / r), ceil(L / c)]``.
         """
         return {
             name: {
+                "shape": list(self.layers[name].shape),
                 "group_shape": list(self.group_shapes[name]),
-                "inputs": torch.from_numpy(self._inputs[name].copy()),
+                "columns": torch.from_numpy(self._columns[name].copy()),
                 "pruned": torch.from_numpy(groups.copy()),
             }
             for name, groups in self._groups.items()
@@ -227,17 +246,16 @@ class GroupPruner:
             if tuple(saved["group_shape"]) != self.group_shapes[name]:
                 there, here = ("x".join(map(str, s)) for s in (saved["group_shape"], self.group_shapes[name]))
                 raise InputError(f"{name!r} was saved with groups of {there}, here they are {here}")
-            rows = self._groups[name].shape[0]
-            if len(saved["inputs"]) != len(self._inputs[name]) or len(saved["pruned"]) != rows:
+            if tuple(saved["shape"]) != self.layers[name].shape:
                 raise InputError(f"{name!r} was saved with weights of another shape")
         for name, saved in state.items():
-            self._inputs[name] = saved["inputs"].cpu().numpy().copy()
+            self._columns[name] = saved["columns"].cpu().numpy().copy()
             self._groups[name] = saved["pruned"].cpu().numpy().copy()
         self._update(state)
 
     def _prune_overall(self, rate: float) -> None:
         scores = np.concatenate([self._scores(name).ravel() for name in self.layers])
-        sizes = np.concatenate([_sizes(self._shape(n), self.group_shapes[n]).ravel() for n in self.layers])
+        sizes = np.concatenate([self._sizes(name).ravel() for name in self.layers])
         order = np.argsort(scores, kind="stable")
         gone = np.zeros(scores.size, np.bool_)
         gone[order] = np.cumsum(sizes[order]) <= count_of(int(sizes.sum()), rate)
@@ -253,41 +271,37 @@ class GroupPruner:
         weight = layer.weight.detach().cpu()
         if weight.dtype != torch.float64:
             weight = weight.float()
-        matrix = weight.reshape(layer.shape).numpy()[:, self._inputs[name]]
+        matrix = np.pad(weight.reshape(layer.shape).numpy(), ((0, 0), (0, 1)))[:, self._columns[name]]
         scores = group_importance(matrix, self.group_shapes[name], self.importance)
         scores[self._groups[name]] = -1
         if not np.isfinite(scores).all():
             raise InputError(f"the weights of {name!r} are not finite: its training has diverged")
         return scores
 
-    def _shape(self, name: str) -> tuple[int, int]:
-        """``(M, L)``: of the matrix that groups are cut from."""
-        return self.layers[name].shape[0], int(self._inputs[name].sum())
+    def _cut(self, name: str, kept: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
+        """The columns that groups are cut from, all or those that are kept."""
+        return self._orders[name].columns(self.layers[name].shape[1], self.group_shapes[name][1], kept)
+
+    def _sizes(self, name: str) -> Array:
+        """How many weights each group holds, padding apart."""
+        M, (r, c) = self.layers[name].shape[0], self.group_shapes[name]
+        rows = np.minimum(r, M - np.arange(0, M, r))
+        return np.outer(rows, (self._columns[name].reshape(-1, c) >= 0).sum(axis=1))
 
     def _nothing(self, name: str) -> _Groups:
-        r, c = self.group_shapes[name]
-        M, L = self._shape(name)
-        return np.zeros((-(-M // r), -(-L // c)), np.bool_)
+        return np.zeros(self._sizes(name).shape, np.bool_)
 
     def _lost(self, name: str) -> int:
-        sizes = _sizes(self._shape(name), self.group_shapes[name])
-        return int(sizes[self._groups[name]].sum())
+        return int(self._sizes(name)[self._groups[name]].sum())
 
     def _update(self, names: Iterable[str]) -> None:
         for name in names:
-            layer = self.layers[name]
+            layer, columns = self.layers[name], self._columns[name]
             pruned = np.zeros(layer.shape, np.bool_)
-            pruned[:, self._inputs[name]] = expand(
-                self._groups[name], self.group_shapes[name], self._shape(name)
-            )
+            groups = expand(self._groups[name], self.group_shapes[name], (len(pruned), len(columns)))
+            pruned[:, columns[columns >= 0]] = groups[:, columns >= 0]
             self._pruned[name] = torch.from_numpy(pruned).reshape(layer.weight.shape)
         self.apply()
-
-
-def _sizes(shape: tuple[int, int], group_shape: GroupShape) -> Array:
-    """How many weights each group holds, padding apart: ``[ceil(M / r), ceil(K / c)]``."""
-    rows, columns = (np.minimum(g, n - np.arange(0, n, g)) for n, g in zip(shape, group_shape, strict=True))
-    return np.outer(rows, columns)
 
 
 def _group_shapes(

@@ -1,10 +1,13 @@
 """Dead channels stay where the groups of zeros behind them would fall apart, and go where they would not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 import scalpel_graph
+from scalpel_graph.mcu.network import Multiply
 from tests.pass_runner import CPU
 
 
@@ -98,3 +101,55 @@ def test_a_layer_that_was_dead_as_a_whole_is_held_with_all_it_needs() -> None:
     widths = {node.name: (node.after, node.possible) for node in result.report.removed_nodes}
     assert widths == {"input": (992, 992), "dead": (5, 0), "first": (1019, 1019)}
     assert "dead" in {node.name for node in result.model.graph.node}
+
+
+def for_microcontroller(
+    path: Path, dead: list[int], keep: float, rows: int = 1
+) -> scalpel_graph.OptimizeResult:
+    """`two_layers` of 64 neurons in blocks of ``rows`` × 2, the hidden ones in ``dead`` without weights."""
+    generator = np.random.default_rng(0)
+    first, second = (
+        np.kron(generator.random((64 // rows, 32)) < keep, np.ones((rows, 2)))
+        * generator.choice([-0.7, 0.9, 1.1], (64, 64))
+        for _ in range(2)
+    )
+    bias = np.ones(64)
+    first[dead], bias[dead] = 0, 0
+    model = two_layers([], keep=1.0)
+    del model.graph.initializer[:]
+    for name, array in (("w1", first), ("b1", bias), ("w2", second)):
+        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[1].dim_value = 64
+    np.savez(path / "x.npz", x=generator.standard_normal((50, 64), dtype=np.float32))
+    return scalpel_graph.optimize(model, "mcu", calibration=path / "x.npz")
+
+
+def stored(result: scalpel_graph.OptimizeResult, name: str, shape: tuple[int, int]) -> int:
+    """Groups of a shape that a layer has on the device."""
+    candidates = next(layer for layer in result.report.layers if layer.name == name).candidates
+    assert result.program is not None
+    weights = next(
+        x.weights for x in result.program.network.layers if isinstance(x, Multiply) and x.name == name
+    )
+    M, K = weights.shape
+    density = next(c.density for c in candidates if c.group_shape == shape)
+    return round(density * -(-M // shape[0]) * -(-K // shape[1]))
+
+
+@pytest.mark.parametrize(("shape", "widths"), [((1, 2), (62, 59)), ((2, 2), (62, 59)), ((4, 2), (64, 57))])
+def test_a_microcontroller_keeps_neurons_that_share_a_group(
+    shape: tuple[int, int], widths: tuple[int, int], tmp_path: Path
+) -> None:
+    rows = shape[0]
+    whole = for_microcontroller(tmp_path, [], keep=0.2, rows=rows)
+    result = for_microcontroller(tmp_path, [3, 10, 11, 40, 50], keep=0.2, rows=rows)
+    (first,) = (node for node in result.report.removed_nodes if node.name == "first")
+    assert (first.after, first.possible) == widths  # in groups of 4, two are read by nobody
+    assert stored(result, "first", shape) <= stored(whole, "first", shape)
+    assert stored(result, "second", shape) <= stored(whole, "second", shape)
+
+
+def test_neurons_go_from_a_microcontrollers_dense_layers(tmp_path: Path) -> None:
+    removed = for_microcontroller(tmp_path, [3, 40], keep=0.9).report.removed_nodes
+    assert [node.after for node in removed if node.name == "first"] == [62]

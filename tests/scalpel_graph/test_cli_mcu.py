@@ -141,7 +141,7 @@ def quantized_model() -> onnx.ModelProto:
         (layer_model("Softmax", axis=1), "node 'it' (Softmax): it is not over the features"),
         (layer_model("Flatten", axis=2), "node 'it' (Flatten): it makes [4, 36]"),
         (layer_model("AveragePool", (2, 40, 40), kernel_shape=[30, 30]), "it averages 900 elements"),
-        (quantized_model(), "node 'it' (QuantizeLinear): the model is quantized already; give the float32"),
+        (quantized_model(), "node 'fc' (Gemm): the model does not say how its output is stored: no Quantize"),
     ],
     ids=["operator", "softmax", "flatten", "average", "quantized"],
 )  # fmt: skip

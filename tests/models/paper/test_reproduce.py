@@ -16,7 +16,9 @@ from models.paper.recipes import RECIPES, TARGETS, Groups, Pruning, short
 from models.paper.reproduce import MODEL_FILE, Reproducer
 from models.paper.training import OutOfTime, Trainer
 from scalpel_graph import group_csr
+from scalpel_graph.channels_last import ChannelsLast
 from scalpel_graph.errors import InputError
+from scalpel_graph.pruning import structure
 from scalpel_graph.target import CpuTarget, load_target
 from tests.models.paper.fashion_mnist import needs_fashion_mnist
 
@@ -66,10 +68,21 @@ def test_groups_are_zero_at_the_rate(lenet_5, technique, target, shape, rate):
     work, result = lenet_5
     found = variant(result, technique, target)
     arrays = weights(work, "lenet-5", found.run)
-    layers = weights_of(NETWORKS["lenet-5"].build())
-    kept = sum(group_csr.encode(layer.matrix(arrays[layer.weight]), shape).values.size for layer in layers)
+    kept = 0
+    for layer in weights_of(NETWORKS["lenet-5"].build()):
+        matrix = found.plan.groups(layer.name).ordered(layer.matrix(arrays[layer.weight]))
+        kept += group_csr.encode(matrix, shape).values.size
     assert kept == pytest.approx((1 - rate) * 430_500, rel=0.01)
     assert found.plan.shapes == dict.fromkeys(("conv1", "conv2", "fc1", "fc2"), shape)
+
+
+def test_groups_lie_channels_last_for_a_microcontroller(lenet_5):
+    _, result = lenet_5
+    conv = ChannelsLast.of_conv((5, 5))
+    orders = variant(result, "scalpel", "mcu").plan.orders
+    assert orders == {"conv1": conv, "conv2": conv, "fc1": ChannelsLast(16)}
+    others = [v for v in result.variants if (v.technique, v.target) != ("scalpel", "mcu")]
+    assert not any(v.plan.orders for v in others)
 
 
 def test_combined_prunes_nodes_of_convolutions_and_groups_of_the_rest(lenet_5):
@@ -217,7 +230,7 @@ def test_sizes_are_those_of_the_format():
     for tensor in pruned.graph.initializer:
         if tensor.name == "fc3.weight":
             tensor.CopyFrom(onnx.numpy_helper.from_array(single, tensor.name))
-    found = sizes.measure(model, pruned, {"fc3": (1, 2)}, 2)
+    found = sizes.measure(model, pruned, {"fc3": structure.Groups((1, 2))}, 2)
     dense = 2 * (784 * 300 + 300 * 100)
     assert found.bytes == dense + 2 * (2 * 2 + 2) + 11 * 4
     assert found.kept == np.count_nonzero(arrays["fc1.weight"]) + np.count_nonzero(arrays["fc2.weight"]) + 3

@@ -1,14 +1,22 @@
 """Which form a layer gets on a microcontroller."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
 
 import scalpel_graph as sg
 from models.builder import BATCH, GraphBuilder
+from models.paper.onnx_files import arrays_of, weights_of
+from scalpel_graph.api import understood
+from scalpel_graph.channels_last import column_orders
+from scalpel_graph.group_csr import encode
 from scalpel_graph.mcu.network import Flatten, Multiply
+from scalpel_graph.mcu.program import layer_code
 from scalpel_graph.pruning.importance import zero_least_important
 from scalpel_graph.pruning.magnitude import prune_magnitude
+from scalpel_graph.pruning.structure import Groups
 from tests.mcu_networks import network_of, pruned, quantized
 
 
@@ -56,6 +64,48 @@ def test_an_image_is_flattened_in_the_order_that_keeps_groups_whole(group_last):
     flatten = next(layer for layer in network.layers if isinstance(layer, Flatten))
     assert flatten.planar is not group_last
     assert network.layers[-1].group_shape == (1, 2)
+
+
+def stored_groups(program, shape=(1, 2)):
+    """By layer, how many groups of a shape the compiler stores in the device's order."""
+    found = {}
+    for layer in program.network.layers:
+        if isinstance(layer, Multiply):
+            code = layer_code(program.network, replace(layer, group_shape=shape))
+            (columns,) = (c.values for c in code.constants if c.name.endswith("columns"))
+            found[layer.name] = len(columns)
+    return found
+
+
+def image_classifier(channels, *, relu_behind_flatten=False, dilation=1):
+    """A Conv and a fully connected layer behind a Flatten, with weights that quantization leaves non-zero."""
+    g = GraphBuilder("image", seed=0, opset=17)
+    weights = g.weights("conv.weight", (6, channels, 3, 3), 1.4)
+    x = g.node("Conv", "conv", [g.input("x", [BATCH, channels, 9, 9]), weights], dilations=[dilation] * 2)
+    side = 9 - 2 * dilation
+    x = g.relu(g.flatten(x), "relu") if relu_behind_flatten else g.flatten(g.relu(x, "relu"))
+    model = g.model({g.gemm(x, "fc", 6 * side**2, 20): [BATCH, 20]})
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("weight"):
+            W = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(np.sign(W) * (0.5 + np.abs(W)), tensor.name))
+    return model
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("variant", [{}, {"relu_behind_flatten": True}, {"dilation": 2}])
+def test_what_is_pruned_is_as_many_groups_on_the_device(channels, variant):
+    pruned = sg.prune(image_classifier(channels, **variant), "mcu", sparsity=0.8)
+    program, _ = quantized(pruned.model)
+    orders = column_orders(understood(pruned.model), {})
+    for layer in weights_of(pruned.model):
+        matrix = layer.matrix(arrays_of(pruned.model)[layer.weight])
+        groups = encode(Groups((1, 2), orders[layer.name]).ordered(matrix), (1, 2)).n_groups
+        assert stored_groups(program)[layer.name] == groups
+        total = Groups((1, 2), orders[layer.name]).ordered(matrix).size // 2
+        assert groups == total - int(0.8 * total + 1e-6)
+    flatten = next(layer for layer in program.network.layers if isinstance(layer, Flatten))
+    assert not flatten.planar
 
 
 def test_memory_is_used_again():

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from scalpel_graph.channels_last import ChannelsLast
 from scalpel_graph.errors import InputError
 from scalpel_graph.pruning.layers import WeightLayer
 from scalpel_graph.pruning.structure import Groups, NofM, parse_n_of_m
@@ -77,7 +78,7 @@ def test_groups_that_go_are_the_least():
 def test_groups_along_channels_are_those_of_the_weights_in_that_order(channels, kernel):
     M, shape = 5, (2, 2)
     weights = normal(M, channels * int(np.prod(kernel)))
-    structure = Groups(shape, kernel)
+    structure = Groups(shape, ChannelsLast.of_conv(kernel))
     drop = structure.drop(weights, 0.6)
     lines = np.moveaxis(weights.reshape(M, channels, *kernel), 1, -1).reshape(
         M, int(np.prod(kernel[:-1])), -1

@@ -4,6 +4,7 @@ import pytest
 
 import scalpel_graph as sg
 from models import NETWORKS
+from scalpel_graph.channels_last import ChannelsLast
 from scalpel_graph.errors import InputError
 from scalpel_graph.pruning.layers import WeightLayer
 from scalpel_graph.pruning.settings import Settings
@@ -14,6 +15,12 @@ FC = WeightLayer("fc", "Gemm", 0, "w", (64, 128))
 CONV = WeightLayer("conv", "Conv", 1, "w", (64, 32, 3, 3))
 DEPTHWISE = WeightLayer("dw", "Conv", 2, "w", (64, 1, 3, 3), group=64, depthwise=True)
 GROUPED = WeightLayer("grouped", "Conv", 3, "w", (12, 4, 3, 3), group=2)
+
+#: In which targets store columns: a microcontroller its own, others ONNX's.
+ORDERS = {
+    kind: dict.fromkeys((FC, CONV, DEPTHWISE, GROUPED), order)
+    for kind, order in (("cpu", ChannelsLast()), ("gpu", ChannelsLast()), ("mcu", ChannelsLast(4, 2)))
+}
 
 
 class Speed:
@@ -36,14 +43,21 @@ class Speed:
 
 
 def planned(layer, kind="cpu", *, speed=None, group_loss=0.5, node_loss=0.5, why_no_nodes="", **settings):
-    facts = Facts(kind, speed, lambda _: why_no_nodes, lambda *_: group_loss, lambda *_: node_loss)
+    facts = Facts(
+        kind,
+        speed,
+        lambda _: why_no_nodes,
+        lambda *_: group_loss,
+        lambda *_: node_loss,
+        ORDERS[kind].__getitem__,
+    )
     return plan([(layer, Settings(**settings))], facts)[0]
 
 
 @pytest.mark.parametrize("layer", [FC, CONV], ids=["fc", "conv"])
 def test_a_microcontroller_gets_pairs_everywhere(layer):
     chosen = planned(layer, "mcu", sparsity=0.9)
-    along_channels = Groups((1, 2), tuple(layer.weight_shape[2:]))
+    along_channels = Groups((1, 2), ChannelsLast(4, 2))
     assert (chosen.structure, chosen.sparsity, chosen.nodes) == (along_channels, 0.9, 0)
 
 
