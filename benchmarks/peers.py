@@ -5,6 +5,7 @@ pruned network
 
 - in ONNX Runtime, dense fp32;
 - in ONNX Runtime, dense int8, as its own quantizer makes it: what one would use instead of pruning;
+- in our operators, that same int8 network: pruned and quantized;
 - in OpenVINO, fp32, and in DeepSparse, each in the environment of the Python interpreter that is named with
   ``--openvino`` and ``--deepsparse``.
 
@@ -52,12 +53,13 @@ from scalpel_graph.timing import Ratio, take_turns
 _PROG = "python -m benchmarks.peers"
 _WORKER = Path(__file__).with_name("engine_process.py")
 
-DENSE, OURS, INT8 = "dense", "scalpel", "int8"
+DENSE, OURS, INT8, OURS_INT8 = "dense", "scalpel", "int8", "scalpel-int8"
 #: Of the engines, for people.
 _NAMES = {
     DENSE: "ONNX Runtime",
     OURS: "Scalpel Graph",
     INT8: "ONNX Runtime int8",
+    OURS_INT8: "Scalpel Graph int8",
     "openvino": "OpenVINO",
     "deepsparse": "DeepSparse",
 }
@@ -195,7 +197,7 @@ def _main(arguments: Sequence[str]) -> int:
             step(f"{case.name}, {formatting.plural(threads, 'thread')}")
             results.append(measure(case, threads, peers, options.seconds, out.print))
             console.write_file(options.json, json.dumps(_as_json(results), indent=2) + "\n")
-    _table(results, [DENSE, OURS, INT8, *peers]).print(out, markdown=options.markdown)
+    _table(results, [DENSE, OURS, INT8, OURS_INT8, *peers]).print(out, markdown=options.markdown)
     out.print(f"written to {options.json}")
     return 0
 
@@ -248,6 +250,7 @@ def measure(
             DENSE: (here, "onnxruntime", str(folder / "dense.onnx"), *options),
             OURS: (here, "onnxruntime", str(folder / "scalpel.onnx"), *options, library),
             INT8: (here, "onnxruntime", str(folder / "int8.onnx"), *options),
+            OURS_INT8: (here, "onnxruntime", str(folder / "scalpel-int8.onnx"), *options, library),
             **{peer: (python, peer, str(folder / "dense.onnx"), *options) for peer, python in peers.items()},
         }
         engines: dict[str, Engine] = {}
@@ -273,7 +276,11 @@ def measure(
 
 
 def write_models(case: Case, threads: int, folder: Path) -> Path:
-    """Writes ``dense.onnx``, ``scalpel.onnx`` and ``int8.onnx``; returns the path of inputs for them."""
+    """Writes ``dense.onnx``, ``scalpel.onnx``, ``int8.onnx`` and ``scalpel-int8.onnx``, and inputs for them.
+
+    Returns:
+        the path of the inputs.
+    """
     network = NETWORKS[case.network]
     model = network.build()
     for value in (*model.graph.input, *model.graph.output):
@@ -288,6 +295,8 @@ def write_models(case: Case, threads: int, folder: Path) -> Path:
     _quantize(
         case, dense, folder / "int8.onnx", [{name: network.sample_input(case.batch, n)} for n in range(4)]
     )
+    quantized = scalpel_graph.optimize(folder / "int8.onnx", target="cpu", threads=threads)
+    onnx.save(quantized.model, folder / "scalpel-int8.onnx")
     inputs = folder / "inputs.npz"
     np.savez(inputs, allow_pickle=False, **{name: network.sample_input(case.batch)})
     return inputs

@@ -25,11 +25,13 @@ from scalpel_graph.passes.fuse_activation import FuseActivation
 from scalpel_graph.passes.fuse_bias import FuseBias
 from scalpel_graph.passes.fuse_gate import FuseGate
 from scalpel_graph.passes.fuse_lrn import FuseLrn
+from scalpel_graph.passes.fuse_quantized_residual import FuseQuantizedResidual
 from scalpel_graph.passes.fuse_residual import FuseResidual
 from scalpel_graph.passes.quantize import Quantize
 from scalpel_graph.passes.raise_opset import RaiseOpset
 from scalpel_graph.passes.remove_channels import RemoveChannels
 from scalpel_graph.passes.substitute_group_csr import SubstituteGroupCsr
+from scalpel_graph.passes.substitute_quantized import SubstituteQuantized
 from scalpel_graph.target import GpuTarget, Target
 
 
@@ -78,6 +80,8 @@ def _cpu() -> list[Pass]:
         *_narrow(),
         RaiseOpset(),
         FuseLrn(),
+        SubstituteQuantized(),
+        FuseQuantizedResidual(),
         *_sparse(),
     ]
 

@@ -78,7 +78,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
 def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     """Chooses dense or a group shape for every layer of the graph."""
     decisions = Decisions()
-    nodes = [node for node in graph.nodes if is_standard(node, "Conv", "Gemm", "MatMul")]
+    nodes = [
+        node
+        for node in graph.nodes
+        if is_standard(node, "Conv", "Gemm", "MatMul") and not has_quantized_weight(node)
+    ]
     shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
     described: list[Layer] = []
     for node in nodes:
@@ -249,6 +253,15 @@ def in_one_network(layers: Sequence[Layer], weights: ValueType) -> list[Layer]:
     return together
 
 
+def has_quantized_weight(node: gs.Node) -> bool:
+    """Whether a Conv, Gemm or MatMul multiplies by what was made of integers: other passes know about
+    those."""
+    tensor = node.inputs[1]
+    while len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "Transpose"):
+        tensor = tensor.inputs[0].inputs[0]
+    return len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "DequantizeLinear")
+
+
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
     """Looks at a Conv, Gemm or MatMul.
 
@@ -276,6 +289,32 @@ def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, .
 
 
 def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+    work, attributes = conv_work(graph, node, weight, shapes, x=node.inputs[0], y=node.outputs[0])
+    bias = _vector(graph, optional_input(node, 2), work.M)
+    return Layer(node, work, weight.reshape(work.M, -1), (node.inputs[1].name,), bias, None, attributes)
+
+
+def conv_work(
+    graph: ModelGraph,
+    node: gs.Node,
+    weight: Array,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    x: gs.Tensor,
+    y: gs.Tensor,
+) -> tuple[LayerWork, dict[str, Any]]:
+    """What a Conv has to compute, and the attributes of its sparse operator beside the activation.
+
+    Args:
+        graph: the model.
+        node: has the attributes of ONNX's Conv.
+        weight: ``[M, C / group, kernel...]``.
+        shapes: of tensors, with sizes assumed for symbols.
+        x, y: its activations.
+
+    Raises:
+        Refusal: it has to stay dense.
+    """
     spatial = weight.ndim - 2
     if spatial not in (1, 2):
         raise Refusal(f"it is a {spatial}-D convolution; 1-D and 2-D ones can be sparse")
@@ -287,25 +326,22 @@ def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, 
     strides = [int(n) for n in attribute(node, "strides", [1] * spatial)]
     dilations = [int(n) for n in attribute(node, "dilations", [1] * spatial)]
     pads = _pads(graph, node, kernel, strides, dilations)
-    x, y = shapes.get(node.inputs[0].name), shapes.get(node.outputs[0].name)
-    if x is None or y is None:
+    x_shape, y_shape = shapes.get(x.name), shapes.get(y.name)
+    if x_shape is None or y_shape is None:
         raise Refusal("the size of its output is not known; --input-shape may help")
-    N = y[0] * prod(y[2:])
-    _check_sizes(prod(x), N)
+    N = y_shape[0] * prod(y_shape[2:])
+    _check_sizes(prod(x_shape), N)
     work = LayerWork(
-        op=node.op, M=M, K=weight.size // M, N=N, group=group, kernel=kernel, strides=tuple(strides),
-        dilations=tuple(dilations), pads=tuple(pads), in_size=x[2:], out_size=y[2:],
+        op="Conv", M=M, K=weight.size // M, N=N, group=group, kernel=kernel, strides=tuple(strides),
+        dilations=tuple(dilations), pads=tuple(pads), in_size=x_shape[2:], out_size=y_shape[2:],
     )  # fmt: skip
-    if x[1] != C:
-        raise Refusal(f"it reads {x[1]} channels, its weight has {C}")
-    bias = optional_input(node, 2)
+    if x_shape[1] != C:
+        raise Refusal(f"it reads {x_shape[1]} channels, its weight has {C}")
     attributes = {
         "weight_shape": list(weight.shape),
         "strides": strides, "pads": pads, "dilations": dilations, "group": group,
     }  # fmt: skip
-    return Layer(
-        node, work, weight.reshape(M, -1), (node.inputs[1].name,), _vector(graph, bias, M), None, attributes
-    )
+    return work, attributes
 
 
 def _pads(
@@ -359,7 +395,7 @@ def _gemm(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, 
             raise Refusal("all its weights are zero")
     M = matrix.shape[0]
     bias, residual = _gemm_bias(graph, node, M, beta)
-    work = _matrix_work(node, matrix, shapes)
+    work = matrix_work(node.op, matrix, node.inputs[0], shapes)
     attributes = {"weight_shape": list(matrix.shape)}
     return Layer(node, work, matrix, (node.inputs[1].name, transposed, alpha), bias, residual, attributes)
 
@@ -391,7 +427,7 @@ def _matmul(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str
     x = graph.shape(node.inputs[0])
     if x is None or len(x) < 2:
         raise Refusal("the rank of its input is not known" if x is None else "its input is a vector")
-    work = _matrix_work(node, weight.T, shapes)
+    work = matrix_work(node.op, weight.T, node.inputs[0], shapes)
     return Layer(
         node,
         work,
@@ -403,14 +439,19 @@ def _matmul(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str
     )
 
 
-def _matrix_work(node: gs.Node, matrix: Array, shapes: Mapping[str, tuple[int, ...]]) -> LayerWork:
-    x = shapes.get(node.inputs[0].name)
-    if x is None:
+def matrix_work(op: str, matrix: Array, x: gs.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> LayerWork:
+    """What a product of ``x`` with a matrix ``[M, K]`` has to compute.
+
+    Raises:
+        Refusal: it has to stay dense.
+    """
+    x_shape = shapes.get(x.name)
+    if x_shape is None:
         raise Refusal("the size of its input is not known; --input-shape may help")
     M, K = matrix.shape
-    N = prod(x[:-1])
-    _check_sizes(prod(x), N)
-    return LayerWork(op=node.op, M=M, K=K, N=N)
+    N = prod(x_shape[:-1])
+    _check_sizes(prod(x_shape), N)
+    return LayerWork(op=op, M=M, K=K, N=N)
 
 
 def _check_sizes(elements: int, columns: int) -> None:

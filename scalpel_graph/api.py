@@ -32,11 +32,14 @@ from scalpel_graph.passes.manager import PassManager
 from scalpel_graph.passes.matching import is_standard
 from scalpel_graph.passes.quantize import Quantize
 from scalpel_graph.pruning.samples import Samples, load_samples
+from scalpel_graph.quantize import QUANTIZED_TYPES, QuantizedType
+from scalpel_graph.quantize import quantize as quantize_model
 from scalpel_graph.report import (
     BeforeAfter,
     IntegerLayerReport,
     McuReport,
     PassRun,
+    QuantizationReport,
     Report,
     SkippedNode,
 )
@@ -81,6 +84,7 @@ def optimize(
     calibration: str | os.PathLike[str] | None = None,
     dtype: Dtype | None = None,
     most_error: float | None = None,
+    quantize: QuantizedType | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> OptimizeResult:
     """Makes the zeros of a pruned model pay on one kind of hardware, checking that its answers stay.
@@ -100,12 +104,14 @@ def optimize(
         autotune: time the candidates of each layer on this machine instead of predicting them.
         weights: what the values of sparse layers are stored as, ``fp32``, ``fp16`` or ``bf16``. Everything is
             computed in float32; the check allows for their rounding.
-        calibration: for microcontrollers, an ``.npz`` file with an array for each input whose first axis
-            counts samples; the ranges of activations are found on them, and the answers compared.
+        calibration: for microcontrollers and to quantize, an ``.npz`` file with an array for each input whose
+            first axis counts samples; the ranges of activations are found on them, and the answers compared.
         dtype: for microcontrollers, what to compute in: ``q15`` or ``int8``; None for what a quantized model
             is in, else ``q15``.
         most_error: for microcontrollers, how far the answers may be from the float model's on the calibration
             inputs: norm of the difference over norm of the answers; None for `mcu.agreement.MOST_ERROR`.
+        quantize: for CPUs, ``int8`` to quantize the float model first (`scalpel_graph.quantize`). What that
+            changes is in the report; the check compares with the quantized model.
         progress: is told what is being done, in a few words, each time that changes.
 
     Raises:
@@ -125,11 +131,14 @@ def optimize(
     _check_kind(
         profile, calibration=calibration, dtype=dtype, most_error=most_error, check_inputs=check_inputs,
         autotune=autotune, weights=weights, check=check, rtol=rtol, atol=atol, skip_passes=skip_passes,
+        quantize=quantize,
     )  # fmt: skip
     quantization = None
+    samples = None if calibration is None else load_samples(Path(calibration), source.proto)
     if profile.kind == "mcu":
-        samples = None if calibration is None else load_samples(Path(calibration), source.proto)
         quantization = Quantization(dtype or _usual_dtype(source.proto), samples)
+    given_source, name = source, source.path or "the model"
+    source, quantized = _quantized_first(source, quantize, samples, tell)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
     context = PassContext(
         target=profile,
@@ -182,42 +191,64 @@ def optimize(
             outcome = dataclasses.replace(_unchanged("the check was turned off"), ok=False)
     except (GraphError, Unverifiable) as error:
         if profile.kind == "mcu":
-            raise InputError(f"{source.path or 'the model'}: {error}") from error
+            raise InputError(f"{name}: {error}") from error
         # What cannot be represented or compared is left as it is, and so nothing was decided about it.
         optimized, runs_of_passes, outcome = None, [], _unchanged(str(error))
         context.layers.clear()
         context.removed_nodes.clear()
-    if agreement is not None and not outcome.ok:
-        raise CheckError(f"{source.path or 'the model'}: {outcome.reason}; nothing was written")
-    if check and not outcome.ok:
-        rounded = "" if weights == "fp32" else f", or leave out --weights {weights}"
-        raise CheckError(
-            f"{source.path or 'the model'}: {outcome.reason}; nothing was written; if rounding explains it,"
-            f" allow more with --rtol or --atol{rounded}, else find the pass at fault by leaving out some"
-            " (--skip-pass)"
-        )
+    _raise_unless_verified(outcome, name, check=check, weights=weights, is_integer=agreement is not None)
 
-    before = stats.measure(source.proto, context.dimensions)
-    after = before if optimized is None else stats.measure(optimized, context.dimensions)
-    size = source.size_bytes if optimized is None else io.encoded_bytes(optimized)
+    before = stats.measure(given_source.proto, context.dimensions)
+    result = source.proto if optimized is None else optimized
+    after = before if result is given_source.proto else stats.measure(result, context.dimensions)
+    size = given_source.size_bytes if result is given_source.proto else io.encoded_bytes(result)
     report = Report(
         version=__version__,
-        input=None if source.path is None else str(source.path),
+        input=None if given_source.path is None else str(given_source.path),
         output=None,
         target=profile.name,
         times="measured" if autotune else "predicted",
         weights=weights,
         verified=outcome,
-        size_bytes=BeforeAfter(source.size_bytes, size),
+        size_bytes=BeforeAfter(given_source.size_bytes, size),
         parameters=BeforeAfter(before.parameters, after.parameters),
         macs=BeforeAfter(before.macs, after.macs),
         layers=list(context.layers),
         removed_nodes=list(context.removed_nodes),
         passes=runs_of_passes,
         microcontroller=None if agreement is None else _mcu_report(context, agreement),
+        quantization=quantized,
     )
-    samples = None if quantization is None else quantization.samples
-    return OptimizeResult(source.proto if optimized is None else optimized, report, context.program, samples)
+    return OptimizeResult(result, report, context.program, samples)
+
+
+def _raise_unless_verified(
+    outcome: Verification, name: str | os.PathLike[str], *, check: bool, weights: ValueType, is_integer: bool
+) -> None:
+    if is_integer and not outcome.ok:
+        raise CheckError(f"{name}: {outcome.reason}; nothing was written")
+    if check and not outcome.ok:
+        rounded = "" if weights == "fp32" else f", or leave out --weights {weights}"
+        raise CheckError(
+            f"{name}: {outcome.reason}; nothing was written; if rounding explains it, allow more with"
+            f" --rtol or --atol{rounded}, else find the pass at fault by leaving out some (--skip-pass)"
+        )
+
+
+def _quantized_first(
+    source: io.LoadedModel,
+    quantize: QuantizedType | None,
+    samples: Samples | None,
+    tell: Callable[[str], None],
+) -> tuple[io.LoadedModel, QuantizationReport | None]:
+    """The model that is optimized, and what quantizing it did; as it is where nobody asks for that."""
+    if quantize is None:
+        return source, None
+    tell("quantizing")
+    assert samples is not None  # _check_kind() asks for it
+    found = quantize_model(source, samples)
+    report = QuantizationReport(quantize, found.relative_error, found.same_class, found.samples)
+    return io.from_proto(found.model), report
 
 
 def _check_kind(
@@ -233,12 +264,15 @@ def _check_kind(
     rtol: float,
     atol: float,
     skip_passes: Sequence[str],
+    quantize: QuantizedType | None,
 ) -> None:
     """Refuses options that the kind of target has no use for."""
+    if quantize is not None:
+        _check_quantize(profile, quantize, calibration)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be {' or '.join(DTYPES)}, got {dtype!r}")
     only_mcu = {
-        "--calibration": calibration is not None,
+        "--calibration": calibration is not None and quantize is None,
         "--dtype": dtype is not None,
         "--max-error": most_error is not None,
     }
@@ -264,7 +298,22 @@ def _check_kind(
         if is_given:
             instead = "see --max-error" if option in ("--rtol", "--atol") else "it is for others"
             instead = instead if is_mcu else "it is for microcontrollers"
+            if option == "--calibration" and profile.kind == "cpu":
+                instead = "it is for microcontrollers and --quantize"
             raise InputError(f"{option} has no meaning for target {profile.name}: {instead}; leave it out")
+
+
+def _check_quantize(profile: Target, quantize: str, calibration: str | os.PathLike[str] | None) -> None:
+    if quantize not in QUANTIZED_TYPES:
+        raise InputError(f"quantize must be {' or '.join(QUANTIZED_TYPES)}, got {quantize!r}")
+    if profile.kind != "cpu":
+        instead = "see --dtype" if profile.kind == "mcu" else "it is for CPUs"
+        raise InputError(f"--quantize has no meaning for target {profile.name}: {instead}; leave it out")
+    if calibration is None:
+        raise InputError(
+            "--quantize needs inputs to find the ranges of activations: give --calibration X.npz with some"
+            " hundred of them"
+        )
 
 
 def _usual_dtype(model: ModelProto) -> Dtype:

@@ -26,7 +26,7 @@ from scalpel_graph.host import model_name
 from scalpel_graph.kernel_table import chosen_isa
 from scalpel_graph.near_cores import while_near
 from scalpel_graph.node_timing import NodeTimer
-from scalpel_graph.one_layer import INPUT, one_layer
+from scalpel_graph.one_layer import INPUT, one_layer, random_input
 from scalpel_graph.report import Candidate
 from scalpel_graph.value_types import ValueType
 from scalpel_graph.version import __version__
@@ -36,7 +36,7 @@ _HOPELESS = 3.0
 _ROUNDS = 3
 _TURN_S = 0.02
 _COLD_RUNS = 8
-_REORDERS = ("ReorderInput", "ReorderOutput")
+_REORDERS = ("ReorderInput", "ReorderOutput", "Transpose")
 #: What a measurement must show for a layer to become sparse: more than two of them differ by chance.
 MARGIN = 0.03
 
@@ -171,7 +171,7 @@ def measure_on_host(question: Question) -> list[float]:
     The ways take turns, each in a session of its own, of which one lives at a time: worker threads wait for
     work for a while after a run, and would take the next one's cores. The least of the turns counts.
     """
-    x = np.random.default_rng(0).standard_normal(question.x_shape).astype(np.float32)
+    x = random_input(question.x_shape, question.weights, np.random.default_rng(0))
     models = [
         one_layer(question.weights, question.attributes, question.x_shape, way, question.value_type)
         for way in question.ways
@@ -216,6 +216,8 @@ def _key(
         f"{name}={list(value) if isinstance(value, Sequence) else value}"
         for name, value in attributes.items()
     ]
+    if work.quantized:
+        parts.append("int8")
     if way.group_shape is not None and value_type != "fp32":
         parts.append(value_type)
     parts += [way.group_shape, f"{way.density:.2g}", f"threads={threads}", "cold" if cold else "warm"]

@@ -10,7 +10,9 @@ An element is thus held to ``rtol`` of itself, plus a tenth of that of the tenso
 another order leave an error that goes with the size of the terms, not with the size of what is left of them.
 ``of_largest`` is for what rounding weights does to an output, whose terms all change. Of n < 16 elements even
 the largest may be small by chance, next to the terms it is the sum of: there it counts 16 / n times.
-For types coarser than float32, ``rtol`` is at least four times the distance from 1 to the type's next number.
+Where ``steps`` are given, elements of 8-bit integers may be so many apart: networks of integers round what
+they compute. For types coarser than float32, ``rtol`` is at least four times the distance from 1 to the
+type's next number.
 """
 
 from collections.abc import Iterable
@@ -42,13 +44,15 @@ class Difference:
     reason: str = ""
 
 
-def compare(expected: Any, actual: Any, *, rtol: float, atol: float, of_largest: float = 0.0) -> Difference:
+def compare(
+    expected: Any, actual: Any, *, rtol: float, atol: float, of_largest: float = 0.0, steps: int = 0
+) -> Difference:
     """Compares two outputs of ONNX Runtime: arrays, lists of them, maps, scalars or None.
 
     Raises:
         TypeError: a value of a kind that cannot be compared.
     """
-    return _compare(expected, actual, _Tolerance(rtol, atol, of_largest))
+    return _compare(expected, actual, _Tolerance(rtol, atol, of_largest, steps))
 
 
 def worst(differences: Iterable[Difference]) -> Difference:
@@ -70,6 +74,7 @@ class _Tolerance:
     rtol: float
     atol: float
     of_largest: float = 0.0
+    steps: int = 0
 
     def allowed(self, magnitude: Array, largest: float) -> Array:
         """For elements of some magnitudes, in a tensor whose largest magnitude is ``largest``."""
@@ -132,7 +137,8 @@ def _compare_arrays(a: Array, b: Array, tolerance: _Tolerance) -> Difference:
         if epsilon > np.finfo(np.float32).eps:
             tolerance = replace(tolerance, rtol=max(tolerance.rtol, _ROUNDINGS * epsilon))
         return _compare_floats(a.astype(np.float64), b.astype(np.float64), tolerance)
-    wrong = np.argwhere(a != b)
+    steps = tolerance.steps if a.dtype in (np.uint8, np.int8) else 0
+    wrong = np.argwhere(np.abs(a.astype(np.int16) - b) > steps if steps else a != b)
     if len(wrong):
         place = tuple(int(i) for i in wrong[0])
         return Difference(

@@ -24,7 +24,14 @@ from scalpel_graph import group_csr
 from scalpel_graph.group_csr import Array, GroupShape
 from scalpel_graph.layout import is_blocked_conv
 from scalpel_graph.report import Candidate
-from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, Prices, Table
+from scalpel_graph.target import (
+    DEPTHWISE_KERNEL,
+    CpuTarget,
+    Kernel,
+    Prices,
+    QuantizedPrices,
+    Table,
+)
 
 _FLOAT_BYTES = 4
 _KIB = 1024
@@ -65,7 +72,8 @@ class LayerWork:
             empty.
         pads: of a Conv, begins, then ends.
         network_bytes: weights of all layers of the network together; 0 if this layer is all there is.
-        value_bytes: of a weight in the sparse form: 4, or 2 (`scalpel_graph.value_types`).
+        value_bytes: of a weight in the sparse form: 4, or 2 (`scalpel_graph.value_types`), or 1 if quantized.
+        quantized: whether weights and activations are integers of 8 bits.
     """
 
     op: str
@@ -81,6 +89,7 @@ class LayerWork:
     out_size: tuple[int, ...] = ()
     network_bytes: int = 0
     value_bytes: int = _FLOAT_BYTES
+    quantized: bool = False
 
     @property
     def is_conv(self) -> bool:
@@ -108,9 +117,14 @@ class LayerWork:
         return self.batch * self.channels * prod(self.in_size) if self.is_conv else self.N * self.K
 
     @property
+    def item_bytes(self) -> int:
+        """Of a number, unless it is a stored weight."""
+        return 1 if self.quantized else _FLOAT_BYTES
+
+    @property
     def weight_bytes(self) -> int:
         """Of the dense weight."""
-        return _FLOAT_BYTES * self.M * self.K
+        return self.item_bytes * self.M * self.K
 
     @property
     def macs(self) -> int:
@@ -138,7 +152,8 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
 
     A shape of which our kernels would read as many bytes as the dense weight has or more does not fit; for a
     Conv, a little more does: where ONNX Runtime has to unroll one, our kernels are faster even if there is
-    nothing to leave out. A depthwise Conv that our kernels have a form for has one group a channel.
+    nothing to leave out. A depthwise Conv that our kernels have a form for has one group a channel. A
+    quantized layer has no candidates at all where the profile has no prices for it.
 
     Args:
         work: the layer.
@@ -146,6 +161,8 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         target: the profile.
         threads: intra-op threads.
     """
+    if work.quantized and target.quantized is None:
+        return []
     ways = [Candidate("dense", None, 1.0, dense_us(work, target, threads))]
     density = cache(partial(group_csr.density, weights))
     if has_depthwise_kernel(work):
@@ -157,7 +174,7 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         return ways
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
-    for kernel in target.kernels:
+    for kernel in kernels(work, target):
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
@@ -188,7 +205,8 @@ def fastest_sparse(ways: Sequence[Candidate]) -> Candidate | None:
 def dense_us(work: LayerWork, target: CpuTarget, threads: int) -> float:
     """Microseconds of the dense layer in ONNX Runtime."""
     operation = dense_operation(work, target.block)
-    return price_us(target.dense[operation], dense_amounts(work, target.block), threads)
+    dense = target.quantized.dense if work.quantized and target.quantized is not None else target.dense
+    return price_us(dense[operation], dense_amounts(work, target.block), threads)
 
 
 def sparse_us(
@@ -205,14 +223,28 @@ def sparse_us(
     """
     if has_depthwise_kernel(work):
         return price_us(target.depthwise_kernel, depthwise_kernel_amounts(work, target.lanes), threads)
-    kernel = next(kernel for kernel in target.kernels if kernel.group_shape == group_shape)
+    kernel = next(kernel for kernel in kernels(work, target) if kernel.group_shape == group_shape)
     amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
 
 
-def reorder_us(nbytes: int, target: CpuTarget, threads: int) -> float:
-    """Microseconds that ONNX Runtime takes to bring a tensor from NCHW to its blocked layout, or back."""
-    return price_us(target.dense["reorder"], {"input": Amount(nbytes / _FLOAT_BYTES)}, threads)
+def reorder_us(elements: int, target: CpuTarget, threads: int) -> float:
+    """Microseconds that ONNX Runtime takes to bring a float tensor from NCHW to its blocked layout, or
+    back."""
+    return price_us(target.dense["reorder"], {"input": Amount(elements)}, threads)
+
+
+def quantized_reorder_us(elements: int, prices: QuantizedPrices, threads: int) -> float:
+    """Microseconds that ONNX Runtime takes to bring a tensor of 8 bits from NCHW to channels last, or
+    back."""
+    return price_us(prices.dense["quantized_reorder"], {"input": Amount(elements)}, threads)
+
+
+def kernels(work: LayerWork, target: CpuTarget) -> tuple[Kernel, ...]:
+    """Our kernels that a layer could run in: what they take, for each group shape."""
+    if not work.quantized:
+        return target.kernels
+    return () if target.quantized is None else target.quantized.kernels
 
 
 def dense_operation(work: LayerWork, block: int) -> str:
@@ -222,6 +254,10 @@ def dense_operation(work: LayerWork, block: int) -> str:
         work: the layer.
         block: channels in a block of its blocked layout.
     """
+    if work.quantized:
+        if work.is_conv:
+            return "quantized_depthwise" if work.is_depthwise else "quantized_conv"
+        return "quantized_gemv" if work.N == 1 else "quantized_gemm"
     if not work.is_conv:
         return "gemv" if work.N == 1 else "gemm"
     weight_shape = (work.M, work.channels // work.group, *work.kernel)
@@ -234,6 +270,10 @@ def dense_operation(work: LayerWork, block: int) -> str:
 
 def sparse_operation(work: LayerWork) -> str:
     """Which of `target.OPERATIONS` the layer is in our kernels."""
+    if work.quantized:
+        if work.is_conv:
+            return "quantized_sparse_conv"
+        return "quantized_sparse_gemv" if work.N == 1 else "quantized_sparse_gemm"
     if has_depthwise_kernel(work):
         return DEPTHWISE_KERNEL
     if work.is_conv:
@@ -269,9 +309,11 @@ def runs_as(work: LayerWork, group_shape: GroupShape) -> GroupShape:
     """The group shape that our kernels compute a layer in.
 
     With more than a few columns they go through the weights of a row block one by one and leave out those
-    that are zero in a stored group: how a row's weights are grouped in the file makes no difference.
+    that are zero in a stored group: how a row's weights are grouped in the file makes no difference. Those of
+    integers always do.
     """
-    return (group_shape[0], 1) if work.is_conv or work.N > _FEW_ROWS else group_shape
+    by_column = work.is_conv or work.N > _FEW_ROWS or work.quantized
+    return (group_shape[0], 1) if by_column else group_shape
 
 
 def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lanes: int) -> dict[str, Amount]:
@@ -286,7 +328,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
     r, c = group_shape
     nbytes = read_bytes(work, group_shape, density)
     network = work.network_bytes * nbytes / work.weight_bytes
-    wide = stored_bytes(replace(work, value_bytes=_FLOAT_BYTES), group_shape, density)
+    wide = stored_bytes(replace(work, value_bytes=work.item_bytes), group_shape, density)
     stored = _groups(work, group_shape, density) * r * c
     pixels = _pixels(work, lanes, r, stored // r)
     strided = any(stride != 1 for stride in work.strides)
@@ -296,9 +338,9 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
         "multiply_add": Amount(macs, work.N),
         "few_multiply_adds": Amount(macs, macs),
         "missed": Amount(macs * _missed(work, lanes, r, stored)),
-        "large_input": Amount(macs, _FLOAT_BYTES * pixels.near / _KIB),
-        "input": Amount(work.inputs, _FLOAT_BYTES * max(pixels.copied, work.inputs) / _KIB),
-        "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
+        "large_input": Amount(macs, work.item_bytes * pixels.near / _KIB),
+        "input": Amount(work.inputs, work.item_bytes * max(pixels.copied, work.inputs) / _KIB),
+        "output": Amount(work.M * work.N, work.item_bytes * work.M * work.N / _KIB),
         "padded": Amount(0 if strided else pixels.copied, row),
         "strided": Amount(pixels.copied if strided else 0, row),
         "weight": Amount(stored, max(nbytes, network) / _KIB, nbytes / wide),
@@ -307,7 +349,7 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
 
 def has_depthwise_kernel(work: LayerWork) -> bool:
     """Whether a layer is a depthwise Conv that our kernels have a form for."""
-    if not work.is_depthwise or work.group != work.M or len(work.kernel) != 2:
+    if not work.is_depthwise or work.quantized or work.group != work.M or len(work.kernel) != 2:
         return False
     square = len({*work.kernel}) == len({*work.strides}) == 1 and {*work.dilations} == {1}
     return square and (work.kernel[0], work.strides[0]) in DEPTHWISE_KERNELS
@@ -338,7 +380,7 @@ def read_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:
     where there are few columns, and else once, when the model is loaded.
     """
     if work.is_conv or work.N > _FEW_ROWS:
-        work = replace(work, value_bytes=_FLOAT_BYTES)
+        work = replace(work, value_bytes=work.item_bytes)
     return stored_bytes(work, group_shape, density)
 
 
@@ -421,7 +463,7 @@ def _missed(work: LayerWork, lanes: int, rows: int, stored: int) -> float:
     there of what the one before it read; of less, it finds as much as the cache holds of all there is.
     """
     single, several = _TILE_VECTORS[max((known for known in _TILE_VECTORS if known <= lanes), default=4)]
-    tile = _FLOAT_BYTES * min(lanes * (single if rows == 1 else several), work.N)
+    tile = work.item_bytes * min(lanes * (single if rows == 1 else several), work.N)
     everything, read = work.K * tile, stored / work.M * tile
     if read >= _FIRST_CACHE:
         return 1.0

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from scalpel_graph.pruning.report import LayerReport
-from scalpel_graph.report import Candidate, LayerDecision, McuReport, Report
+from scalpel_graph.report import Candidate, LayerDecision, McuReport, QuantizationReport, Report
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -142,3 +142,14 @@ def _scaled(number: float, units: Sequence[str]) -> str:
     while value >= 999.5 and unit < len(units) - 1:
         value, unit = value / 1000, unit + 1
     return f"{value:.3g} {units[unit]}"
+
+
+def quantized(report: QuantizationReport) -> str:
+    """What quantizing did to the answers."""
+    same = ""
+    if report.same_class is not None:
+        same = f", {fraction(report.same_class)} with the same largest output"
+    return (
+        f"to {report.type} by ONNX Runtime's quantizer: answers on"
+        f" {plural(report.samples, 'calibration input')} are {100 * report.relative_error:.2g} % off{same}"
+    )

@@ -38,6 +38,14 @@ def group_shapes() -> list[GroupShape]:
     return sorted(shapes)
 
 
+def quantized_group_shapes() -> list[GroupShape]:
+    """Every group shape that the kernels of 8-bit layers know, those of any one machine alike.
+
+    They go by columns: other shapes run as row blocks of as many rows.
+    """
+    return [(16, 1), (8, 1), (4, 1), (1, 1)]
+
+
 def lanes(isa: str) -> int:
     """Floats in a vector of the kernels for an instruction set; 1 for the scalar ones."""
     return _kernels.lanes(isa)

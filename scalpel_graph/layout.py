@@ -15,6 +15,7 @@ exact optimum of that model, found by Dinic's algorithm.
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import onnx_graphsurgeon as gs
 
@@ -27,7 +28,13 @@ _FOLLOWERS = {
     "Relu", "Sigmoid", "Sum", "Tanh",
 }  # fmt: skip
 #: Those of them whose first input alone is activations.
-_PARAMETERS_BEHIND = {"BatchNormalization", "Clip"}
+_PARAMETERS_BEHIND = {"BatchNormalization", "Clip", "QuantizeLinear", "DequantizeLinear"}
+#: Those that hand on the layout of integers beside them.
+_QUANTIZED_FOLLOWERS = {
+    "AveragePool", "DequantizeLinear", "GlobalAveragePool", "QLinearAdd", "QLinearAveragePool",
+    "QLinearConcat", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid",
+    "QuantizeLinear",
+}  # fmt: skip
 
 _NANOSECONDS = 1000
 _INFINITE = 1 << 60
@@ -64,6 +71,8 @@ def choose_sparse(
     block: int,
     shapes: Mapping[str, tuple[int, ...]],
     copy_us: Callable[[int], float],
+    *,
+    quantized: bool = False,
 ) -> set[int]:
     """Chooses the Conv nodes to make sparse.
 
@@ -72,14 +81,16 @@ def choose_sparse(
         times: by ``id(node)``: each Conv that has a sparse candidate; all others are dense.
         block: channels in a block of ONNX Runtime's layout; 1 where it has none.
         shapes: of tensors, with sizes assumed for symbols (`ModelGraph.assumed_shapes`).
-        copy_us: microseconds to change the layout of a tensor of so many bytes.
+        copy_us: microseconds to change the layout of a tensor of so many elements.
+        quantized: whether these are the Conv of integers: all that stay dense are computed channels last,
+            whatever their sizes, and that layout goes through the conversions around them.
 
     Returns:
         ``id(node)`` of the nodes to make sparse.
     """
     if not any(time.sparse_us is not None for time in times.values()):
         return set()
-    if block == 1:
+    if block == 1 and not quantized:
         return {key for key, time in times.items() if (time.sparse_us or _INFINITE) < time.dense_us}
     cut = _MinimumCut()
     plain, blocked = cut.vertex(), cut.vertex()
@@ -88,9 +99,11 @@ def choose_sparse(
     plain_readers: set[int] = set()
     for node in graph.nodes:
         key = id(node)
-        if (node.domain or "") not in ("", "ai.onnx"):
+        if (node.domain or "") not in (("", "ai.onnx", "com.microsoft") if quantized else ("", "ai.onnx")):
             continue
-        if node.op == "Conv":
+        if quantized and node.op in ("Conv", "QLinearConv"):
+            sides[key] = cut.conv(plain, blocked, times.get(key))
+        elif node.op == "Conv":
             weight, group = graph.shape(node.inputs[1]), int(node.attrs.get("group", 1))
             dims = tuple(dim for dim in weight or () if isinstance(dim, int))
             time = times.get(key)
@@ -100,21 +113,19 @@ def choose_sparse(
                 continue
             if reads_plain(dims, group, block):
                 plain_readers.add(key)
-            sides[key] = cut.vertex()
-            dense = 0 if time is None else round(time.dense_us * _NANOSECONDS)
-            sparse = (
-                _INFINITE if time is None or time.sparse_us is None else round(time.sparse_us * _NANOSECONDS)
-            )
-            cut.edge(plain, sides[key], dense)
-            cut.edge(sides[key], blocked, sparse)
-        elif node.op in _POOLS:
+            sides[key] = cut.conv(plain, blocked, time)
+        elif node.op in _POOLS and not (quantized and node.op != "MaxPool"):
             shape = shapes.get(node.inputs[0].name, ())
-            if len(shape) == 4 and shape[1] % block == 0 and len(node.outputs) == 1:
+            fits = quantized or (len(shape) == 4 and shape[1] % block == 0)
+            if fits and len(node.outputs) == 1:
                 sides[key] = cut.vertex()
                 cut.edge(sides[key], blocked, _INFINITE)
-        elif node.op in _FOLLOWERS:
+        elif node.op in _FOLLOWERS or (quantized and node.op in _QUANTIZED_FOLLOWERS):
             sides[key] = cut.vertex()
-            for tensor in node.inputs[:1] if node.op in _PARAMETERS_BEHIND else node.inputs:
+            activations = node.inputs[:1] if node.op in _PARAMETERS_BEHIND else node.inputs
+            if quantized:
+                activations = [tensor for tensor in activations if tensor.inputs]
+            for tensor in activations:
                 maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
                 cut.edge(plain if maker is None else sides.get(id(maker), plain), sides[key], _INFINITE)
     for node in graph.nodes:
@@ -137,10 +148,7 @@ def choose_sparse(
 def _copy_cost(
     tensor: gs.Tensor, shapes: Mapping[str, tuple[int, ...]], copy_us: Callable[[int], float]
 ) -> int:
-    nbytes = 4
-    for dim in shapes.get(tensor.name, ()):
-        nbytes *= dim
-    return round(copy_us(nbytes) * _NANOSECONDS)
+    return round(copy_us(prod(shapes.get(tensor.name, ()))) * _NANOSECONDS)
 
 
 def _charge(cut: "_MinimumCut", maker: int, readers: set[int], cost: int) -> None:
@@ -166,6 +174,14 @@ class _MinimumCut:
     def vertex(self) -> int:
         self._edges.append([])
         return len(self._edges) - 1
+
+    def conv(self, plain: int, blocked: int, time: ConvTimes | None) -> int:
+        """A vertex for a Conv, which takes its time on either side; one without a time is blocked."""
+        vertex = self.vertex()
+        sparse_us = None if time is None else time.sparse_us
+        self.edge(plain, vertex, 0 if time is None else round(time.dense_us * _NANOSECONDS))
+        self.edge(vertex, blocked, _INFINITE if sparse_us is None else round(sparse_us * _NANOSECONDS))
+        return vertex
 
     def edge(self, a: int, b: int, capacity: int) -> None:
         for start, end, size in ((a, b, capacity), (b, a, 0)):

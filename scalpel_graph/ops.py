@@ -1,8 +1,9 @@
 """The operators of domain ``ai.scalpel``: their contract, and each as a function of standard operators.
 
 `GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`); `WindowedLrn`
-has a file of its own (`scalpel_graph.windowed_lrn`), and so have the integer operators
-(`scalpel_graph.quantized_ops`). Inputs of the first two:
+has a file of its own (`scalpel_graph.windowed_lrn`), and so have those of 8-bit networks
+(`scalpel_graph.qlinear_ops`) and of microcontrollers (`scalpel_graph.quantized_ops`). Inputs of the first
+two:
 
 ==  ================  ===========================================================================
 0   X                 Gemm: ``[..., K]`` float32. Conv: ``[N, C, W]`` or ``[N, C, H, W]`` float32
@@ -36,7 +37,7 @@ from functools import cache
 import onnx
 from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper
 
-from scalpel_graph import quantized_ops, windowed_lrn
+from scalpel_graph import qlinear_ops, quantized_ops, windowed_lrn
 from scalpel_graph.function_body import FunctionBody, branch
 
 DOMAIN = "ai.scalpel"
@@ -45,7 +46,7 @@ GEMM = "GroupCsrGemm"
 CONV = "GroupCsrConv"
 LRN = windowed_lrn.OP_TYPE
 GROUP_CSR_OPERATORS = (GEMM, CONV)
-OPERATORS = (*GROUP_CSR_OPERATORS, LRN, *quantized_ops.OPERATORS)
+OPERATORS = (*GROUP_CSR_OPERATORS, LRN, *qlinear_ops.OPERATORS, *quantized_ops.OPERATORS)
 
 #: The oldest opset whose operators the function bodies use, and the first IR version with functions.
 MIN_OPSET = 13
@@ -89,6 +90,8 @@ def function(op_type: str, opset: int) -> FunctionProto:
     body = FunctionBody(_ATTRIBUTE_TYPES)
     if op_type == LRN:
         windowed_lrn.write_body(body)
+    elif op_type in qlinear_ops.OPERATORS:
+        qlinear_ops.write_body(body, op_type, _dense_matrix(body))
     elif op_type in quantized_ops.SPARSE:
         quantized_ops.write_body(body, op_type, _dense_matrix(body))
     elif op_type in quantized_ops.OPERATORS:
@@ -109,6 +112,8 @@ def function(op_type: str, opset: int) -> FunctionProto:
 
 def inputs(op_type: str) -> tuple[str, ...]:
     """What the inputs of an operator are called."""
+    if op_type in qlinear_ops.OPERATORS:
+        return qlinear_ops.inputs(op_type)
     if op_type in quantized_ops.OPERATORS:
         return quantized_ops.inputs(op_type)
     return windowed_lrn.INPUTS if op_type == LRN else INPUTS
@@ -140,6 +145,8 @@ def _write_group_csr_body(body: FunctionBody, op_type: str) -> None:
 def _attributes(op_type: str) -> tuple[str, ...]:
     if op_type == LRN:
         return tuple(windowed_lrn.ATTRIBUTE_TYPES)
+    if op_type in qlinear_ops.OPERATORS:
+        return qlinear_ops.attributes(op_type)
     if op_type in quantized_ops.OPERATORS:
         return quantized_ops.attributes(op_type)
     return ("weight_shape", *_BOUNDS, _GATE, *(_CONV_ATTRIBUTES if op_type == CONV else ()))
@@ -171,6 +178,7 @@ _ATTRIBUTE_TYPES = {
     "group": AttributeProto.INT,
     **windowed_lrn.ATTRIBUTE_TYPES,
     **quantized_ops.ATTRIBUTE_TYPES,
+    **qlinear_ops.ATTRIBUTE_TYPES,
 }
 
 

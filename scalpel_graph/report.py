@@ -160,6 +160,25 @@ class McuReport:
 
 
 @dataclass(frozen=True)
+class QuantizationReport:
+    """What quantizing a float network did, before anything was optimized.
+
+    Attributes:
+        type: what it was quantized to: ``int8``.
+        relative_error: of the answers on the calibration inputs: norm of the difference over the norm of the
+            float network's.
+        same_class: fraction of calibration inputs whose largest output is at the same place; None where the
+            output is no vector.
+        samples: calibration inputs.
+    """
+
+    type: str
+    relative_error: float
+    same_class: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
 class Report:
     """What one run of the tool did to one model.
 
@@ -178,6 +197,8 @@ class Report:
         removed_nodes: the layers that lost channels or inputs, or could have.
         passes: in the order they ran.
         microcontroller: what the integer network takes; None for other targets.
+        quantization: what quantizing it did; None for a model that was not quantized here. What is before is
+            then the float model, but what ``verified`` compares with is the quantized one.
     """
 
     version: str
@@ -194,11 +215,12 @@ class Report:
     removed_nodes: list[RemovedNodes] = field(default_factory=list)
     passes: list[PassRun] = field(default_factory=list)
     microcontroller: McuReport | None = None
+    quantization: QuantizationReport | None = None
 
     @property
     def modified(self) -> bool:
         """Whether the model that goes out differs from the one that came in."""
-        return any(run.modified for run in self.passes)
+        return self.quantization is not None or any(run.modified for run in self.passes)
 
     @property
     def narrower(self) -> list[RemovedNodes]:
@@ -263,6 +285,7 @@ class Report:
                 for run in self.passes
             ],
             "microcontroller": None if self.microcontroller is None else self.microcontroller.to_json(),
+            "quantization": None if self.quantization is None else asdict(self.quantization),
         }
 
 

@@ -53,6 +53,7 @@ def session(
     threads: int = 1,
     prepack: bool = True,
     fold: bool = True,
+    optimize: bool = True,
     profile: str | Path | None = None,
     cores: Sequence[int] = (),
 ) -> ort.InferenceSession:
@@ -66,6 +67,7 @@ def session(
             mapped, which saves their size in memory and the time to do it, and each run takes longer.
         fold: compute what is constant once, while loading. Without, each run does, and frees it at once:
             folding keeps every step in which weights are decoded, of all layers, until it is done.
+        optimize: let ONNX Runtime fuse operators.
         profile: where ``end_profiling`` writes how long each node took (a prefix of the file's name); None
             for no profile.
         cores: to pin the worker threads to, one for each thread but the first, which is the caller's own;
@@ -83,6 +85,8 @@ def session(
         options.add_session_config_entry("session.disable_prepacking", "1")
     if not fold:
         options.enable_cpu_mem_arena = False
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     disabled = () if fold else ("ConstantFolding",)
     if cores:
         affinities = ";".join(str(core + 1) for core in cores)  # ONNX Runtime counts them from 1

@@ -34,7 +34,8 @@ Prices = Mapping[int, Mapping[str, Table]]
 #: What `scalpel_graph.cost` counts in each kind of operation beside calls, and a profile gives the price of.
 #: Dense ones are ONNX Runtime's; its blocked layout has ``pointwise``, ``conv`` and ``depthwise``, and
 #: ``reorder`` is the way into that layout or out of it. ``depthwise_kernel`` is ours for depthwise Conv; the
-#: others are those of each group shape.
+#: others are those of each group shape. Those of 8-bit layers begin with ``quantized_``; ONNX Runtime
+#: computes dense Conv of integers channels last, and ``quantized_reorder`` is the way there or back.
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "pointwise": ("multiply_add", "few_multiply_adds", "narrow", "input", "output", "weight"),
     "conv": ("multiply_add", "few_multiply_adds", "narrow", "edge", "input", "output", "weight"),
@@ -53,13 +54,28 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "sparse_few_rows": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
     "sparse_gemv": ("input", "output", "weight"),
     "depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),
+    "quantized_conv": ("multiply_add", "few_multiply_adds", "input", "output", "unrolled", "weight"),
+    "quantized_depthwise": ("multiply_add", "input"),
+    "quantized_gemm": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
+    "quantized_gemv": ("output", "weight"),
+    "quantized_reorder": ("input",),
+    "quantized_sparse_conv": (
+        "multiply_add", "few_multiply_adds", "missed", "large_input", "input", "output", "padded", "strided",
+        "weight",
+    ),
+    "quantized_sparse_gemm": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
+    "quantized_sparse_gemv": ("input", "output", "weight"),
 }  # fmt: skip
 DEPTHWISE_KERNEL = "depthwise_kernel"
 _BLOCKED_OPERATIONS = ("pointwise", "conv", "depthwise", "reorder")
-DENSE_OPERATIONS = tuple(
-    name for name in OPERATIONS if not name.startswith("sparse_") and name != DEPTHWISE_KERNEL
+QUANTIZED_SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("quantized_sparse_"))
+QUANTIZED_DENSE_OPERATIONS = tuple(
+    name for name in OPERATIONS if name.startswith("quantized_") and name not in QUANTIZED_SPARSE_OPERATIONS
 )
 SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("sparse_"))
+DENSE_OPERATIONS = tuple(
+    name for name in OPERATIONS if not name.startswith(("sparse_", "quantized_")) and name != DEPTHWISE_KERNEL
+)
 
 
 @dataclass(frozen=True)
@@ -68,11 +84,24 @@ class Kernel:
 
     Attributes:
         group_shape: ``(r, c)``.
-        prices: of each of `SPARSE_OPERATIONS`.
+        prices: of each of `SPARSE_OPERATIONS`, or of `QUANTIZED_SPARSE_OPERATIONS`.
     """
 
     group_shape: GroupShape
     prices: Mapping[str, Prices]
+
+
+@dataclass(frozen=True)
+class QuantizedPrices:
+    """What layers of 8-bit integers take.
+
+    Attributes:
+        dense: prices of each of `QUANTIZED_DENSE_OPERATIONS`, in ONNX Runtime.
+        kernels: one entry for each group shape to consider, in the order that breaks ties.
+    """
+
+    dense: Mapping[str, Prices]
+    kernels: tuple[Kernel, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +151,7 @@ class CpuTarget(Target):
         kernels: one entry for each group shape to consider, in the order that breaks ties; none: all layers
             stay dense.
         depthwise_kernel: prices of our kernels for depthwise Conv; none: it is left to ONNX Runtime.
+        quantized: prices of 8-bit layers; None where none were measured, and all of them stay dense.
     """
 
     isa: str
@@ -133,6 +163,7 @@ class CpuTarget(Target):
     dense: Mapping[str, Prices]
     kernels: tuple[Kernel, ...]
     depthwise_kernel: Prices
+    quantized: QuantizedPrices | None = None
 
 
 #: What `scalpel_graph.gpu_cost` counts in a matrix product on a GPU beside calls.
@@ -310,6 +341,7 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
         dense={name: _prices(dense, name) for name in dense_operations(root.integer("block"))},
         kernels=tuple(_kernel(entry) for entry in root.tables("kernels", least=0)),
         depthwise_kernel=_prices(root, DEPTHWISE_KERNEL) if DEPTHWISE_KERNEL in root else {},
+        quantized=_quantized(root.table("quantized")) if "quantized" in root else None,
     )
     dense.finish()
     _refuse_repeated(root, [kernel.group_shape for kernel in target.kernels])
@@ -355,11 +387,21 @@ def _mcu(root: "_Reader", common: Mapping[str, Any]) -> McuTarget:
     )
 
 
-def _kernel(entry: "_Reader") -> Kernel:
+def _kernel(entry: "_Reader", operations: Sequence[str] = SPARSE_OPERATIONS) -> Kernel:
     shape = entry.group_shape("group_shape")
-    kernel = Kernel(shape, {name: _prices(entry, name) for name in SPARSE_OPERATIONS})
+    kernel = Kernel(shape, {name: _prices(entry, name) for name in operations})
     entry.finish()
     return kernel
+
+
+def _quantized(reader: "_Reader") -> QuantizedPrices:
+    prices = QuantizedPrices(
+        dense={name: _prices(reader, name) for name in QUANTIZED_DENSE_OPERATIONS},
+        kernels=tuple(_kernel(entry, QUANTIZED_SPARSE_OPERATIONS) for entry in reader.tables("kernels")),
+    )
+    reader.finish()
+    _refuse_repeated(reader, [kernel.group_shape for kernel in prices.kernels])
+    return prices
 
 
 def _prices(reader: "_Reader", operation: str) -> Prices:

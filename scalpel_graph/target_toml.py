@@ -36,7 +36,13 @@ def _cpu(target: Target) -> list[str]:
     for kernel in target.kernels:
         lines += ["", "[[kernels]]", f"group_shape = {list(kernel.group_shape)}"]
         lines += _prices("kernels.", kernel.prices)
-    return lines + _prices("", {DEPTHWISE_KERNEL: target.depthwise_kernel})
+    lines += _prices("", {DEPTHWISE_KERNEL: target.depthwise_kernel})
+    if target.quantized is not None:
+        lines += _prices("quantized.", target.quantized.dense)
+        for kernel in target.quantized.kernels:
+            lines += ["", "[[quantized.kernels]]", f"group_shape = {list(kernel.group_shape)}"]
+            lines += _prices("quantized.kernels.", kernel.prices)
+    return lines
 
 
 def _gpu(target: GpuTarget) -> list[str]:

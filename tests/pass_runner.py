@@ -14,7 +14,14 @@ from scalpel_graph import ops
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.passes.base import Pass, PassContext
 from scalpel_graph.passes.manager import PassManager, PassRecord
-from scalpel_graph.target import Target, load_target
+from scalpel_graph.target import (
+    QUANTIZED_DENSE_OPERATIONS,
+    QUANTIZED_SPARSE_OPERATIONS,
+    Kernel,
+    QuantizedPrices,
+    Target,
+    load_target,
+)
 
 #: A machine with sparse kernels.
 CPU = replace(load_target("avx2"), round_channels_to=1, round_features_to=1)
@@ -29,6 +36,16 @@ EAGER = replace(
     margin=0.0,
     min_columns=1,
     dense={name: {1: {"call": ((1.0, 1e6 if name != "reorder" else 0.0),)}} for name in CPU.dense},
+    quantized=QuantizedPrices(
+        dense={
+            name: {1: {"call": ((1.0, 1e6 if name != "quantized_reorder" else 0.0),)}}
+            for name in QUANTIZED_DENSE_OPERATIONS
+        },
+        kernels=tuple(
+            Kernel(shape, {name: {1: {"call": ((1.0, 1.0),)}} for name in QUANTIZED_SPARSE_OPERATIONS})
+            for shape in ((4, 1), (1, 1))
+        ),
+    ),
 )
 
 

@@ -56,6 +56,7 @@ CONTRACT = {
     ],
     "passes": [{"name": str, "modified": bool, "seconds": NUMBER, "skipped": [{"node": str, "reason": str}]}],
     "microcontroller": (dict, type(None)),
+    "quantization": (dict, type(None)),
 }
 
 

@@ -32,6 +32,7 @@ enum OrtCharacteristic : int { kOrtRequired = 0 };
 enum OrtElementType : int {
   kOrtUndefined = 0,  // as an operator's input type: any
   kOrtFloat = 1,
+  kOrtUint8 = 2,
   kOrtInt8 = 3,
   kOrtUint16 = 4,
   kOrtInt16 = 5,

@@ -11,6 +11,7 @@
 #include "kernels/interface.h"
 #include "node.h"
 #include "operator_call.h"
+#include "workspace.h"
 
 namespace scalpel {
 
@@ -23,39 +24,36 @@ class Layer {
   explicit Layer(const Node& node);
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
-  ~Layer();
 
   const std::vector<int64_t>& weight_shape() const { return weight_shape_; }
-  // The arrays are ONNX Runtime's and are checked for types and shapes; what they hold is checked by the plan.
+  // See read_matrix().
   const GroupCsrView& matrix() const { return matrix_; }
   // What every call adds and applies: all but the residual.
   const Epilogue& epilogue() const { return epilogue_; }
+  const std::string& label() const { return label_; }
   [[noreturn]] void fail(const std::string& what) const;
 
   // One call of the operator.
   class Call : public OperatorCall {
    public:
     Call(const Layer& layer, OrtKernelContext& context);
-    ~Call();
 
     const float* x() const { return x_; }
     const Shape& x_shape() const { return x_shape_; }
     // Bias, activation, and the residual, which must have the shape of the output.
     Epilogue epilogue(const Shape& output) const;
     // 64-byte aligned, or null for 0 bytes; freed with the call.
-    void* workspace(size_t bytes);
+    void* workspace(size_t bytes) { return workspace_.get(bytes, layer_.label_); }
     using OperatorCall::context;
 
    private:
     const Layer& layer_;
     const float* x_ = nullptr;
     Shape x_shape_;
-    OrtAllocator* allocator_ = nullptr;
-    void* memory_ = nullptr;
+    Workspace workspace_;
   };
 
  private:
-  void read_matrix(const Node& node);
   void read_bias(const Node& node);
   void read_residual(const Node& node);
   void read_activation(const Node& node);
@@ -67,10 +65,7 @@ class Layer {
   std::vector<float> bias_;
   bool has_residual_ = true;
   Epilogue epilogue_;  // without the residual
-  OrtMemoryInfo* cpu_memory_ = nullptr;
+  CpuMemory cpu_memory_;
 };
-
-// Result of a·b, or false if it does not fit.
-bool multiply(int64_t a, int64_t b, int64_t* product);
 
 }  // namespace scalpel

@@ -1,6 +1,7 @@
 // What every operator's kernel needs from ONNX Runtime while it runs.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -16,6 +17,8 @@ inline constexpr size_t kMaxRank = 64;
 struct Shape {
   int64_t dims[kMaxRank];
   size_t rank = 0;
+
+  bool is_empty() const { return std::find(dims, dims + rank, 0) != dims + rank; }
 };
 
 class Kernel {

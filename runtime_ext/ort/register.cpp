@@ -25,6 +25,15 @@ constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny,
 constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
 constexpr OrtElementType kQInputs[] = {kOrtInt16, kAny, kAny, kAny, kAny, kAny, kAny};
 
+// Of QLinearGroupCsrConv, -Gemm, -ConvAdd and GroupCsrIntegerToFloat, for each type T of X.
+template <OrtElementType T>
+constexpr OrtElementType kQLinearInputs[] = {T, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny};
+template <OrtElementType T>
+constexpr OrtElementType kQLinearAddInputs[] = {T,    kAny, kAny, kAny, kAny, kAny, kAny, kAny,
+                                                kAny, kAny, T,    kAny, kAny, kAny, kAny};
+template <OrtElementType T>
+constexpr OrtElementType kIntegerToFloatInputs[] = {T, kOrtFloat, T, kAny, kAny, kAny, kAny, kAny, kOrtFloat};
+
 // What runs an operator's kernels.
 struct Provider {
   const char* name;  // null: CPU
@@ -41,12 +50,13 @@ struct Operator : OrtCustomOp {
 
   template <size_t kInputs>
   Operator(const OrtApi& api_, const Provider& provider_, const char* name_, const OrtElementType (&inputs_)[kInputs],
-           Make make_, InferShape infer_shape_);
+           Make make_, InferShape infer_shape_, OrtElementType output_ = kAny);
 
   const OrtApi& api;
   const Provider& provider;
   const char* name;
-  const OrtElementType* inputs;  // [n_inputs]; the output's type is that of the first
+  const OrtElementType* inputs;  // [n_inputs]
+  OrtElementType output;
   size_t n_inputs;
   Make make;
   InferShape infer_shape;
@@ -74,17 +84,23 @@ std::unique_ptr<Kernel> on_cpu(const Node& node) {
   return kMake(node, isa);
 }
 
+template <std::unique_ptr<Kernel> (*kMake)(const Node&, Isa, bool), bool kIsSigned>
+std::unique_ptr<Kernel> of_type(const Node& node, Isa isa) {
+  return kMake(node, isa, kIsSigned);
+}
+
 template <size_t kInputs>
 Operator::Operator(const OrtApi& api_, const Provider& provider_, const char* name_,
-                   const OrtElementType (&inputs_)[kInputs], Make make_, InferShape infer_shape_)
-    : OrtCustomOp{}, api(api_), provider(provider_), name(name_), inputs(inputs_), n_inputs(kInputs), make(make_),
-      infer_shape(infer_shape_) {
+                   const OrtElementType (&inputs_)[kInputs], Make make_, InferShape infer_shape_,
+                   OrtElementType output_)
+    : OrtCustomOp{}, api(api_), provider(provider_), name(name_), inputs(inputs_),
+      output(output_ == kAny ? inputs_[0] : output_), n_inputs(kInputs), make(make_), infer_shape(infer_shape_) {
   version = kOrtApiVersion;
   GetName = [](const OrtCustomOp* op) { return self(op).name; };
   GetExecutionProviderType = [](const OrtCustomOp* op) { return self(op).provider.name; };
   GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).inputs[index]; };
   GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).n_inputs; };
-  GetOutputType = [](const OrtCustomOp* op, size_t) { return self(op).inputs[0]; };
+  GetOutputType = [](const OrtCustomOp* op, size_t) { return self(op).output; };
   GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
   GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
@@ -114,11 +130,25 @@ struct Domain {
     add(kCpu, "WindowedLrn", kLrnInputs, on_cpu<make_lrn>, infer_lrn_shape);
     add(kCpu, "QGroupCsrGemm", kQInputs, on_cpu<make_q_gemm>, infer_q_gemm_shape);
     add(kCpu, "QGroupCsrConv", kQInputs, on_cpu<make_q_conv>, infer_q_conv_shape);
+    add_qlinear<kOrtUint8>(add);
+    add_qlinear<kOrtInt8>(add);
 #ifdef SCALPEL_CUDA
     static constexpr Provider kCuda = {kCudaProvider, copy_to_host, kOrtMemoryCpuInput};
     add(kCuda, "GroupCsrGemm", kGroupCsrInputs, make_cuda_gemm, infer_gemm_shape);
     add(kCuda, "GroupCsrConv", kGroupCsrInputs, make_cuda_conv, infer_conv_shape);
 #endif
+  }
+
+  // ONNX Runtime takes the operator whose types are those of a node.
+  template <OrtElementType T, typename Add>
+  static void add_qlinear(const Add& add) {
+    constexpr bool kIsSigned = T == kOrtInt8;
+    add(kCpu, "QLinearGroupCsrGemm", kQLinearInputs<T>, on_cpu<of_type<make_qlinear_gemm, kIsSigned>>, infer_qlinear_gemm_shape);
+    add(kCpu, "QLinearGroupCsrConv", kQLinearInputs<T>, on_cpu<of_type<make_qlinear_conv, kIsSigned>>, infer_qlinear_conv_shape);
+    add(kCpu, "QLinearGroupCsrConvAdd", kQLinearAddInputs<T>, on_cpu<of_type<make_qlinear_conv_add, kIsSigned>>,
+        infer_qlinear_conv_shape);
+    add(kCpu, "GroupCsrIntegerToFloat", kIntegerToFloatInputs<T>, on_cpu<of_type<make_integer_to_float, kIsSigned>>,
+        infer_gemm_shape, kOrtFloat);
   }
 
   std::vector<std::unique_ptr<Operator>> operators;

@@ -21,6 +21,14 @@ struct Dim {
   bool is_settled() const { return value >= 0 || !name.empty(); }
 };
 
+OrtElementType input_type(const OrtApi& api, const OrtShapeInferContext& context, size_t index) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(api, api.ShapeInferContext_GetInputTypeShape(&context, index, &info));
+  OrtElementType type = kOrtUndefined;
+  check(api, api.GetTensorElementType(info, &type));
+  return type;
+}
+
 // Empty where the rank is not known.
 std::vector<Dim> input_shape(const OrtApi& api, const OrtShapeInferContext& context, size_t index) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
@@ -128,6 +136,13 @@ void infer_gemm_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_
 void infer_conv_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_conv(api, context, kOrtFloat); }
 void infer_q_gemm_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_gemm(api, context, kOrtInt16); }
 void infer_q_conv_shape(const OrtApi& api, OrtShapeInferContext& context) { infer_conv(api, context, kOrtInt16); }
+
+void infer_qlinear_gemm_shape(const OrtApi& api, OrtShapeInferContext& context) {
+  infer_gemm(api, context, input_type(api, context, kX));
+}
+void infer_qlinear_conv_shape(const OrtApi& api, OrtShapeInferContext& context) {
+  infer_conv(api, context, input_type(api, context, kX));
+}
 
 void infer_lrn_shape(const OrtApi& api, OrtShapeInferContext& context) {
   const std::vector<Dim> shape = input_shape(api, context, kX);

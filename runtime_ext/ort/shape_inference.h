@@ -13,5 +13,8 @@ void infer_lrn_shape(const OrtApi& api, OrtShapeInferContext& context);
 // The integer operators: outputs are int16, where those above are float32.
 void infer_q_gemm_shape(const OrtApi& api, OrtShapeInferContext& context);
 void infer_q_conv_shape(const OrtApi& api, OrtShapeInferContext& context);
+// Outputs are of the type of X.
+void infer_qlinear_gemm_shape(const OrtApi& api, OrtShapeInferContext& context);
+void infer_qlinear_conv_shape(const OrtApi& api, OrtShapeInferContext& context);
 
 }  // namespace scalpel

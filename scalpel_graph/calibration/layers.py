@@ -6,7 +6,7 @@ since what is left over at the ends of vectors and tiles depends on them; the nu
 not, so that real layers are not among them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,21 @@ class LayerShape:
     x_shape: tuple[int, ...]
 
     def weights(self, rng: np.random.Generator, group_shape: GroupShape, density: float) -> Array:
-        """``[M, K]`` float32 with about this share of its groups not zero, in random places; at least one."""
+        """``[M, K]`` float32 or int8 with about this share of its groups not zero, in random places; at least
+        one."""
         M, K = self.work.M, self.work.K
         r, c = group_shape
         kept = rng.random((-(-M // r), -(-K // c))) < density
         kept[0, 0] = True
         mask = np.repeat(np.repeat(kept, r, axis=0), c, axis=1)[:M, :K]
+        if self.work.quantized:
+            return mask.astype(np.int8)
         # Of one size: products neither overflow nor become subnormal, which is slow.
         return np.where(mask, np.float32(0.01), np.float32(0))
+
+    def of_integers(self) -> "LayerShape":
+        """The same layer of 8-bit integers."""
+        return replace(self, work=replace(self.work, quantized=True, value_bytes=1))
 
 
 def conv(

@@ -16,7 +16,7 @@ from scalpel_graph.cost import runs_as, stored_bytes
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.near_cores import while_near
 from scalpel_graph.node_timing import NodeTimer
-from scalpel_graph.one_layer import INPUT, one_layer
+from scalpel_graph.one_layer import INPUT, one_layer, random_input
 
 #: How long each layer runs in each of its turns.
 _TURN_S = 0.025
@@ -65,22 +65,30 @@ class Sample:
 Measure = Callable[[Job, Any], dict[str, float]]
 
 
-def jobs(group_shapes: Sequence[GroupShape], threads: Sequence[int]) -> list[Job]:
+def jobs(group_shapes: Sequence[GroupShape], threads: Sequence[int], *, quantized: bool = False) -> list[Job]:
     """Everything to measure, in random order: what the machine does at some time falls on all kinds alike.
 
     Dense layers come twice, far from each other, which shows how steady the machine is.
+
+    Args:
+        group_shapes: of the sparse operators.
+        threads: numbers of threads.
+        quantized: measure layers of 8-bit integers, not of float32.
     """
     rng = random.Random(0)
     first: list[Job] = []
     second: list[Job] = []
     for count in threads:
         for layer in (*LAYERS, *DEPTHWISE_LAYERS):
+            is_depthwise = layer.work.is_depthwise
+            if quantized:
+                layer = layer.of_integers()  # noqa: PLW2901
             first.append(Job(layer, count))
             second.append(Job(layer, count))
             if layer.work.weight_bytes >= _COLD_BYTES:
                 second.append(Job(layer, count, cold=True))
-            if layer in DEPTHWISE_LAYERS:
-                if group_shapes:
+            if is_depthwise:
+                if group_shapes and not quantized:
                     first.append(Job(layer, count, (1, layer.work.K)))
                 continue
             for shape in group_shapes:
@@ -121,7 +129,7 @@ class HostMeasure:
 
     def _time(self, job: Job, weights: Any) -> dict[str, float]:
         model = one_layer(weights, job.layer.attributes, job.layer.x_shape, job.group_shape)
-        x = self._rng.standard_normal(job.layer.x_shape).astype(np.float32)
+        x = random_input(job.layer.x_shape, weights, self._rng)
         with NodeTimer(model, {INPUT: x}, job.threads) as timer:
             if job.cold:
                 timer.run_cold(_COLD_RUNS, self._sweeper)

@@ -17,15 +17,18 @@ from scalpel_graph.host import model_name, processor
 from scalpel_graph.target import (
     DEPTHWISE_KERNEL,
     OPERATIONS,
+    QUANTIZED_DENSE_OPERATIONS,
+    QUANTIZED_SPARSE_OPERATIONS,
     SPARSE_OPERATIONS,
     CpuTarget,
     Kernel,
     Prices,
+    QuantizedPrices,
     dense_operations,
 )
 from scalpel_graph.version import __version__
 
-_REORDERS = ("ReorderInput", "ReorderOutput")
+_REORDERS = ("ReorderInput", "ReorderOutput", "Transpose")
 #: A Conv with fewer multiply-adds per output has too little to skip. Below the smallest that is measured.
 _MIN_COLUMNS = 16
 #: A Conv of 17 channels takes less time than one of 32, one of 24 hardly.
@@ -69,12 +72,8 @@ def build(
         lanes: floats in a vector of its kernels.
         block: channels in a block of ONNX Runtime's layout.
     """
-    dense = {operation: _dense(samples, operation, block) for operation in dense_operations(block)}
-    shapes = dict.fromkeys(
-        sample.job.group_shape
-        for sample in samples
-        if sample.job.group_shape is not None and not cost.has_depthwise_kernel(sample.job.layer.work)
-    )
+    floats = [sample for sample in samples if not sample.job.layer.work.quantized]
+    dense = {operation: _dense(floats, operation, block) for operation in dense_operations(block)}
     target = CpuTarget(
         name=name,
         kind="cpu",
@@ -88,20 +87,43 @@ def build(
         margin=_MARGIN[1],
         host=host,
         dense=dense,
-        kernels=tuple(
-            Kernel(
-                shape,
-                {operation: _sparse(samples, operation, shape, lanes) for operation in SPARSE_OPERATIONS},
-            )
-            for shape in sorted(shapes, key=lambda shape: (shape[0] == 1, -shape[0] * shape[1]))
-        ),
-        depthwise_kernel=_depthwise_kernel(samples, lanes),
+        kernels=_kernels(floats, SPARSE_OPERATIONS, lanes),
+        depthwise_kernel=_depthwise_kernel(floats, lanes),
+        quantized=quantized_prices(samples, lanes),
     )
     errors = np.array([_predicted(sample, target) / _time(sample) - 1 for sample in samples])
     typical, bad = (float(np.quantile(np.abs(errors), q)) for q in (0.5, 0.9))
     margin = round(min(max(_MARGIN_PER_ERROR * typical, _MARGIN[0]), _MARGIN[1]), 3)
     host = {**host, "typical_error": f"{typical:.1%}", "error_of_nine_in_ten": f"{bad:.1%}"}
     return replace(target, margin=margin, host=host), Quality(typical, bad, _steadiness(samples))
+
+
+def quantized_prices(samples: Sequence[Sample], lanes: int) -> QuantizedPrices | None:
+    """Fits the prices of layers of 8-bit integers; None if no such layer was measured.
+
+    Args:
+        samples: others among them.
+        lanes: floats in a vector of the kernels.
+    """
+    samples = [sample for sample in samples if sample.job.layer.work.quantized]
+    if not samples:
+        return None
+    return QuantizedPrices(
+        dense={operation: _dense(samples, operation, 1) for operation in QUANTIZED_DENSE_OPERATIONS},
+        kernels=_kernels(samples, QUANTIZED_SPARSE_OPERATIONS, lanes),
+    )
+
+
+def _kernels(samples: Sequence[Sample], operations: Sequence[str], lanes: int) -> tuple[Kernel, ...]:
+    shapes = dict.fromkeys(
+        sample.job.group_shape
+        for sample in samples
+        if sample.job.group_shape is not None and not cost.has_depthwise_kernel(sample.job.layer.work)
+    )
+    return tuple(
+        Kernel(shape, {operation: _sparse(samples, operation, shape, lanes) for operation in operations})
+        for shape in sorted(shapes, key=lambda shape: (shape[0] == 1, -shape[0] * shape[1]))
+    )
 
 
 def describe_host(isa: str) -> tuple[str, dict[str, str]]:
@@ -154,6 +176,10 @@ def _dense(samples: Sequence[Sample], operation: str, block: int) -> Prices:
                 for op_type, count in elements.items()
                 if op_type in sample.times
             ]
+        elif operation == "quantized_reorder":
+            # The Transposes before and behind a Conv, which are told apart by nothing but their sizes.
+            if "Transpose" in sample.times and work.inputs == work.M * work.N:
+                found.append(Equation({"input": Amount(work.inputs)}, sample.times["Transpose"] / 2))
         elif cost.dense_operation(work, block) == operation:
             found.append(Equation(cost.dense_amounts(work, block), _time(sample)))
     return _fitted(equations, operation, "dense")

@@ -11,7 +11,7 @@ from scalpel_graph.calibration import gpu, measure, profile
 from scalpel_graph.cli import console as cli
 from scalpel_graph.cuda import Library, installed_card
 from scalpel_graph.errors import InputError
-from scalpel_graph.kernel_table import chosen_isa, group_shapes, lanes
+from scalpel_graph.kernel_table import chosen_isa, group_shapes, lanes, quantized_group_shapes
 from scalpel_graph.library import cuda_op_library
 from scalpel_graph.target_toml import to_toml
 from scalpel_graph.version import __version__
@@ -47,7 +47,10 @@ def _main(arguments: Sequence[str]) -> int:
     threads = sorted(set(options.threads or measure.default_threads()))
     host_measure = measure.HostMeasure()
     block = measure.blocked_channels(host_measure)
-    work = measure.jobs(group_shapes(), threads)
+    work = [
+        *measure.jobs(group_shapes(), threads),
+        *measure.jobs(quantized_group_shapes(), threads, quantized=True),
+    ]
     samples = []
     with cli.counted(f"measuring {isa} kernels", len(work), options.quiet) as advance:
         for sample in measure.run(work, host_measure):

@@ -20,6 +20,7 @@ from scalpel_graph.errors import InputError
 from scalpel_graph.mcu import emit_c
 from scalpel_graph.mcu.agreement import MOST_ERROR
 from scalpel_graph.mcu.network import DTYPES
+from scalpel_graph.quantize import QUANTIZED_TYPES
 from scalpel_graph.report import BeforeAfter, Report
 from scalpel_graph.target import load_target, target_names
 from scalpel_graph.value_types import VALUE_TYPES
@@ -31,6 +32,7 @@ _EPILOG = """\
 examples:
   scalpel-opt pruned.onnx fast.onnx --target cpu
   scalpel-opt pruned.onnx fast.onnx --report report.html --input-shape images:1,3,224,224
+  scalpel-opt pruned.onnx fast.onnx --quantize int8 --calibration inputs.npz
   scalpel-opt pruned.onnx --dry-run
 
 OUT is written only after it gave the same answers as IN, and whole or not at all. Exit code: 0 written
@@ -69,6 +71,7 @@ def _main(arguments: Sequence[str]) -> int:
             calibration=options.calibration,
             dtype=options.dtype,
             most_error=options.max_error,
+            quantize=options.quantize,
             progress=step,
         )
         report = result.report
@@ -126,14 +129,22 @@ def _parser() -> cli.Parser:
     )
     check.add_argument("--no-check", action="store_true", help="write the result without comparing it")
 
-    mcu = parser.add_argument_group("microcontrollers (--target mcu)")
-    mcu.add_argument(
+    integers = parser.add_argument_group("quantizing")
+    integers.add_argument(
+        "--quantize",
+        choices=QUANTIZED_TYPES,
+        help="make the network one of 8-bit integers first, by ONNX Runtime's quantizer; needs --calibration."
+        " What that changes is reported; the result is checked against the quantized network",
+    )
+    integers.add_argument(
         "--calibration",
         metavar="X.npz",
         type=Path,
         help="inputs to find the ranges of activations on: an array for each input; its first axis counts"
         " samples",
     )
+
+    mcu = parser.add_argument_group("microcontrollers (--target mcu)")
     mcu.add_argument(
         "--dtype",
         choices=DTYPES,

@@ -51,6 +51,9 @@ def print_summary(out: Console, report: Report, *, verbose: bool = False) -> Non
         out.print("\nOn the microcontroller", style="bold")
         for line in show.on_the_microcontroller(report.microcontroller):
             out.print(_indented(Text(line)))
+    if report.quantization is not None:
+        out.print("\nQuantized", style="bold")
+        out.print(_indented(Text(show.quantized(report.quantization))))
     stored = show.stored_values(report)
     if stored:
         out.print()
@@ -161,6 +164,8 @@ def _verdict(report: Report) -> Text:
         same = f"✓ The same bytes {' and '.join(ways)}, and as the device computes them."
         return Text(same, "green")
     runs = show.plural(verified.runs, "run")
+    if report.quantization is not None and not ways:
+        return Text("Nothing else changed: no layer of the quantized network is sparse.", "yellow")
     difference = f"largest difference {verified.max_abs_diff:.2g}"
     if report.rounded:
         return Text(
@@ -168,7 +173,8 @@ def _verdict(report: Report) -> Text:
             f" {difference}, {100 * verified.max_rel_diff:.2g} % of the largest.",
             "green",
         )
-    return Text(f"✓ Same answers in {runs}, {' and '.join(ways)}: {difference}.", "green")
+    than = "" if report.quantization is None else " as the quantized network"
+    return Text(f"✓ Same answers{than} in {runs}, {' and '.join(ways)}: {difference}.", "green")
 
 
 def _print_next_step(out: Console, report: Report) -> None:

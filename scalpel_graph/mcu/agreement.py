@@ -16,6 +16,7 @@ from scalpel_graph.mcu.emit_c import edge_inputs
 from scalpel_graph.mcu.network import ArgMax, Dtype, Network
 from scalpel_graph.pruning.samples import Samples
 from scalpel_graph.session import SessionError, run, session
+from scalpel_graph.tally import Tally
 from scalpel_graph.verify import Verification
 
 #: The relative error from which on a quantized network is refused.
@@ -73,7 +74,7 @@ def compare(
     form = network.values[network.input].format
     edges = ((edge_inputs(network) - form.zero_point) * form.scale).astype(np.float32)
     inexact = _bytes_differ(ways, {network.input: edges}, network, samples, with_reference=True)
-    tally = _Tally()
+    tally = Tally()
     for batch in samples.batches():
         inexact = inexact or _bytes_differ(ways, batch, network, samples, tally.total < _COMPARED)
         tally.add(run(original, batch)[network.output], run(ways[1], batch)[network.output])
@@ -94,44 +95,6 @@ def compare(
         reason=reason,
     )
     return Agreement(verified, relative, tally.same_class, tally.total)
-
-
-@dataclass
-class _Tally:
-    """Differences of answers, batch by batch. Indices (of ArgMax) are right or wrong."""
-
-    error: float = 0.0
-    norm: float = 0.0
-    largest: float = 0.0
-    highest: float = 0.0
-    same: int = 0
-    total: int = 0
-    has_classes: bool = True
-
-    def add(self, wanted: Array, got: Array) -> None:
-        self.total += len(wanted)
-        if wanted.dtype.kind == "i":
-            right = int((wanted == got).sum())
-            self.same += right
-            self.error += len(wanted) - right
-            self.norm += len(wanted)
-            return
-        reference = wanted.astype(np.float64)
-        self.error += float(np.square(reference - got).sum())
-        self.norm += float(np.square(reference).sum())
-        self.largest = max(self.largest, float(np.abs(reference - got).max()))
-        self.highest = max(self.highest, float(np.abs(reference).max()))
-        self.has_classes = wanted.ndim == 2 and wanted.shape[1] > 1
-        if self.has_classes:
-            self.same += int((wanted.argmax(axis=1) == got.argmax(axis=1)).sum())
-
-    @property
-    def relative_error(self) -> float:
-        return float(np.sqrt(self.error / self.norm if self.norm else self.error))
-
-    @property
-    def same_class(self) -> float | None:
-        return self.same / self.total if self.has_classes else None
 
 
 def _bytes_differ(

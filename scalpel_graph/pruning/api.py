@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from onnx import ModelProto
 from scalpel_graph import inputs, io
 from scalpel_graph.api import layer_works, loaded, shape_options, understood
 from scalpel_graph.channels_last import column_orders
+from scalpel_graph.cost import LayerWork
 from scalpel_graph.errors import GraphError, InputError, Unverifiable
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import Array, GroupShape
@@ -25,7 +26,8 @@ from scalpel_graph.pruning.measured import measured_speed_up
 from scalpel_graph.pruning.network import Network, Request
 from scalpel_graph.pruning.nodes import Understand
 from scalpel_graph.pruning.progress import Progress
-from scalpel_graph.pruning.prune import Planner, prune_model
+from scalpel_graph.pruning.prune import Planner, Pruned, prune_model
+from scalpel_graph.pruning.quantized_form import QuantizedForm
 from scalpel_graph.pruning.recipe import Recipe, load_recipe, parse_recipe
 from scalpel_graph.pruning.report import PruneReport
 from scalpel_graph.pruning.samples import Samples, check_samples, load_labels, load_samples, random_samples
@@ -130,8 +132,8 @@ def prune(
         timed = partial(measured_speed_up, source.proto, example, profile, threads)
     tell.say("asking the cost model")
     graph_of = partial(understood, expand_lrn=kind != "gpu")
-    graph = _graph(source, graph_of)
-    works = layer_works(graph, dimensions)
+    form, graph = _form(source, graph_of)
+    works = _works(graph, form, profile, dimensions)
     speed = Speed(profile, works, threads) if isinstance(profile, CpuTarget) else None
     orders = column_orders(graph, dimensions) if kind == "mcu" else {}
     request = Request(kind, settings, read, exclude, fitted, threads, speed, works, graph_of, orders)
@@ -140,7 +142,7 @@ def prune(
     planner: Planner = Network.plans
     if speedup is not None or size is not None:
         planner = Budget(speedup, size, tell, timed).plans
-    pruned = prune_model(source.proto, request, tell, planner)
+    pruned = _pruned(form, request, tell, planner)
     found = None
     warnings = []
     if judged is not None:
@@ -174,11 +176,28 @@ def prune(
     return PruneResult(pruned.model, report)
 
 
-def _graph(source: io.LoadedModel, graph_of: Understand) -> ModelGraph:
+def _pruned(form: QuantizedForm, request: Request, progress: Progress, planner: Planner) -> Pruned:
+    pruned = prune_model(form.model, request, progress, planner)
+    return replace(pruned, model=form.restore(pruned.model))
+
+
+def _form(source: io.LoadedModel, graph_of: Understand) -> tuple[QuantizedForm, ModelGraph]:
+    form = QuantizedForm(source.proto)
     try:
-        return graph_of(source.proto)
+        return form, graph_of(form.model)
     except GraphError as error:
         raise InputError(f"{source.path or 'the model'} cannot be pruned: {error}") from error
+
+
+def _works(
+    graph: ModelGraph, form: QuantizedForm, profile: Target | None, dimensions: Mapping[str, int]
+) -> dict[str, LayerWork]:
+    """What layers have to compute: in integers, where the profile has prices for that."""
+    works = layer_works(graph, dimensions)
+    if isinstance(profile, CpuTarget) and profile.quantized is not None:
+        for name in form.layers & works.keys():
+            works[name] = replace(works[name], quantized=True, value_bytes=1)
+    return works
 
 
 def _check_amounts(

@@ -34,7 +34,7 @@ class Speed:
         work = self.works.get(name)
         if work is None or work.is_depthwise or (work.is_conv and self.target.min_columns > work.K):
             return ()
-        shapes = (kernel.group_shape for kernel in self.target.kernels)
+        shapes = (kernel.group_shape for kernel in cost.kernels(work, self.target))
         return [shape for shape in shapes if work.group == 1 or not (work.M // work.group) % shape[0]]
 
     def sparse_us(self, name: str, group_shape: GroupShape, density: float) -> float | None:

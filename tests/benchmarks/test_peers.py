@@ -17,11 +17,12 @@ SMALL = Case("lenet-300-100", 0.9, (1, 8))
 
 def test_every_engine_is_timed_and_compared():
     result = measure(SMALL, 1, {}, 0.1, pytest.fail)
-    assert list(result.ms) == ["dense", "scalpel", "int8"]
+    assert list(result.ms) == ["dense", "scalpel", "int8", "scalpel-int8"]
     assert all(time > 0 for time in result.ms.values())
     assert result.speed_up["dense"].median == 1
     assert result.difference["dense"] == 0
     assert 0 < result.difference["scalpel"] < 1e-5 < result.difference["int8"] < 0.2
+    assert result.difference["scalpel-int8"] == result.difference["int8"]
 
 
 def test_an_engine_that_is_not_there_is_left_out_and_named():
@@ -29,7 +30,7 @@ def test_an_engine_that_is_not_there_is_left_out_and_named():
     result = measure(
         SMALL, 1, {"deepsparse": sys.executable, "openvino": "/no/such/python"}, 0.1, told.append
     )
-    assert list(result.ms) == ["dense", "scalpel", "int8"]
+    assert list(result.ms) == ["dense", "scalpel", "int8", "scalpel-int8"]
     assert len(told) == 2
     assert "deepsparse left out" in told[0] and "No module named 'deepsparse'" in told[0]
     assert "openvino left out" in told[1]

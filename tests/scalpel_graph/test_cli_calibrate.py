@@ -13,6 +13,7 @@ def machine(monkeypatch):
     machine = Machine(PROFILE)
     monkeypatch.setattr(measure, "HostMeasure", lambda: machine)
     monkeypatch.setattr(calibrate, "group_shapes", lambda: [(1, 1), (8, 1)])
+    monkeypatch.setattr(calibrate, "quantized_group_shapes", lambda: [(8, 1), (4, 1)])
     return machine
 
 
@@ -22,6 +23,8 @@ def test_it_writes_a_profile_that_loads(machine, tmp_path, capsys):
     target = load_target(str(path))
     assert [kernel.group_shape for kernel in target.kernels] == [(8, 1), (1, 1)]
     assert sorted(target.dense["conv"]) == [1, 2]
+    assert target.quantized is not None
+    assert [kernel.group_shape for kernel in target.quantized.kernels] == [(8, 1), (4, 1)]
     assert {"onnxruntime", "date", "typical_error"} <= target.host.keys()
     out = capsys.readouterr().out
     assert f"scalpel-opt --target {path}" in out.replace("\n", "") and "typically" in out

@@ -7,7 +7,7 @@ from scalpel_graph import cost, group_csr
 from scalpel_graph.calibration.measure import Job, Sample, resident_bytes
 from scalpel_graph.target import CpuTarget, load_target
 
-PROFILE = load_target("avx2")
+PROFILE = replace(load_target("avx2"), quantized=load_target("avx512").quantized)
 
 
 class Machine:
@@ -25,8 +25,16 @@ class Machine:
         if job.group_shape is not None:
             op_type = "GroupCsrConv" if work.is_conv else "GroupCsrGemm"
             return {op_type: cost.sparse_us(work, job.group_shape, density, self.target, job.threads)}
+        if work.quantized:
+            prices = self.target.quantized
+            assert prices is not None
+            times = {"QLinear": cost.dense_us(work, self.target, job.threads)}
+            if work.is_conv:
+                both = (work.inputs, work.M * work.N)
+                times["Transpose"] = sum(cost.quantized_reorder_us(n, prices, job.threads) for n in both)
+            return times
         times = {"Conv" if work.is_conv else "Gemm": cost.dense_us(work, self.target, job.threads)}
         if cost.dense_operation(work, self.target.block) in ("pointwise", "conv", "depthwise"):
-            times["ReorderInput"] = cost.reorder_us(4 * work.inputs, self.target, job.threads)
-            times["ReorderOutput"] = cost.reorder_us(4 * work.M * work.N, self.target, job.threads)
+            times["ReorderInput"] = cost.reorder_us(work.inputs, self.target, job.threads)
+            times["ReorderOutput"] = cost.reorder_us(work.M * work.N, self.target, job.threads)
         return times

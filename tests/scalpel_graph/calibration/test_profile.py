@@ -126,3 +126,29 @@ def test_random_weights_are_as_dense_as_asked():
         weights = layer.weights(np.random.default_rng(0), shape, 0.1)
         assert weights.shape == (1000, 1000) and 0.09 < np.count_nonzero(weights) / 1e6 < 0.11
     assert layer.weights(np.random.default_rng(0), (1, 1), 0.0).any()
+
+
+def test_prices_of_quantized_layers_are_found_again():
+    shapes = [(8, 1), (4, 1)]
+    samples = list(measure.run(measure.jobs(shapes, [1], quantized=True), Machine(PROFILE)))
+    found = profile.quantized_prices(samples, PROFILE.lanes)
+    assert [kernel.group_shape for kernel in found.kernels] == shapes
+    target = replace(PROFILE, quantized=found)
+    for sample in samples[::7]:
+        work, shape = sample.job.layer.work, sample.job.group_shape
+        if sample.job.cold:
+            continue
+        assert work.quantized
+        us = [
+            cost.dense_us(work, profile_, 1)
+            if shape is None
+            else cost.sparse_us(work, shape, sample.density, profile_, 1)
+            for profile_ in (target, PROFILE)
+        ]
+        assert us[0] == pytest.approx(us[1], rel=0.15)
+    assert parse_target(to_toml(target), "mine", None).quantized == found
+
+
+def test_without_quantized_layers_there_are_no_prices_for_them(samples, built):
+    assert profile.quantized_prices(samples, PROFILE.lanes) is None
+    assert built[0].quantized is None

@@ -1,0 +1,133 @@
+"""Small pruned networks, and what ONNX Runtime's own quantizer makes of them."""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from tests.pass_runner import model, random, sparse
+
+Feeds = Sequence[dict[str, Any]]
+
+
+def convnet(opset: int = 17) -> onnx.ModelProto:
+    """Convolutions with every kind of activation, a residual block with a projection, pools, and two
+    products."""
+    text = """(float[1, 3, 16, 16] X) => (Y) {
+      a0 = Conv<pads = [1, 1, 1, 1]>(X, W0, b0)        a = Relu(a0)
+      p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)
+      c0 = Conv<pads = [1, 1, 1, 1]>(p, W1, b1)        c = Relu(c0)
+      d = Conv<pads = [1, 1, 1, 1]>(c, W2, b2)
+      q = Conv(p, W3)
+      s0 = Add(d, q)                                   s = Relu(s0)
+      e0 = Conv<group = 4, strides = [2, 2]>(s, W4)    e = Clip(e0, zero, six)
+      g = GlobalAveragePool(e)
+      f = Flatten(g)
+      h0 = Gemm<transB = 1>(f, W5, b5)                 h = Relu(h0)
+      Y = Gemm(h, W6, b6)
+    }"""
+    weights = {
+        "W0": sparse(16, 3, 3, 3, group_shape=(4, 1), density=0.5, seed=1) / 3,
+        "b0": random(16, seed=2) / 10,
+        "W1": sparse(24, 16, 3, 3, group_shape=(4, 1), density=0.3, seed=3) / 5,
+        "b1": random(24, seed=4) / 10,
+        "W2": sparse(32, 24, 3, 3, group_shape=(4, 1), density=0.3, seed=5) / 5,
+        "b2": random(32, seed=6) / 10,
+        "W3": sparse(32, 16, 1, 1, group_shape=(4, 1), density=0.4, seed=7) / 2,
+        "W4": sparse(32, 8, 3, 3, group_shape=(4, 1), density=0.4, seed=8) / 3,
+        "W5": sparse(20, 32, group_shape=(4, 1), density=0.4, seed=9) / 2,
+        "b5": random(20, seed=10) / 10,
+        "W6": np.ascontiguousarray(sparse(10, 20, group_shape=(1, 1), density=0.15, seed=11).T),
+        "b6": random(10, seed=12) / 10,
+        "zero": np.float32(0),
+        "six": np.float32(6),
+    }
+    return model(text, weights, opset=opset)
+
+
+def mixer(opset: int = 17) -> onnx.ModelProto:
+    """Products of a sequence, three of which read the same, with biases added behind them."""
+    text = """(float[2, 6, 24] X) => (Y) {
+      q0 = MatMul(X, Wq)   q = Add(q0, bq)
+      k0 = MatMul(X, Wk)   k = Add(bk, k0)
+      v = MatMul(X, Wv)
+      m0 = Mul(q, k)
+      m1 = Add(m0, v)
+      m = Tanh(m1)
+      Y0 = MatMul(m, Wo)   Y = Add(Y0, bo)
+    }"""
+    weights = {
+        **{
+            f"W{name}": np.ascontiguousarray(
+                sparse(rows, columns, group_shape=(4, 1), density=0.3, seed=seed).T
+            )
+            for name, rows, columns, seed in (
+                ("q", 32, 24, 1),
+                ("k", 32, 24, 2),
+                ("v", 32, 24, 3),
+                ("o", 12, 32, 4),
+            )
+        },
+        "bq": random(32, seed=5),
+        "bk": random(32, seed=6),
+        "bo": random(12, seed=7),
+    }
+    return model(text, weights, opset=opset)
+
+
+def inputs(proto: onnx.ModelProto, count: int = 4) -> list[dict[str, Any]]:
+    """Some random inputs."""
+    value = proto.graph.input[0]
+    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    return [{value.name: random(*shape, seed=50 + number)} for number in range(count)]
+
+
+def quantized(proto: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+    """By ONNX Runtime's quantizer with calibration; options are its own."""
+    settings: dict[str, Any] = {
+        "quant_format": QuantFormat.QDQ, "per_channel": True,
+        "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, **options,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        before, after = Path(name) / "before.onnx", Path(name) / "after.onnx"
+        onnx.save(proto, before)
+        quantize_static(before, after, _Reader(inputs(proto)), **settings)
+        return onnx.load(after)
+
+
+def dynamic(proto: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+    """By ONNX Runtime's quantizer without calibration: activations are quantized while the model runs."""
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        before, after = Path(name) / "before.onnx", Path(name) / "after.onnx"
+        onnx.save(proto, before)
+        quantize_dynamic(before, after, **{"weight_type": QuantType.QInt8, **options})
+        return onnx.load(after)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds: Iterator[dict[str, Any]] = iter(feeds)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._feeds, None)
+
+
+class _quiet:  # noqa: N801 - used as a function
+    """Keeps advice about files to itself that has no meaning here."""
+
+    def __enter__(self) -> None:
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(logging.NOTSET)
