@@ -21,8 +21,8 @@ OPERATORS = (
     *(
         RUNTIME / "ort" / f"{name}.cpp"
         for name in (
-            "group_csr_conv", "group_csr_gemm", "layer", "node", "operator_call", "register",
-            "shape_inference",
+            "conv_attributes", "group_csr_conv", "group_csr_gemm", "layer", "matrix_inputs", "node",
+            "operator_call", "product_shape", "register", "shape_inference", "workspace",
         )
     ),
 )  # fmt: skip

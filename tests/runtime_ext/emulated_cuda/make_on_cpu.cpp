@@ -9,6 +9,10 @@ std::unique_ptr<Kernel> make_conv(const Node& node, Isa) { return make_cuda_conv
 std::unique_ptr<Kernel> make_lrn(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
 std::unique_ptr<Kernel> make_q_gemm(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
 std::unique_ptr<Kernel> make_q_conv(const Node& node, Isa) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_qlinear_gemm(const Node& node, Isa, bool) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_qlinear_conv(const Node& node, Isa, bool) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_qlinear_conv_add(const Node& node, Isa, bool) { node.fail("has no CUDA kernel"); }
+std::unique_ptr<Kernel> make_integer_to_float(const Node& node, Isa, bool) { node.fail("has no CUDA kernel"); }
 
 bool choose_isa(Isa* isa, std::string*) {
   *isa = Isa::kScalar;
