@@ -2,9 +2,12 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.tables import add_markdown_option
 from models import NETWORKS
+from scalpel_graph.cli import console
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.pruning import parse_group_shape
@@ -64,3 +67,27 @@ def add_work_option(parser: argparse.ArgumentParser) -> None:
         default=Path("build/paper"),
         help="of models reproduce (%(default)s)",
     )
+
+
+def add_layer_timing_options(parser: argparse.ArgumentParser, group_shapes: Sequence[GroupShape]) -> None:
+    """Declares which layers and group shapes are timed, for how long, and where the figures go.
+
+    Args:
+        parser: gets the options.
+        group_shapes: those that are timed by default.
+    """
+    parser.add_argument(
+        "--group-shape",
+        action="append",
+        type=group_shape,
+        help=f"repeatable; default: {' '.join(f'{r}x{c}' for r, c in group_shapes)}",
+    )
+    parser.add_argument("--layers", default="", metavar="TEXT", help="only layers with this in their name")
+    parser.add_argument(
+        "--rounds", type=console.positive, default=5, help="turns of each measurement (default 5)"
+    )
+    parser.add_argument(
+        "--seconds", type=seconds, default=0.02, help="at least this long a turn (default 0.02)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    add_markdown_option(parser)

@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
@@ -23,7 +22,7 @@ from benchmarks import options as option_types
 from benchmarks.kernels import MANY_COLUMNS
 from benchmarks.layer_timers import Timer, encoded, medians, session_timer
 from benchmarks.layers import layer_name
-from benchmarks.tables import Results, add_markdown_option, percent
+from benchmarks.tables import Results, percent
 from scalpel_graph import _kernels
 from scalpel_graph.calibration.layers import LayerShape, conv, gemm
 from scalpel_graph.cli import console
@@ -101,21 +100,7 @@ def _parser() -> console.Parser:
         choices=list(dict.fromkeys(kernel["set"] for kernel in _kernels.quantized_kernels())),
         help="default: the best this machine can run",
     )
-    parser.add_argument(
-        "--group-shape",
-        action="append",
-        type=option_types.group_shape,
-        help=f"repeatable; default: {' '.join(f'{r}x{c}' for r, c in GROUP_SHAPES)}",
-    )
-    parser.add_argument("--layers", default="", metavar="TEXT", help="only layers with this in their name")
-    parser.add_argument(
-        "--rounds", type=console.positive, default=5, help="turns of each measurement (default 5)"
-    )
-    parser.add_argument(
-        "--seconds", type=option_types.seconds, default=0.02, help="at least this long a turn (default 0.02)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    add_markdown_option(parser)
+    option_types.add_layer_timing_options(parser, GROUP_SHAPES)
     return parser
 
 
