@@ -11,7 +11,7 @@ A weight is an integer less its zero point: that is what is zero or not, and it 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,13 @@ from scalpel_graph.passes.matching import (
     per_channel,
     why_not_constant,
 )
-from scalpel_graph.passes.sparse_layers import Refusal, conv_work, has_quantized_weight, matrix_work
+from scalpel_graph.passes.sparse_layers import (
+    Decisions,
+    Refusal,
+    conv_work,
+    has_quantized_weight,
+    matrix_work,
+)
 from scalpel_graph.report import Candidate, LayerDecision
 from scalpel_graph.target import CpuTarget
 
@@ -103,24 +109,9 @@ class _Weight:
     key: tuple[Any, ...]
 
 
-@dataclass
-class Decisions:
-    """What the cost model says of the quantized layers of a graph.
-
-    Attributes:
-        sparse: the layers to substitute, each with the candidate to take, in graph order.
-        layers: an entry of the report for each layer that a choice was made about.
-        skipped: layers that stay dense, and why.
-    """
-
-    sparse: list[tuple[QuantizedLayer, Candidate]] = field(default_factory=list)
-    layers: list[LayerDecision] = field(default_factory=list)
-    skipped: list[Skip] = field(default_factory=list)
-
-
-def decide(graph: ModelGraph, context: PassContext) -> Decisions:
+def decide(graph: ModelGraph, context: PassContext) -> Decisions[QuantizedLayer]:
     """Chooses dense or a group shape for every quantized layer of the graph."""
-    decisions = Decisions()
+    decisions = Decisions[QuantizedLayer]()
     nodes = [node for node in graph.nodes if is_quantized(node)]
     shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
     target = context.target
@@ -153,7 +144,7 @@ def _choose(
     *,
     shapes: Mapping[str, tuple[int, ...]],
     context: PassContext,
-    into: Decisions,
+    into: Decisions[QuantizedLayer],
 ) -> None:
     """Each layer's candidate, those of Conv together: what a change of layout takes counts as well."""
     if not layers:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -56,9 +56,12 @@ class Layer:
     storage: Storage = field(default_factory=Storage)
 
 
+_Layer = TypeVar("_Layer")
+
+
 @dataclass
-class Decisions:
-    """What the cost model says of all layers of a graph.
+class Decisions(Generic[_Layer]):
+    """What the cost model says of all layers of a kind in a graph.
 
     Attributes:
         sparse: the layers to substitute, each with the candidate to take, in graph order.
@@ -66,7 +69,7 @@ class Decisions:
         skipped: layers that stay dense, and why.
     """
 
-    sparse: list[tuple[Layer, Candidate]] = field(default_factory=list)
+    sparse: list[tuple[_Layer, Candidate]] = field(default_factory=list)
     layers: list[LayerDecision] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
 
@@ -75,9 +78,9 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
     """Why a layer has to stay dense whatever it costs."""
 
 
-def decide(graph: ModelGraph, context: PassContext) -> Decisions:
+def decide(graph: ModelGraph, context: PassContext) -> Decisions[Layer]:
     """Chooses dense or a group shape for every layer of the graph."""
-    decisions = Decisions()
+    decisions = Decisions[Layer]()
     nodes = [
         node
         for node in graph.nodes
@@ -99,7 +102,7 @@ def decide(graph: ModelGraph, context: PassContext) -> Decisions:
     return decisions
 
 
-def _decide_on_gpu(described: Sequence[Layer], target: GpuTarget, decisions: Decisions) -> None:
+def _decide_on_gpu(described: Sequence[Layer], target: GpuTarget, decisions: Decisions[Layer]) -> None:
     """Each layer by itself: only matrix products of few rows, which changes of layout are no part of."""
     for layer in described:
         why_not = gpu_cost.why_dense(layer.work)
@@ -122,7 +125,7 @@ def _decide_on_gpu(described: Sequence[Layer], target: GpuTarget, decisions: Dec
 
 
 def _note(
-    decisions: Decisions,
+    decisions: Decisions[Layer],
     layer: Layer,
     chosen: Candidate,
     *,
@@ -146,7 +149,7 @@ def _decide_on_cpu(
     graph: ModelGraph,
     shapes: Mapping[str, tuple[int, ...]],
     context: PassContext,
-    into: Decisions,
+    into: Decisions[Layer],
 ) -> None:
     margin = target.margin if context.tuner is None else autotune.MARGIN
     layers: list[tuple[Layer, list[Candidate]]] = []
