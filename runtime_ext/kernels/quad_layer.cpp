@@ -10,6 +10,9 @@ namespace {
 
 constexpr int64_t kRowsAtOnce = 64;  // of what is kept in the first cache until it is finished
 
+constexpr int64_t kMostSum = int64_t{1} << 31;
+constexpr float kMostRounded = 2147483000.0f;
+
 bool is_bytes(ElementType type) { return type == ElementType::kUint8 || type == ElementType::kInt8; }
 
 }  // namespace
@@ -29,7 +32,8 @@ QuadOutput::QuadOutput(const QuadLayer& layer, const QuantizedInput& X, void* Y,
     const auto moved = static_cast<uint32_t>(zero_point) * static_cast<uint32_t>(layer.matrix.row_sums[static_cast<size_t>(m)]);
     bias_[m] = static_cast<int32_t>((epilogue.bias != nullptr ? static_cast<uint32_t>(epilogue.bias[m]) : 0) - moved);
     scale_[m] = epilogue.type == ElementType::kInt32 ? 1.0f : epilogue.scale[m];
-    fits = fits && std::abs(scale_[m]) < 0.99f;
+    const int64_t most = UINT8_MAX * layer.matrix.row_norms[static_cast<size_t>(m)] + std::abs(int64_t{bias_[m]});
+    fits = fits && std::abs(scale_[m]) * static_cast<float>(std::min(most, kMostSum)) < kMostRounded;
   }
   std::fill(bias_ + M, bias_ + padded, 0);
   std::fill(scale_ + M, scale_ + padded, 0.0f);
@@ -44,9 +48,9 @@ QuadOutput::QuadOutput(const QuadLayer& layer, const QuantizedInput& X, void* Y,
         store_ = QuadStore::kResidual;
         const float quantized = std::max(std::abs(residual.sum_min), std::abs(residual.sum_max)) +
                                 std::abs(static_cast<float>(residual.sum_zero_point));
-        const float sum = residual.quantizes_sum ? quantized : 0.99f * 2147483648.0f;
+        const float sum = residual.quantizes_sum ? quantized : kMostRounded;
         const float most = std::abs(residual.sum_scale) * sum + 255 * std::abs(residual.scale) + std::abs(residual.offset);
-        is_bounded_ = (residual.quantizes_sum || fits) && most < 2147483000.0f;
+        is_bounded_ = (residual.quantizes_sum || fits) && most < kMostRounded;
       }
       if (residual.values == nullptr && fits) store_ = QuadStore::kBytes;
     }
