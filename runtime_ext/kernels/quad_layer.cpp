@@ -127,7 +127,8 @@ void QuadOutput::multiply(const Tiles& tiles, const uint32_t* offsets, int64_t f
 void QuadOutput::multiply_transposed(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block,
                                      int64_t last_block, int64_t first) const {
   const int64_t M = layer_.matrix.M, height = layer_.matrix.height;
-  const auto run = layer_.kernel.spmm[static_cast<int>(store_)][(pixels - 1) / layer_.kernels.vector_pixels];
+  const QuadStore store = store_ == QuadStore::kInt32 ? QuadStore::kLanes : store_;
+  const auto run = layer_.kernel.spmm[static_cast<int>(store)][(pixels - 1) / layer_.kernels.vector_pixels];
   alignas(64) int32_t product[kRowsAtOnce * kMostTilePixels];
   alignas(64) uint8_t residual[kRowsAtOnce * kMostTilePixels];
   QuadCall part = call(x, offsets, pixels, first_block, last_block);
@@ -143,22 +144,15 @@ void QuadOutput::multiply_transposed(const uint8_t* x, const uint32_t* offsets, 
                                       residual, kMostTilePixels, kMostTilePixels, 0});
     }
     run(part);
-    if (store_ != QuadStore::kInt32) {
+    if (store != QuadStore::kLanes) {
       layer_.kernels.transpose_bytes({reinterpret_cast<const uint8_t*>(product), rows, pixels, kMostTilePixels,
                                       static_cast<uint8_t*>(Y_) + i, M, rows, 0});
       continue;
     }
-    for (int64_t p = 0; p < pixels; ++p) {
-      int32_t sums[kRowsAtOnce];
-      for (int64_t row = 0; row < rows; ++row) sums[row] = product[row * kMostTilePixels + p];
-      void* y = at(Y_, epilogue_.type, i + p * M);
-      if (epilogue_.type == ElementType::kInt32) {
-        std::memcpy(y, sums, static_cast<size_t>(rows) * sizeof(int32_t));
-        continue;
-      }
-      layer_.kernels.finish({sums, rows, scale_ + m, epilogue_.float_bias != nullptr ? epilogue_.float_bias + m : nullptr,
-                             1, at(epilogue_.residual.values, epilogue_.residual.type, i + p * M), y, &epilogue_});
-    }
+    layer_.kernels.finish_columns({product, rows, pixels, scale_ + m,
+                                   epilogue_.float_bias != nullptr ? epilogue_.float_bias + m : nullptr,
+                                   at(epilogue_.residual.values, epilogue_.residual.type, i), at(Y_, epilogue_.type, i), M,
+                                   &epilogue_});
   }
 }
 
