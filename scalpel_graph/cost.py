@@ -46,10 +46,12 @@ _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
 #: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
 DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
-#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices, of
-#: float32 and of integers of 8 bits.
+#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices,
+#: of float32 and of integers of 8 bits; and that count for nothing (rows that a few outputs are filled up
+#: with).
 _MOST_CONV_BYTES = 1.07
 _MOST_QUANTIZED_CONV_BYTES = 1.3
+_FREE_BYTES = 1024
 #: Inputs that an instruction of integers multiplies together.
 _QUAD = 4
 #: Rows of X in a tile of our kernels, about.
@@ -180,8 +182,10 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
     most = float(work.weight_bytes)
-    if work.is_conv:
-        most *= _MOST_QUANTIZED_CONV_BYTES if work.quantized else _MOST_CONV_BYTES
+    if work.is_conv and work.quantized:
+        most = most * _MOST_QUANTIZED_CONV_BYTES + _FREE_BYTES
+    elif work.is_conv:
+        most *= _MOST_CONV_BYTES
     for kernel in kernels(work, target):
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
@@ -371,7 +375,8 @@ def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
     """What a depthwise Conv does in our kernels, as `sparse_operation` counts it.
 
     Those of integers take the taps of a kernel by four, the pixels of a picture as one row in tiles of four
-    vectors, and with strides first copy the picture row by row (`runtime_ext/kernels/vector_quantized_depthwise.cpp`).
+    vectors, and with strides first copy the picture row by row
+    (`runtime_ext/kernels/vector_quantized_depthwise.cpp`).
     """
     channels = work.batch * work.channels
     *heights, width = work.out_size
