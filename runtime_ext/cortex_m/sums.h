@@ -269,4 +269,23 @@ SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t
 
 #endif
 
+/* acc[i] += row i of n groups of int8 weights with one vector or window x; moves `at` behind them. */
+typedef void (*byte_sum)(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+
+/* So many fours of products of int8 and int16 fit a sum of 32 bits: 127 * 4 * 2^7 * 2^15 < 2^31. Wide sums are sums of such. */
+#define FOURS_OF_32_BITS 127u
+
+SCALPEL_INLINE uint32_t fours_of_32_bits(uint32_t left) { return left < FOURS_OF_32_BITS ? left : FOURS_OF_32_BITS; }
+
+SCALPEL_INLINE void byte_groups_64(int64_t *acc, uint32_t n, byte_group_position *at, const int16_t *x, uint32_t r,
+                                   byte_sum add_groups) {
+  while (n != 0) {
+    const uint32_t some = fours_of_32_bits(n);
+    int32_t part[4] = {0};
+    add_groups(part, some, at, x);
+    FOR_ROWS(i, r) acc[i] += part[i];
+    n -= some;
+  }
+}
+
 #endif

@@ -257,9 +257,9 @@ using Q15Conv = void (*)(const scalpel_q15_layer*, const scalpel_windows*, const
 using W8Conv = void (*)(const scalpel_w8_layer*, const scalpel_windows*, const int16_t*, void*);
 // By the rows of a group: 1, 2 and 4.
 constexpr Q15Fc kQ15Fc[] = {scalpel_fc_q15_1x2_u16_acc64, scalpel_fc_q15_2x2_u16_acc64, scalpel_fc_q15_4x2_u16_acc64};
-constexpr W8Fc kW8Fc[] = {scalpel_fc_w8_1x4_u16, scalpel_fc_w8_2x4_u16, scalpel_fc_w8_4x4_u16};
+constexpr W8Fc kW8Fc[] = {scalpel_fc_w8_1x4_u16_acc32, scalpel_fc_w8_2x4_u16_acc32, scalpel_fc_w8_4x4_u16_acc32};
 constexpr Q15Conv kQ15Conv[] = {scalpel_conv_q15_1x2_acc64, scalpel_conv_q15_2x2_acc64, scalpel_conv_q15_4x2_acc64};
-constexpr W8Conv kW8Conv[] = {scalpel_conv_w8_1x4, scalpel_conv_w8_2x4, scalpel_conv_w8_4x4};
+constexpr W8Conv kW8Conv[] = {scalpel_conv_w8_1x4_acc32, scalpel_conv_w8_2x4_acc32, scalpel_conv_w8_4x4_acc32};
 
 size_t which(const Weights& weights) { return static_cast<size_t>(weights.r / 2); }
 
