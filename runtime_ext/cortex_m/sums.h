@@ -279,13 +279,13 @@ SCALPEL_INLINE uint32_t fours_of_32_bits(uint32_t left) { return left < FOURS_OF
 
 SCALPEL_INLINE void byte_groups_64(int64_t *acc, uint32_t n, byte_group_position *at, const int16_t *x, uint32_t r,
                                    byte_sum add_groups) {
-  while (n != 0) {
+  do {
     const uint32_t some = fours_of_32_bits(n);
     int32_t part[4] = {0};
     add_groups(part, some, at, x);
     FOR_ROWS(i, r) acc[i] += part[i];
     n -= some;
-  }
+  } while (n != 0);
 }
 
 #endif

@@ -239,9 +239,7 @@ def _limits_of_parts() -> Iterator[Expectation]:
         sparse = sparse_fc(w, w8_shape)
         arrays = [x, sparse.values, bias, *scales, sparse.columns, sparse.counts]
         yield Expectation(Case(f"fc_w8_{w8_shape[0]}x4_u16_acc64", numbers, arrays, y.nbytes), y)
-    yield Expectation(
-        Case("dense_fc_w8_acc64", numbers, [x, dense_fc(w, 4), bias, *scales], y.nbytes), y
-    )
+    yield Expectation(Case("dense_fc_w8_acc64", numbers, [x, dense_fc(w, 4), bias, *scales], y.nbytes), y)
 
 
 #: Convolution, rows, channels, height and width of the padded input.
