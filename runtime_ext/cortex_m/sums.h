@@ -54,6 +54,28 @@ typedef struct {
   const int8_t *values;
 } byte_run_windows;
 
+/* The assembler knows this order. y = clamp((((acc * multiplier) >> 32) + addend) >> shift, min, max). */
+typedef struct {
+  const int8_t *values;
+  const uint16_t *columns;
+  uint32_t n;
+  const int16_t *x; /* the first window */
+  uint32_t x_bytes; /* from one window to the next */
+  void *y;
+  uint32_t y_bytes; /* from one output to the next */
+  uint32_t tiles;   /* at least 1 */
+  uint32_t min;     /* in both halves */
+  uint32_t max;
+  uint32_t y_is_int8;
+  int32_t bias[2]; /* of each row of the block */
+  int32_t multipliers[2];
+  int32_t addends[2];
+  int32_t shifts[2];
+} byte_row_of_tiles;
+
+/* acc[i] += row i of n groups of int8 weights with one vector or window x; moves `at` behind them. */
+typedef void (*byte_sum)(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+
 #if SCALPEL_ASSEMBLER
 
 #define NEXT_COLUMN_u8(TO) "ldrb %[" TO "], [%[columns]], #1\n\t"
@@ -127,6 +149,10 @@ void scalpel_sum_4x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const
 void scalpel_sum_4x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_windows *at);
 void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x);
+
+/* Tiles of four pixels by one row of weights in groups of 1x4, and of two pixels by two rows in groups of 2x4. */
+void scalpel_tiles_1x4(const byte_row_of_tiles *row);
+void scalpel_tiles_2x4(const byte_row_of_tiles *row);
 
 #else
 
@@ -259,6 +285,30 @@ SCALPEL_INLINE void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_
   }
 }
 
+SCALPEL_INLINE void byte_tiles(const byte_row_of_tiles *row, uint32_t r, byte_sum add_groups) {
+  const uint8_t *x = (const uint8_t *)row->x;
+  uint8_t *y = row->y;
+  for (uint32_t left = row->tiles * (4 / r); left != 0; --left) {
+    byte_group_position at = {row->values, (const uint8_t *)row->columns};
+    int32_t acc[2] = {row->bias[0], row->bias[1]};
+    add_groups(acc, row->n, &at, (const int16_t *)(const void *)x);
+    FOR_ROWS(i, r) {
+      const int32_t high = (int32_t)(((int64_t)acc[i] * row->multipliers[i]) >> 32) + row->addends[i];
+      const int16_t value = clamp_32(high >> row->shifts[i], low_half(row->min), low_half(row->max));
+      if (row->y_is_int8) {
+        y[i] = (uint8_t)value;
+      } else {
+        memcpy(y + 2 * i, &value, sizeof value);
+      }
+    }
+    x += row->x_bytes;
+    y += row->y_bytes;
+  }
+}
+
+SCALPEL_INLINE void scalpel_tiles_1x4(const byte_row_of_tiles *row) { byte_tiles(row, 1, scalpel_sum_1x4_u16); }
+SCALPEL_INLINE void scalpel_tiles_2x4(const byte_row_of_tiles *row) { byte_tiles(row, 2, scalpel_sum_2x4_u16); }
+
 SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x) {
   for (; n != 0; --n) {
     FOR_ROWS(i, 4) acc[i] = add_four(load_word(values + 4 * i), load_word(x), load_word(x + 2), acc[i]);
@@ -268,9 +318,6 @@ SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t
 }
 
 #endif
-
-/* acc[i] += row i of n groups of int8 weights with one vector or window x; moves `at` behind them. */
-typedef void (*byte_sum)(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 
 /* So many fours of products of int8 and int16 fit a sum of 32 bits: 127 * 4 * 2^7 * 2^15 < 2^31. Wide sums are sums of such. */
 #define FOURS_OF_32_BITS 127u
