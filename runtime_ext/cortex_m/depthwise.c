@@ -42,16 +42,20 @@ SCALPEL_INLINE void w8(const scalpel_w8_layer *layer, const scalpel_windows *win
     size_t to = (size_t)h * windows->y_row_step;
     for (uint32_t w = 0; w < windows->width; ++w) {
       for (uint32_t row = 0; row < layer->rows; ++row) {
-        int64_t acc = acc64 ? ((const int64_t *)layer->bias)[row] : ((const int32_t *)layer->bias)[row];
         const int8_t *weight = layer->values + row;
-        for (uint32_t tap = 0; tap < n_taps; ++tap) {
-          const int32_t product = (int32_t)from[taps[tap] + row] * *weight;
-          acc = acc64 ? acc + product : (int32_t)((uint32_t)acc + (uint32_t)product);
-          weight += layer->rows;
-        }
         if (acc64) {
+          int64_t acc = ((const int64_t *)layer->bias)[row];
+          for (uint32_t tap = 0; tap < n_taps; ++tap) {
+            acc += (int32_t)from[taps[tap] + row] * *weight;
+            weight += layer->rows;
+          }
           w8_output_64(rounding, row, acc, y, to + row);
         } else {
+          uint32_t acc = ((const uint32_t *)layer->bias)[row];
+          for (uint32_t tap = 0; tap < n_taps; ++tap) {
+            acc += (uint32_t)((int32_t)from[taps[tap] + row] * *weight);
+            weight += layer->rows;
+          }
           w8_output(rounding, row, (int32_t)acc, y, to + row);
         }
       }
