@@ -15,20 +15,21 @@ typedef struct {
 /* A row of pixels, one by one. */
 SCALPEL_INLINE void pixels(const row_block *block, const int16_t *x, void *y, size_t to, uint32_t r, bool acc64,
                            byte_sum add_groups) {
+  const uint32_t rows = block->rows < r ? block->rows : r;
   for (uint32_t w = block->windows->width; w != 0; --w) {
     byte_group_position at = block->groups;
     if (acc64) {
       const int64_t *bias = (const int64_t *)block->layer->bias + block->row;
       int64_t acc[4];
-      FOR_ROWS(i, r) acc[i] = i < block->rows ? bias[i] : 0;
+      FOR_ROWS(i, r) acc[i] = i < rows ? bias[i] : 0;
       byte_groups_64(acc, block->n, &at, x, r, add_groups);
-      for (uint32_t i = 0; i < block->rows; ++i) w8_output_64(block->rounding, block->row + i, acc[i], y, to + i);
+      for (uint32_t i = 0; i < rows; ++i) w8_output_64(block->rounding, block->row + i, acc[i], y, to + i);
     } else {
       const int32_t *bias = (const int32_t *)block->layer->bias + block->row;
       int32_t acc[4];
-      FOR_ROWS(i, r) acc[i] = i < block->rows ? bias[i] : 0;
+      FOR_ROWS(i, r) acc[i] = i < rows ? bias[i] : 0;
       add_groups(acc, block->n, &at, x);
-      for (uint32_t i = 0; i < block->rows; ++i) w8_output(block->rounding, block->row + i, acc[i], y, to + i);
+      for (uint32_t i = 0; i < rows; ++i) w8_output(block->rounding, block->row + i, acc[i], y, to + i);
     }
     x += block->windows->x_column_step;
     to += block->windows->y_pixel_step;
@@ -84,7 +85,7 @@ SCALPEL_INLINE void conv(const scalpel_w8_layer *layer, const scalpel_windows *w
   const uint16_t *counts = layer->counts;
   row_block block = {layer, windows, w8_rounding_of(layer), {layer->values, layer->columns}, 0, 0, r};
   for (; block.row < layer->rows; block.row += r) {
-    byte_row_of_tiles row;
+    byte_row_of_tiles row = {0};
     block.n = *counts++;
     if (layer->rows - block.row < r) block.rows = layer->rows - block.row;
     const bool by_tiles = add_tiles != NULL && takes_tiles(&block, r, &row);
