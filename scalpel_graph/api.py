@@ -106,8 +106,8 @@ def optimize(
             computed in float32; the check allows for their rounding.
         calibration: for microcontrollers and to quantize, an ``.npz`` file with an array for each input whose
             first axis counts samples; the ranges of activations are found on them, and the answers compared.
-        dtype: for microcontrollers, what to compute in: ``q15``, ``int8`` or ``int8x16`` (8-bit weights, 16-bit
-            activations); None for what a quantized model is in, else ``q15``.
+        dtype: for microcontrollers, what to compute in: ``q15``, ``int8`` or ``int8x16`` (8-bit weights,
+            16-bit activations); None for what a quantized model is in, else ``q15``.
         most_error: for microcontrollers, how far the answers may be from the float model's on the calibration
             inputs: norm of the difference over norm of the answers; None for `mcu.agreement.MOST_ERROR`.
         quantize: for CPUs, ``int8`` to quantize the float model first (`scalpel_graph.quantize`). What that

@@ -68,7 +68,7 @@ def one_dimensional() -> onnx.ModelProto:
 
 
 def long_sums() -> onnx.ModelProto:
-    """More products of 8-bit weights and 16-bit activations than 32 bits can add up; half of the second layer's go."""
+    """More products of 8-bit weights and 16-bit activations than 32 bits hold; the second layer is pruned."""
     g = GraphBuilder("long sums", seed=3, opset=17)
     x = g.relu(g.conv(g.input("x", [BATCH, 70, 3, 4]), "conv", 70, 129, 3, pad=1), "relu")
     model = g.model({g.gemm(g.flatten(x), "fc", 129 * 12, 6): [BATCH, 6]})

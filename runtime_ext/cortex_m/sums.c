@@ -385,13 +385,6 @@ NAKED void scalpel_sum_4_rows(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED con
   "smlad " ACC ", " FIRST ", " EVEN ", " ACC "\n\t"       \
   "smlad " ACC ", " SECOND ", " ODD ", " ACC "\n\t"
 
-#define STEP_1x4(NEXT)              \
-  NEXT("r0")                        \
-  "ldr.w r2, [lr], #4\n\t"          \
-  "ldr.w r6, [r3, r0, lsl #3]\n\t"  \
-  "ldr.w r7, [r8, r0, lsl #3]\n\t"  \
-  UNPACK_AND_ADD("r4", "r2", "r9", "r10", "r6", "r7")
-
 #define STEP_2x4(NEXT)              \
   NEXT("r0")                        \
   "ldr.w r2, [lr], #4\n\t"          \
@@ -438,7 +431,6 @@ NAKED void scalpel_sum_4_rows(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED con
                                        UNUSED const int16_t *x) {                                                    \
     SUM_W8(ACC, STEP_##SHAPE, NEXT_U16, BYTES);                                                                      \
   }
-DEFINE_SUM_W8(1x4, "{r4}", 32)
 DEFINE_SUM_W8(2x4, "{r4, r5}", 52)
 DEFINE_SUM_W8(4x4, "{r4, r5, r6, r7}", 92)
 

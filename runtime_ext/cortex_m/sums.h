@@ -141,8 +141,40 @@ void scalpel_sum_2_rows_2_pixels(int32_t *acc, const run_windows *at);
 void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *values, const int16_t *x);
 
 /* The same for int8 weights, n counts fours of columns. */
-void scalpel_sum_1x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
-void scalpel_sum_1x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+#define STEP_1x4(NEXT)                       \
+  NEXT("x0")                                 \
+  "ldr %[w0], [%[values]], #4\n\t"           \
+  "ldr %[x1], [%[x], %[x0], lsl #3]\n\t"     \
+  "ldr %[x0], [%[x4], %[x0], lsl #3]\n\t"    \
+  "sxtb16 %[w1], %[w0]\n\t"                  \
+  "sxtb16 %[w0], %[w0], ror #8\n\t"          \
+  PRODUCT("x1", "w1") PRODUCT("x0", "w0")
+
+/* n mod 4 first: its lower bit goes to N, the other to C. */
+#define DEFINE_SUM_1x4(INDEX)                                                                                         \
+  SCALPEL_INLINE void scalpel_sum_1x4_##INDEX(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) {  \
+    uint32_t x0, x1, w0, w1;                                                                                          \
+    __asm__ volatile(                                                                                                 \
+        "lsls %[x0], %[n], #31\n\t"                                                                                   \
+        "bpl 1f\n\t" STEP_1x4(NEXT_COLUMN_##INDEX)                                                                    \
+        "1:\n\t"                                                                                                      \
+        "bcc 2f\n\t" STEP_1x4(NEXT_COLUMN_##INDEX) STEP_1x4(NEXT_COLUMN_##INDEX)                                      \
+        "2:\n\t"                                                                                                      \
+        "lsrs %[n], %[n], #2\n\t"                                                                                     \
+        "beq 4f\n\t"                                                                                                  \
+        "3:\n\t" STEP_1x4(NEXT_COLUMN_##INDEX) STEP_1x4(NEXT_COLUMN_##INDEX) STEP_1x4(NEXT_COLUMN_##INDEX)            \
+            STEP_1x4(NEXT_COLUMN_##INDEX)                                                                             \
+        "subs %[n], #1\n\t"                                                                                           \
+        "bne 3b\n\t"                                                                                                  \
+        "4:"                                                                                                          \
+        : [sum] "+r"(*acc), [n] "+r"(n), [values] "+r"(at->values), [columns] "+r"(at->columns), [x0] "=&r"(x0),      \
+          [x1] "=&r"(x1), [w0] "=&r"(w0), [w1] "=&r"(w1)                                                              \
+        : [x] "r"(x), [x4] "r"(x + 2)                                                                                 \
+        : "cc", "memory");                                                                                            \
+  }
+DEFINE_SUM_1x4(u8)
+DEFINE_SUM_1x4(u16)
+
 void scalpel_sum_2x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 void scalpel_sum_2x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 void scalpel_sum_4x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
