@@ -151,9 +151,9 @@ def _variants() -> Iterator[Weights]:
         yield Weights(family, None)
         for group_shape in GROUP_SHAPES[family]:
             yield from (Weights(family, group_shape, round(1 - zeros, 2)) for zeros in ZEROS)
-    for group_shape in (None, *GROUP_SHAPES["w8"]):
-        density = 1.0 if group_shape is None else round(1 - _CYCLES_ZEROS, 2)
-        yield Weights("w8", group_shape, density, acc64=True)
+    yield Weights("w8", None, acc64=True)
+    for group_shape in GROUP_SHAPES["w8"]:
+        yield Weights("w8", group_shape, round(1 - _CYCLES_ZEROS, 2), acc64=True)
 
 
 def break_even(layer: str, family: Family, firmware: Path, folder: Path) -> dict[str, float]:
