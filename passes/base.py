@@ -48,11 +48,11 @@ class Quantization:
     """What a network is quantized to, and by which inputs.
 
     Attributes:
-        dtype: of activations.
+        dtype: of its integers; None for what a quantized model has, else ``q15``.
         samples: calibration inputs; None where there are none.
     """
 
-    dtype: Dtype
+    dtype: Dtype | None
     samples: Samples | None
 
 

@@ -106,8 +106,8 @@ def optimize(
             computed in float32; the check allows for their rounding.
         calibration: for microcontrollers and to quantize, an ``.npz`` file with an array for each input whose
             first axis counts samples; the ranges of activations are found on them, and the answers compared.
-        dtype: for microcontrollers, what to compute in: ``q15`` or ``int8``; None for what a quantized model
-            is in, else ``q15``.
+        dtype: for microcontrollers, what to compute in: ``q15``, ``int8`` or ``int8x16`` (8-bit weights,
+            16-bit activations); None for what a quantized model is in, else ``q15``.
         most_error: for microcontrollers, how far the answers may be from the float model's on the calibration
             inputs: norm of the difference over norm of the answers; None for `mcu.agreement.MOST_ERROR`.
         quantize: for CPUs, ``int8`` to quantize the float model first (`scalpel_graph.quantize`). What that
@@ -136,7 +136,7 @@ def optimize(
     quantization = None
     samples = None if calibration is None else load_samples(Path(calibration), source.proto)
     if profile.kind == "mcu":
-        quantization = Quantization(dtype or _usual_dtype(source.proto), samples)
+        quantization = Quantization(dtype, samples)
     given_source, name = source, source.path or "the model"
     source, quantized = _quantized_first(source, quantize, samples, tell)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
@@ -167,7 +167,7 @@ def optimize(
                 optimized,
                 context.program.network,
                 quantization.samples,
-                most_error=MOST_ERROR[quantization.dtype] if most_error is None else most_error,
+                most_error=MOST_ERROR[context.program.network.dtype] if most_error is None else most_error,
                 library=custom_op_library(),
             )
             outcome = agreement.verified
@@ -270,7 +270,7 @@ def _check_kind(
     if quantize is not None:
         _check_quantize(profile, quantize, calibration)
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype must be {' or '.join(DTYPES)}, got {dtype!r}")
+        raise InputError(f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
     only_mcu = {
         "--calibration": calibration is not None and quantize is None,
         "--dtype": dtype is not None,
@@ -314,10 +314,6 @@ def _check_quantize(profile: Target, quantize: str, calibration: str | os.PathLi
             "--quantize needs inputs to find the ranges of activations: give --calibration X.npz with some"
             " hundred of them"
         )
-
-
-def _usual_dtype(model: ModelProto) -> Dtype:
-    return "int8" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "q15"
 
 
 def _mcu_report(context: PassContext, agreement: Agreement) -> McuReport:
