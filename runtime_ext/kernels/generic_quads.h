@@ -40,7 +40,7 @@ struct ByteStore {
   using Int = typename S::Int;
   using Float = typename S::Float;
 
-  explicit ByteStore(const QuadCall& call)
+  explicit ByteStore(const QuadRows& call)
       : zero_point(S::set16(static_cast<int16_t>(call.zero_point))), low(S::set8(call.min)), high(S::set8(call.max)),
         pixels(call.pixels), is_signed(call.is_signed), moves(call.zero_point != 0),
         clamps(call.min > (is_signed ? -128 : 0) || call.max < (is_signed ? 127 : 255)) {}
@@ -93,7 +93,7 @@ struct ResidualStore : ByteStore<S> {
   using Int = typename S::Int;
   using Float = typename S::Float;
 
-  explicit ResidualStore(const QuadCall& call)
+  explicit ResidualStore(const QuadRows& call)
       : ByteStore<S>(call), sum(call.sum), flips(call.residual_is_signed ? 0x80 : 0), is_bounded(call.is_bounded),
         back(S::set(call.residual_is_signed ? -128.0f : 0.0f)), x_scale(S::set(sum.scale)),
         q_scale(S::set(sum.sum_scale)), offset(S::set(sum.offset)),
@@ -143,10 +143,9 @@ struct StoreOf<S, QuadStore::kResidual> {
 
 // Four rows of a tile as vectors of quads, one for each pixel.
 template <typename S, int Vectors>
-[[gnu::always_inline]] inline void interleave(const uint8_t* X, const uint32_t* offsets, typename S::Int (&quads)[Vectors]) {
+[[gnu::always_inline]] inline void interleave(typename S::Int a, typename S::Int b, typename S::Int c, typename S::Int d,
+                                              typename S::Int (&quads)[Vectors]) {
   using Int = typename S::Int;
-  const Int a = S::load_row(X + offsets[0]), b = S::load_row(X + offsets[1]);
-  const Int c = S::load_row(X + offsets[2]), d = S::load_row(X + offsets[3]);
   const Int ab = S::unpack_low8(a, b), cd = S::unpack_low8(c, d);
   quads[0] = S::quads_low(ab, cd);
   if constexpr (Vectors > 1) quads[1] = S::quads_high(ab, cd);
@@ -188,7 +187,8 @@ template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool 
       const int8_t* w = weights + first * kQuadBytes;
       for (const uint32_t* step = offsets; step < end; step += kQuadBytes, w += Height * kQuadBytes) {
         Int x[Vectors];
-        interleave<S, Vectors>(X, step, x);
+        interleave<S, Vectors>(S::load_row(X + step[0]), S::load_row(X + step[1]), S::load_row(X + step[2]),
+                               S::load_row(X + step[3]), x);
 #pragma GCC unroll 8
         for (int i = 0; i < Rows; ++i) {
           const auto quad = S::template weights<Rows>(w, i);
@@ -321,10 +321,25 @@ constexpr QuadKernel quad_kernel(const char* name) {
           multiply_vector<S, Height>};
 }
 
-// `count` bytes one by one, where whole vectors would leave the input.
-inline void load_some(const TileCall& call, const uint8_t* from, uint64_t mask, int count, uint8_t* to) {
-  for (int i = 0; i < count; ++i) {
-    to[i] = (mask >> i & 1) != 0 ? static_cast<uint8_t>(from[i] ^ call.flip) : call.fill;
+// Bytes of a row, those of `fill` where the mask has no bit. Nothing is read there, nor outside [begin, end): one by one
+// where a whole vector would.
+template <typename S>
+[[gnu::always_inline]] inline typename S::Int load_inside(const uint8_t* from, uint64_t mask, typename S::Int fill,
+                                                          const uint8_t* begin, const uint8_t* end) {
+  if constexpr (S::kHasByteMasks) {
+    return S::load_masked(from, mask, fill);
+  } else {
+    constexpr int kPixels = S::kLanes * 4;
+    if (from >= begin && end - from >= kPixels) {
+      const auto bytes = S::load_row(from);
+      return mask == S::kAllBytes ? bytes : S::keep(bytes, mask, fill);
+    }
+    uint8_t bytes[kPixels];
+    S::store_row(bytes, fill);
+    for (int i = 0; i < kPixels; ++i) {
+      if ((mask >> i & 1) != 0) bytes[i] = from[i];
+    }
+    return S::load_row(bytes);
   }
 }
 
@@ -336,17 +351,8 @@ void lay_tile_of(const TileCall& given) {
   const auto lay = [&](int64_t i, uint64_t mask) __attribute__((always_inline)) {
     const uint8_t* from = call.from + call.offsets[i];
     uint8_t* to = call.to + i * kPixels;
-    if constexpr (S::kHasByteMasks) {
-      S::store_row(to, S::template spread_tile<Vectors>(S::flip(S::load_masked(from, mask, fill), flip)));
-    } else if (from >= call.begin && call.end - from >= kPixels) {
-      auto bytes = S::load_row(from);
-      if (mask != S::kAllBytes) bytes = S::keep(bytes, mask, fill);
-      S::store_row(to, S::template spread_tile<Vectors>(S::flip(bytes, flip)));
-    } else {
-      uint8_t bytes[kPixels];
-      load_some(call, from, mask, kPixels, bytes);
-      S::store_row(to, S::template spread_tile<Vectors>(S::load_row(bytes)));
-    }
+    const auto bytes = load_inside<S>(from, mask, fill, call.begin, call.end);
+    S::store_row(to, S::template spread_tile<Vectors>(S::flip(bytes, flip)));
   };
   if (call.taps == nullptr) {
     for (int64_t i = 0; i < call.rows; ++i) lay(i, call.masks[0]);
@@ -385,6 +391,11 @@ template <typename S, typename Load>
   }
 }
 
+template <int64_t kValue>
+struct Constant {
+  constexpr operator int64_t() const { return kValue; }
+};
+
 template <typename S>
 void copy_byte_planes(const BytePlanes& given) {
   constexpr int64_t kPixels = S::kLanes * 4;
@@ -416,16 +427,36 @@ void copy_byte_planes(const BytePlanes& given) {
       return;
     }
   }
+  // Columns of the plane that lie inside the input.
+  const auto columns_before = [&](int64_t in_x) {
+    const int64_t distance = in_x - planes.left;
+    const int64_t columns = distance <= 0 ? 0 : (distance + planes.stride_w - 1) / planes.stride_w;
+    return columns < planes.out_w ? columns : planes.out_w;
+  };
+  const int64_t left = columns_before(0), right = columns_before(planes.in_w);
   for (int64_t channel = 0; channel < planes.channels; ++channel) {
     for (int64_t y = 0; y < planes.out_h; ++y) {
-      const bool inside = y >= begin && y < end;
-      const uint8_t* from = planes.from + (channel * planes.in_h + y * planes.stride_h + planes.top) * planes.in_w;
       uint8_t* to = planes.to + channel * planes.to_channel + y * planes.out_w;
-      for (int64_t x = 0; x < planes.out_w; ++x) {
-        const int64_t in_x = x * planes.stride_w + planes.left;
-        const bool is_there = inside && in_x >= 0 && in_x < planes.in_w;
-        to[x] = is_there ? static_cast<uint8_t>(from[in_x] ^ planes.flip) : planes.fill;
+      if (y < begin || y >= end) {
+        __builtin_memset(to, planes.fill, static_cast<size_t>(planes.out_w));
+        continue;
       }
+      const uint8_t* from = planes.from + (channel * planes.in_h + y * planes.stride_h + planes.top) * planes.in_w + planes.left;
+      for (int64_t x = 0; x < left; ++x) to[x] = planes.fill;
+      const auto copy = [&](auto stride) __attribute__((always_inline)) {
+        const uint8_t flip = planes.flip;
+        const uint8_t* __restrict source = from;
+        uint8_t* __restrict target = to;
+        for (int64_t x = left; x < right; ++x) target[x] = static_cast<uint8_t>(source[x * stride] ^ flip);
+      };
+      if (planes.stride_w == 1) {
+        copy(Constant<1>());
+      } else if (planes.stride_w == 2) {
+        copy(Constant<2>());
+      } else {
+        copy(planes.stride_w);
+      }
+      for (int64_t x = right; x < planes.out_w; ++x) to[x] = planes.fill;
     }
   }
 }

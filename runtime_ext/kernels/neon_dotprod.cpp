@@ -3,7 +3,7 @@
 // machine has it.
 #include "kernels/neon_dotprod.h"
 
-#include "kernels/generic_quads.h"
+#include "kernels/generic_quads_depthwise.h"
 #include "kernels/simd_quads_neon.h"
 
 namespace scalpel {
@@ -61,6 +61,8 @@ constexpr QuantizedKernels kSet = {"neon_dotprod",
                                    NeonDotprod::kLanes,
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<NeonDotprod, QuadStore::kInt32>, depthwise<NeonDotprod, QuadStore::kBytes>,
+                                    depthwise<NeonDotprod, QuadStore::kResidual>},
                                    lay_tile<NeonDotprod>,
                                    copy_byte_planes<NeonDotprod>,
                                    transpose_bytes<NeonDotprod>,

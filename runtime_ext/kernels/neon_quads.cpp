@@ -1,7 +1,7 @@
 // The kernels of quantized layers on NEON alone, of instructions that every AArch64 processor has.
 #include "kernels/neon_quads.h"
 
-#include "kernels/generic_quads.h"
+#include "kernels/generic_quads_depthwise.h"
 #include "kernels/simd_quads_neon.h"
 
 namespace scalpel {
@@ -68,6 +68,8 @@ constexpr QuantizedKernels kSet = {"neon",
                                    NeonPairs::kLanes,
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<NeonPairs, QuadStore::kInt32>, depthwise<NeonPairs, QuadStore::kBytes>,
+                                    depthwise<NeonPairs, QuadStore::kResidual>},
                                    lay_tile<NeonPairs>,
                                    copy_byte_planes<NeonPairs>,
                                    transpose_bytes<NeonPairs>,

@@ -74,14 +74,18 @@ QuadCall QuadOutput::call(const uint8_t* x, const uint32_t* offsets, int64_t pix
   call.pixels = pixels;
   call.bias = bias_;
   call.scale = scale_;
-  call.is_signed = epilogue_.type == ElementType::kInt8;
-  call.zero_point = epilogue_.zero_point;
-  call.min = min_;
-  call.max = max_;
-  call.is_bounded = is_bounded_;
-  call.residual_is_signed = epilogue_.residual.type == ElementType::kInt8;
-  call.sum = epilogue_.residual;
+  set_store(&call);
   return call;
+}
+
+void QuadOutput::set_store(QuadRows* rows) const {
+  rows->is_signed = epilogue_.type == ElementType::kInt8;
+  rows->zero_point = epilogue_.zero_point;
+  rows->min = min_;
+  rows->max = max_;
+  rows->is_bounded = is_bounded_;
+  rows->residual_is_signed = epilogue_.residual.type == ElementType::kInt8;
+  rows->sum = epilogue_.residual;
 }
 
 void QuadOutput::multiply(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block,
@@ -105,11 +109,7 @@ void QuadOutput::multiply(const uint8_t* x, const uint32_t* offsets, int64_t pix
     run(part);
     const int64_t last_row = std::min(part.last_block * height, layer_.matrix.M);
     for (int64_t m = block * height; m < last_row; ++m) {
-      const int64_t i = first + m * ldy;
-      layer_.kernels.finish({sums + (m - block * height) * kMostTilePixels, pixels, scale_ + m,
-                             epilogue_.float_bias != nullptr ? epilogue_.float_bias + m : nullptr, 0,
-                             at(epilogue_.residual.values, epilogue_.residual.type, i), at(Y_, epilogue_.type, i),
-                             &epilogue_});
+      finish_row(sums + (m - block * height) * kMostTilePixels, pixels, m, first + m * ldy);
     }
   }
 }
@@ -150,6 +150,45 @@ void QuadOutput::multiply_transposed(const uint8_t* x, const uint32_t* offsets, 
                              1, at(epilogue_.residual.values, epilogue_.residual.type, i + p * M), y, &epilogue_});
     }
   }
+}
+
+void QuadOutput::multiply_channels(const QuadDepthwiseCall& given, int64_t first_row, int64_t pixels,
+                                   int64_t first) const {
+  const auto run = layer_.kernels.depthwise[static_cast<int>(store_)];
+  QuadDepthwiseCall call = given;
+  set_store(&call);
+  if (store_ != QuadStore::kInt32 || epilogue_.type == ElementType::kInt32) {
+    const int64_t i = first + first_row * pixels;
+    call.bias = bias_ + first_row;
+    call.scale = scale_ + first_row;
+    call.pixels = pixels;
+    call.ldy = pixels;
+    call.Y = at(Y_, epilogue_.type, i);
+    call.residual = at(epilogue_.residual.values, epilogue_.residual.type, i);
+    return run(call);
+  }
+  alignas(64) int32_t sums[kMostTilePixels];
+  const int64_t tile = 4 * layer_.kernels.vector_pixels, rows = given.channels * given.rows_of_channel;
+  call.channels = call.rows_of_channel = 1;
+  call.Y = sums;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t m = first_row + row;
+    call.bias = bias_ + m;
+    call.scale = scale_ + m;
+    call.weights = given.weights + row * round_up_taps(given.taps);
+    for (int64_t begin = 0; begin < pixels; begin += tile) {
+      call.X = given.X + row / given.rows_of_channel * given.ld_x + begin;
+      call.masks = given.masks + begin / tile;
+      call.pixels = std::min(tile, pixels - begin);
+      run(call);
+      finish_row(sums, call.pixels, m, first + m * pixels + begin);
+    }
+  }
+}
+
+void QuadOutput::finish_row(const int32_t* sums, int64_t pixels, int64_t m, int64_t i) const {
+  layer_.kernels.finish({sums, pixels, scale_ + m, epilogue_.float_bias != nullptr ? epilogue_.float_bias + m : nullptr, 0,
+                         at(epilogue_.residual.values, epilogue_.residual.type, i), at(Y_, epilogue_.type, i), &epilogue_});
 }
 
 void QuadOutput::multiply_vector(const uint8_t* x, const uint16_t* narrow_columns, int64_t first_block,

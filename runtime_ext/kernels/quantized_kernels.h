@@ -64,20 +64,12 @@ enum class QuadStore {
   kResidual,  // requantized after a residual of bytes is added
 };
 
-struct QuadCall {
-  // Of a QuadMatrix; offsets of columns in bytes of X.
-  const int64_t* begin;
-  const uint32_t* offsets;
-  const int8_t* weights;
-  int64_t r;
-  int64_t rows;  // M
-  int64_t first_block, last_block;
-  const uint8_t* X;
+// What becomes of the sums of some rows, M rounded up to whole blocks.
+struct QuadRows {
   int64_t pixels;
-  // By row, M rounded up to whole blocks.
   const int32_t* bias;
   const float* scale;
-  void* Y;  // of the first row of first_block; `ldy` elements from row to row
+  void* Y;  // of the first row; `ldy` elements from row to row
   int64_t ldy;
   // Of kBytes and kResidual.
   bool is_signed;
@@ -88,6 +80,35 @@ struct QuadCall {
   const void* residual;
   bool residual_is_signed;
   Residual sum;  // everything but values and type
+};
+
+// Row blocks times a tile. Y is that of the first row of first_block.
+struct QuadCall : QuadRows {
+  // Of a QuadMatrix; offsets of columns in bytes of X.
+  const int64_t* begin;
+  const uint32_t* offsets;
+  const int8_t* weights;
+  int64_t r;
+  int64_t rows;  // M
+  int64_t first_block, last_block;
+  const uint8_t* X;
+};
+
+// Depthwise convolution: rows of the weight, each times pixels of one channel. Tile i is pixels [i * tile, ...), for tiles
+// of four vectors; where the mask of a tap has no bit, `fill` is read.
+struct QuadDepthwiseCall : QuadRows {
+  int64_t channels, rows_of_channel;
+  const uint8_t* X;        // of the first channel
+  int64_t ld_x;            // bytes from channel to channel
+  int64_t taps;            // of the kernel; the three arrays have whole quads of them, the last with weights of zero
+  const int64_t* offsets;  // [taps], in bytes from the channel, of what the first pixel of the output reads
+  const uint64_t* masks;   // [taps, mask_stride], by tile
+  int64_t mask_stride;
+  const int8_t* weights;   // [channels, rows_of_channel, taps]
+  uint8_t flip;           // these bits of what is read are inverted
+  uint8_t fill;
+  const uint8_t* begin;  // bytes in [begin, end) may be read
+  const uint8_t* end;
 };
 
 // Columns of a matrix times a vector: the lanes are rows.
@@ -130,6 +151,7 @@ struct QuantizedKernels {
   int vector_pixels;  // of a vector of sums; a tile has four vectors
   const QuadKernel* quads;  // most rows first; the last has one
   size_t n_quads;
+  void (*depthwise[3])(const QuadDepthwiseCall& call);  // by QuadStore
   void (*lay_tile)(const TileCall& call);
   void (*copy_planes)(const BytePlanes& planes);
   void (*transpose_bytes)(const ByteTranspose& call);
