@@ -33,12 +33,9 @@ struct NeonPairs : NeonQuads {
       };
       return vqtbl1q_s8(vld1q_s8(from + row / 4 * 16), vld1q_u8(kBytes[row % 4]));
     } else {
-      const auto pairs = [&](int first) {
-        int16_t pair;
-        __builtin_memcpy(&pair, from + row * kQuadBytes + first, sizeof pair);
-        return vreinterpret_s8_s16(vdup_n_s16(pair));
-      };
-      return vcombine_s8(pairs(0), pairs(2));
+      int32_t quad;
+      __builtin_memcpy(&quad, from + row * kQuadBytes, sizeof quad);
+      return split(vreinterpretq_s8_s32(vdupq_n_s32(quad)));
     }
   }
   static int8x16_t load_weights(const int8_t* from) { return split(vld1q_s8(from)); }
@@ -57,7 +54,7 @@ struct NeonPairs : NeonQuads {
 };
 
 constexpr QuadKernel kQuads[] = {
-    quad_kernel<NeonPairs, 16, 4, 4>("quads_16_neon"), quad_kernel<NeonPairs, 8, 4, 4>("quads_8_neon"),
+    quad_kernel<NeonPairs, 16, 4, 8>("quads_16_neon"), quad_kernel<NeonPairs, 8, 4, 8>("quads_8_neon"),
     quad_kernel<NeonPairs, 4, 4, 4>("quads_4_neon"),   quad_kernel<NeonPairs, 2, 2, 2>("quads_2_neon"),
     quad_kernel<NeonPairs, 1, 1, 1>("quads_1_neon"),
 };
