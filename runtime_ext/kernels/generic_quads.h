@@ -156,70 +156,79 @@ template <typename S, int Vectors>
   }
 }
 
-// Row blocks of `Height` rows, `Rows` of them at a time, times a tile of `Vectors` vectors.
+// Row blocks of `Height` rows, `Rows` of them at a time, times tiles of `Vectors` vectors. The tiles of some rows follow
+// each other in Y, which is faster to write line after line than all over it.
 template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool kPlain>
 [[gnu::always_inline]] inline void multiply_blocks(const QuadCall& call, const typename StoreOf<S, kStore>::Type& bytes) {
   static_assert(Height % Rows == 0, "a row block is cut into whole register tiles");
   using Int = typename S::Int;
-  const uint8_t* const X = call.X;
   const int64_t blocks_of_group = call.r / Height;
-  int64_t group = call.first_block / blocks_of_group, inside = call.first_block % blocks_of_group;
+  int64_t inside = call.first_block % blocks_of_group;
+  const int64_t* begin = call.begin + call.first_block / blocks_of_group;
+  const uint32_t* offsets = call.offsets + begin[0] * kQuadBytes;
+  const int8_t* weights = call.weights + (begin[0] * call.r + inside * (begin[1] - begin[0]) * Height) * kQuadBytes;
+  int64_t m = call.first_block * Height;
   const int64_t end_row = call.last_block * Height < call.rows ? call.last_block * Height : call.rows;
-  int64_t left = end_row - call.first_block * Height;
-  const int32_t* bias = call.bias + call.first_block * Height;
-  const float* scale = call.scale + call.first_block * Height;
   auto* y = static_cast<uint8_t*>(call.Y);
   const auto* residual = static_cast<const uint8_t*>(call.residual);
   constexpr int64_t kElement = kStore == QuadStore::kInt32 ? sizeof(int32_t) : 1;
-  while (left > 0) {
-    const int64_t begin = call.begin[group], steps = call.begin[group + 1] - begin;
-    const uint32_t* const offsets = call.offsets + begin * kQuadBytes;
-    const uint32_t* const end = offsets + steps * kQuadBytes;
-    const int8_t* const weights = call.weights + (begin * call.r + inside * steps * Height) * kQuadBytes;
-    for (int first = 0; first < Height && left > 0; first += Rows, left -= Rows) {
-      Int sums[Rows][Vectors];
-#pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i) {
-        const Int start = S::set32(bias[i]);
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) sums[i][v] = start;
-      }
-      const int8_t* w = weights + first * kQuadBytes;
-      for (const uint32_t* step = offsets; step < end; step += kQuadBytes, w += Height * kQuadBytes) {
-        Int x[Vectors];
-        interleave<S, Vectors>(S::load_row(X + step[0]), S::load_row(X + step[1]), S::load_row(X + step[2]),
-                               S::load_row(X + step[3]), x);
+  while (m < end_row) {
+    const uint32_t* const end = offsets + (begin[1] - begin[0]) * kQuadBytes;
+    for (int first = 0; first < Height && m < end_row; first += Rows, m += Rows) {
+      const uint8_t* X = call.X;
+      uint8_t* tile = y;
+      const uint8_t* added_tile = residual;
+      for (int64_t tiles = call.tiles; tiles > 0; --tiles) {
+        Int sums[Rows][Vectors];
 #pragma GCC unroll 8
         for (int i = 0; i < Rows; ++i) {
-          const auto quad = S::template weights<Rows>(w, i);
+          const Int start = S::set32(call.bias[m + i]);
 #pragma GCC unroll 4
-          for (int v = 0; v < Vectors; ++v) S::dot(sums[i][v], x[v], quad);
+          for (int v = 0; v < Vectors; ++v) sums[i][v] = start;
         }
-      }
+        const int8_t* w = weights + first * kQuadBytes;
+        for (const uint32_t* step = offsets; step < end; step += kQuadBytes, w += Height * kQuadBytes) {
+          Int x[Vectors];
+          interleave<S, Vectors>(S::load_row(X + step[0]), S::load_row(X + step[1]), S::load_row(X + step[2]),
+                                 S::load_row(X + step[3]), x);
 #pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i) {
-        if (i >= left) break;
-        if constexpr (kStore == QuadStore::kInt32) {
-          store_sums<S, Vectors>(sums[i], reinterpret_cast<int32_t*>(y), call.pixels);
-        } else {
-          bytes.template finish<kPlain, Vectors>(sums[i], S::broadcast(scale + i), y, residual);
+          for (int i = 0; i < Rows; ++i) {
+            const auto quad = S::template weights<Rows>(w, i);
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) S::dot(sums[i][v], x[v], quad);
+          }
         }
-        y += call.ldy * kElement;
-        if constexpr (kStore == QuadStore::kResidual) residual += call.ldy;
+        uint8_t* to = tile;
+        const uint8_t* added = added_tile;
+#pragma GCC unroll 8
+        for (int i = 0; i < Rows; ++i) {
+          if (m + i >= end_row) break;
+          if constexpr (kStore == QuadStore::kInt32) {
+            store_sums<S, Vectors>(sums[i], reinterpret_cast<int32_t*>(to), call.pixels);
+          } else {
+            bytes.template finish<kPlain, Vectors>(sums[i], S::broadcast(call.scale + m + i), to, added);
+          }
+          to += call.ldy * kElement;
+          if constexpr (kStore == QuadStore::kResidual) added += call.ldy;
+        }
+        X += call.ld_x;
+        tile += call.pixels * kElement;
+        if constexpr (kStore == QuadStore::kResidual) added_tile += call.pixels;
       }
-      bias += Rows;
-      scale += Rows;
+      y += Rows * call.ldy * kElement;
+      if constexpr (kStore == QuadStore::kResidual) residual += Rows * call.ldy;
     }
+    weights += (end - offsets) * Height;
     if (++inside == blocks_of_group) {
       inside = 0;
-      ++group;
+      offsets = end;
+      ++begin;
     }
   }
 }
 
 template <typename S, int Height, int Rows, int Vectors, QuadStore kStore>
-void multiply_tile(const QuadCall& given) {
-  const QuadCall call = given;
+void multiply_tile(const QuadCall& call) {
   const typename StoreOf<S, kStore>::Type bytes(call);
   if constexpr (kStore != QuadStore::kInt32 && Vectors == 4) {
     if (bytes.is_plain()) return multiply_blocks<S, Height, Rows, Vectors, kStore, true>(call, bytes);

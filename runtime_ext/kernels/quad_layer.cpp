@@ -71,6 +71,7 @@ QuadCall QuadOutput::call(const uint8_t* x, const uint32_t* offsets, int64_t pix
   call.first_block = first_block;
   call.last_block = last_block;
   call.X = x;
+  call.tiles = 1;
   call.pixels = pixels;
   call.bias = bias_;
   call.scale = scale_;
@@ -88,28 +89,33 @@ void QuadOutput::set_store(QuadRows* rows) const {
   rows->sum = epilogue_.residual;
 }
 
-void QuadOutput::multiply(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block,
-                          int64_t last_block, int64_t ldy, int64_t first) const {
+void QuadOutput::multiply(const Tiles& tiles, const uint32_t* offsets, int64_t first_block, int64_t last_block,
+                          int64_t ldy, int64_t first) const {
+  const int64_t pixels = tiles.pixels;
   const int64_t height = layer_.matrix.height, vectors = (pixels - 1) / layer_.kernels.vector_pixels;
   const auto run = layer_.kernel.spmm[static_cast<int>(store_)][vectors];
-  QuadCall part = call(x, offsets, pixels, first_block, last_block);
+  QuadCall part = call(tiles.x, offsets, pixels, first_block, last_block);
   if (store_ != QuadStore::kInt32 || epilogue_.type == ElementType::kInt32) {
     const int64_t i = first + first_block * height * ldy;
     part.Y = at(Y_, epilogue_.type, i);
     part.residual = at(epilogue_.residual.values, epilogue_.residual.type, i);
     part.ldy = ldy;
+    part.tiles = tiles.count;
+    part.ld_x = tiles.ld_x;
     return run(part);
   }
   alignas(64) int32_t sums[kRowsAtOnce * kMostTilePixels];
   part.Y = sums;
   part.ldy = kMostTilePixels;
-  for (int64_t block = first_block; block < last_block; block += kRowsAtOnce / height) {
-    part.first_block = block;
-    part.last_block = std::min(block + kRowsAtOnce / height, last_block);
-    run(part);
-    const int64_t last_row = std::min(part.last_block * height, layer_.matrix.M);
-    for (int64_t m = block * height; m < last_row; ++m) {
-      finish_row(sums + (m - block * height) * kMostTilePixels, pixels, m, first + m * ldy);
+  for (int64_t tile = 0; tile < tiles.count; ++tile, part.X += tiles.ld_x) {
+    for (int64_t block = first_block; block < last_block; block += kRowsAtOnce / height) {
+      part.first_block = block;
+      part.last_block = std::min(block + kRowsAtOnce / height, last_block);
+      run(part);
+      const int64_t last_row = std::min(part.last_block * height, layer_.matrix.M);
+      for (int64_t m = block * height; m < last_row; ++m) {
+        finish_row(sums + (m - block * height) * kMostTilePixels, pixels, m, first + m * ldy + tile * pixels);
+      }
     }
   }
 }

@@ -48,9 +48,15 @@ class QuadOutput {
   QuadOutput(const QuadLayer& layer, const QuantizedInput& X, void* Y, const QuantizedEpilogue& epilogue,
              uint8_t* workspace);
 
-  // Row blocks times a tile x: element [m, p] of the product is number `first` + m * ldy + p of Y.
-  void multiply(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block, int64_t last_block,
-                int64_t ldy, int64_t first) const;
+  // Tiles that follow each other in Y, of `pixels` pixels each, from X on; `ld_x` bytes from one to the next.
+  struct Tiles {
+    const uint8_t* x;
+    int64_t pixels, count, ld_x;
+  };
+
+  // Row blocks times tiles: element [m, p] of the product is number `first` + m * ldy + p of Y.
+  void multiply(const Tiles& tiles, const uint32_t* offsets, int64_t first_block, int64_t last_block, int64_t ldy,
+                int64_t first) const;
   // The same for Y[N, M]: element [m, p] is number `first` + p * M + m.
   void multiply_transposed(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block,
                            int64_t last_block, int64_t first) const;

@@ -82,7 +82,8 @@ struct QuadRows {
   Residual sum;  // everything but values and type
 };
 
-// Row blocks times a tile. Y is that of the first row of first_block.
+// Row blocks times tiles that follow each other: one, or several whole ones. Y is that of the first row of first_block,
+// `pixels` are those of a tile.
 struct QuadCall : QuadRows {
   // Of a QuadMatrix; offsets of columns in bytes of X.
   const int64_t* begin;
@@ -92,6 +93,8 @@ struct QuadCall : QuadRows {
   int64_t rows;  // M
   int64_t first_block, last_block;
   const uint8_t* X;
+  int64_t tiles;
+  int64_t ld_x;  // bytes from tile to tile
 };
 
 // Depthwise convolution: rows of the weight, each times pixels of one channel. Tile i is pixels [i * tile, ...), for tiles

@@ -21,6 +21,8 @@
 namespace scalpel {
 namespace {
 
+constexpr int64_t kMostTilesAtOnce = 16;
+constexpr int64_t kTilesBytes = 24 << 10;  // of tiles at once, which stay in the first cache
 constexpr double kBytesPerCopyTask = 1e5;  // about 3 µs, as little as is worth another thread
 
 class VectorQuantizedConvPlan final : public QuantizedConvPlan {
@@ -119,10 +121,12 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       shared = static_cast<int64_t>(wanted_tasks) > units;
       buffers = shared ? units : std::min<int64_t>(static_cast<int64_t>(wanted_tasks), BufferPool::kMost);
       tile_bytes = saturating_product({plan.most_inputs_, plan.tile_});
+      tiles_at_once = shared ? 1 : std::clamp<int64_t>(kTilesBytes / std::max<int64_t>(tile_bytes, 1), 1, kMostTilesAtOnce);
+      buffer_bytes = saturating_product({tiles_at_once, tile_bytes});
     }
 
     size_t total_bytes() const {
-      const int64_t tiles_bytes = saturating_product({buffers, tile_bytes});
+      const int64_t tiles_bytes = saturating_product({buffers, buffer_bytes});
       return static_cast<size_t>(plan_.layer_.bytes()) + static_cast<size_t>(planes_bytes) +
              static_cast<size_t>(tiles_bytes);
     }
@@ -136,7 +140,9 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
     bool shared = false;  // all tiles are laid before they are multiplied: there are fewer than tasks
     size_t wanted_tasks = 1;
     int64_t plane_size = 0, image_size = 0, planes_bytes = 0;
-    int64_t buffers = 0, tile_bytes = 0;
+    int64_t buffers = 0, buffer_bytes = 0;
+    int64_t tile_bytes = 0;
+    int64_t tiles_at_once = 1;  // that are multiplied row block by row block
   };
 
   // What depends on the size of the input.
@@ -257,10 +263,18 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       return plan.input_begin_[group + 1] - plan.input_begin_[group];
     }
 
-    void multiply(const Unit& unit, const uint8_t* x, const uint32_t* offsets, size_t row_part, size_t row_parts) const {
+    // How many units from `i` on, up to `end`, are whole tiles that follow each other, if the first is one; else 1.
+    int64_t at_once(int64_t i, int64_t end) const {
+      const int64_t tile = i % work.tiles, whole = work.pixels / plan.tile_ - tile;
+      return std::max<int64_t>(std::min({work.tiles_at_once, end - i, whole}), 1);
+    }
+
+    // `count` units from this one on.
+    void multiply(const Unit& unit, int64_t count, int64_t ld_x, const uint8_t* x, const uint32_t* offsets,
+                  size_t row_part, size_t row_parts) const {
       const int64_t first = unit.group * blocks_of_group(), last = first + blocks_of_group();
       const QuadMatrix& matrix = plan.layer_.matrix;
-      output.multiply(x, offsets, unit.pixels, matrix.part_begin(first, last, row_part, row_parts),
+      output.multiply({x, unit.pixels, count, ld_x}, offsets, matrix.part_begin(first, last, row_part, row_parts),
                       matrix.part_begin(first, last, row_part + 1, row_parts), work.pixels,
                       (first_image + unit.image) * matrix.M * work.pixels + unit.first_pixel);
     }
@@ -270,11 +284,13 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       BufferPool buffers(tasks);
       parallel_for(parallel, tasks, [&](size_t task) {
         const size_t buffer = buffers.take();
-        uint8_t* tile = tiles + static_cast<int64_t>(buffer) * work.tile_bytes;
-        for (int64_t i = part_begin(units, task, tasks); i < part_begin(units, task + 1, tasks); ++i) {
+        uint8_t* tile = tiles + static_cast<int64_t>(buffer) * work.buffer_bytes;
+        const int64_t end = part_begin(units, task + 1, tasks);
+        for (int64_t i = part_begin(units, task, tasks), count; i < end; i += count) {
           const Unit unit(*this, i);
-          lay(unit, 0, inputs(unit), tile);
-          multiply(unit, tile, plan.offsets_.data(), 0, 1);
+          count = at_once(i, end);
+          for (int64_t j = 0; j < count; ++j) lay(Unit(*this, i + j), 0, inputs(unit), tile + j * work.tile_bytes);
+          multiply(unit, count, work.tile_bytes, tile, plan.offsets_.data(), 0, 1);
         }
         buffers.give_back(buffer);
       });
@@ -293,7 +309,7 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const size_t row_parts = (work.wanted_tasks + static_cast<size_t>(units) - 1) / static_cast<size_t>(units);
       parallel_for(parallel, static_cast<size_t>(units) * row_parts, [&](size_t task) {
         const auto i = static_cast<int64_t>(task / row_parts);
-        multiply(Unit(*this, i), tiles + i * work.tile_bytes, plan.offsets_.data(), task % row_parts, row_parts);
+        multiply(Unit(*this, i), 1, 0, tiles + i * work.tile_bytes, plan.offsets_.data(), task % row_parts, row_parts);
       });
     }
 
@@ -302,11 +318,13 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const size_t unit_parts = std::min(work.wanted_tasks, static_cast<size_t>(units));
       parallel_for(parallel, unit_parts * row_parts, [&](size_t task) {
         const size_t part = task / row_parts;
-        for (int64_t i = part_begin(units, part, unit_parts); i < part_begin(units, part + 1, unit_parts); ++i) {
+        const int64_t end = part_begin(units, part + 1, unit_parts);
+        for (int64_t i = part_begin(units, part, unit_parts), count; i < end; i += count) {
           const Unit unit(*this, i);
+          count = at_once(i, end);
           const int64_t channel = (first_image + unit.image) * plan.geometry_.in_channels + unit.group * channels_of_group();
           const uint8_t* x = static_cast<const uint8_t*>(X.values) + channel * in_pixels + unit.first_pixel;
-          multiply(unit, x, tables.in_place_offsets.data(), task % row_parts, row_parts);
+          multiply(unit, count, plan.tile_, x, tables.in_place_offsets.data(), task % row_parts, row_parts);
         }
       });
     }
