@@ -46,8 +46,10 @@ _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
 #: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
 DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
-#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices.
+#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices, of
+#: float32 and of integers of 8 bits.
 _MOST_CONV_BYTES = 1.07
+_MOST_QUANTIZED_CONV_BYTES = 1.3
 #: Inputs that an instruction of integers multiplies together.
 _QUAD = 4
 #: Rows of X in a tile of our kernels, about.
@@ -177,11 +179,13 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
         return ways
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
+    most = float(work.weight_bytes)
+    if work.is_conv:
+        most *= _MOST_QUANTIZED_CONV_BYTES if work.quantized else _MOST_CONV_BYTES
     for kernel in kernels(work, target):
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
-        most = work.weight_bytes * (_MOST_CONV_BYTES if work.is_conv else 1)
         if read_bytes(work, shape, density(shape)) >= most:
             continue
         time = sparse_us(work, shape, density(runs_as(work, shape)), target, threads)

@@ -48,6 +48,7 @@ constexpr QuantizedKernels kSet = {"avx2",
                                    copy_byte_planes<Avx2Words>,
                                    transpose_bytes<Avx2Words>,
                                    finish<Avx2Words>,
+                                   finish_columns<Avx2Words>,
                                    dot_products<Avx2Words>};
 
 }  // namespace

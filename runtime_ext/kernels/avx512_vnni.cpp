@@ -26,6 +26,7 @@ constexpr QuantizedKernels kSet = {"avx512_vnni",
                                    copy_byte_planes<Avx512Vnni>,
                                    transpose_bytes<Avx512Vnni>,
                                    finish<Avx512Vnni>,
+                                   finish_columns<Avx512Vnni>,
                                    dot_products<Avx512Vnni>};
 
 }  // namespace

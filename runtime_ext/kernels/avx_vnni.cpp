@@ -38,6 +38,7 @@ constexpr QuantizedKernels kSet = {"avx_vnni",
                                    copy_byte_planes<AvxVnni>,
                                    transpose_bytes<AvxVnni>,
                                    finish<AvxVnni>,
+                                   finish_columns<AvxVnni>,
                                    dot_products<AvxVnni>};
 
 }  // namespace

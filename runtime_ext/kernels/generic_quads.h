@@ -171,7 +171,8 @@ template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool 
   const int64_t end_row = call.last_block * Height < call.rows ? call.last_block * Height : call.rows;
   auto* y = static_cast<uint8_t*>(call.Y);
   const auto* residual = static_cast<const uint8_t*>(call.residual);
-  constexpr int64_t kElement = kStore == QuadStore::kInt32 ? sizeof(int32_t) : 1;
+  constexpr bool kIsSums = kStore == QuadStore::kInt32 || kStore == QuadStore::kLanes;
+  constexpr int64_t kElement = kIsSums ? sizeof(int32_t) : 1;
   while (m < end_row) {
     const uint32_t* const end = offsets + (begin[1] - begin[0]) * kQuadBytes;
     for (int first = 0; first < Height && m < end_row; first += Rows, m += Rows) {
@@ -205,6 +206,9 @@ template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool 
           if (m + i >= end_row) break;
           if constexpr (kStore == QuadStore::kInt32) {
             store_sums<S, Vectors>(sums[i], reinterpret_cast<int32_t*>(to), call.pixels);
+          } else if constexpr (kStore == QuadStore::kLanes) {
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) S::store(reinterpret_cast<int32_t*>(to) + v * S::kLanes, sums[i][v]);
           } else {
             bytes.template finish<kPlain, Vectors>(sums[i], S::broadcast(call.scale + m + i), to, added);
           }
@@ -230,7 +234,7 @@ template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool 
 template <typename S, int Height, int Rows, int Vectors, QuadStore kStore>
 void multiply_tile(const QuadCall& call) {
   const typename StoreOf<S, kStore>::Type bytes(call);
-  if constexpr (kStore != QuadStore::kInt32 && Vectors == 4) {
+  if constexpr ((kStore == QuadStore::kBytes || kStore == QuadStore::kResidual) && Vectors == 4) {
     if (bytes.is_plain()) return multiply_blocks<S, Height, Rows, Vectors, kStore, true>(call, bytes);
   }
   multiply_blocks<S, Height, Rows, Vectors, kStore, false>(call, bytes);
@@ -326,7 +330,9 @@ constexpr QuadKernel quad_kernel(const char* name) {
            {multiply_tile<S, Height, RestRows, 1, QuadStore::kResidual>,
             multiply_tile<S, Height, RestRows, 2, QuadStore::kResidual>,
             multiply_tile<S, Height, RestRows, 3, QuadStore::kResidual>,
-            multiply_tile<S, Height, Rows, 4, QuadStore::kResidual>}},
+            multiply_tile<S, Height, Rows, 4, QuadStore::kResidual>},
+           {multiply_tile<S, Height, RestRows, 1, QuadStore::kLanes>, multiply_tile<S, Height, RestRows, 2, QuadStore::kLanes>,
+            multiply_tile<S, Height, RestRows, 3, QuadStore::kLanes>, multiply_tile<S, Height, Rows, 4, QuadStore::kLanes>}},
           multiply_vector<S, Height>};
 }
 
@@ -575,6 +581,68 @@ void finish(const FinishCall& call) {
       S::store(sums, S::round(S::at_most(S::at_least(q, min), max)));
       auto* y = static_cast<uint8_t*>(call.Y) + first;
       for (int i = 0; i < count; ++i) y[i] = static_cast<uint8_t>(sums[i] + epilogue.zero_point);
+    }
+  }
+}
+
+// Blocks of as many rows as a vector has lanes are transposed.
+template <typename S>
+void finish_columns(const FinishColumnsCall& call) {
+  using Int = typename S::Int;
+  using Float = typename S::Float;
+  constexpr int kLanes = S::kLanes;
+  const QuantizedEpilogue& epilogue = *call.epilogue;
+  const Residual& residual = epilogue.residual;
+  const bool are_floats = call.residual == nullptr || (residual.type == ElementType::kFloat32 && !residual.quantizes_sum);
+  const int64_t vectors = (call.pixels + kLanes - 1) / kLanes;
+  const Float min = S::set(epilogue.min), max = S::set(epilogue.max);
+  const Float x_scale = S::set(residual.scale), q_scale = S::set(residual.sum_scale), offset = S::set(residual.offset);
+  for (int64_t row = 0; row < call.rows; row += kLanes) {
+    const int rows = static_cast<int>(call.rows - row < kLanes ? call.rows - row : kLanes);
+    const bool is_fast = rows == kLanes && are_floats && epilogue.type == ElementType::kFloat32;
+    const Float scale = is_fast ? S::load(call.scale + row) : S::set(1);
+    const Float bias = is_fast && call.float_bias != nullptr ? S::load(call.float_bias + row) : S::set(0);
+    for (int64_t v = 0; v < vectors; ++v) {
+      Int sums[kLanes];
+      const int32_t* from = call.sums + row * kMostTilePixels + v * kLanes;
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) sums[i] = i < rows ? S::load32(from + i * kMostTilePixels) : S::set32(0);
+      S::transpose(sums);
+      const auto pixel = [&](int lane) { return (lane / 4 * vectors + v) * 4 + lane % 4; };
+      if (is_fast) {
+        const auto* added = static_cast<const float*>(call.residual);
+        auto* y = static_cast<float*>(call.Y);
+#pragma GCC unroll 16
+        for (int lane = 0; lane < kLanes; ++lane) {
+          if (pixel(lane) >= call.pixels) break;
+          const int64_t i = pixel(lane) * call.ldy + row;
+          Float q = S::multiply(S::to_float(sums[lane]), scale);
+          if (call.float_bias != nullptr) q = S::add(q, bias);
+          if (added != nullptr) {
+            const Float x = S::load(added + i);
+            q = residual.is_first ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
+                                  : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset));
+          }
+          S::store(y + i, S::clamp(q, min, max));
+        }
+        continue;
+      }
+      int32_t lanes[kLanes * kLanes];
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kLanes; ++lane) S::store(lanes + lane * kLanes, sums[lane]);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        if (pixel(lane) >= call.pixels) break;
+        const int64_t i = pixel(lane) * call.ldy + row;
+        const int64_t bytes = residual.type == ElementType::kFloat32 ? 4 : 1;
+        const auto* added = static_cast<const uint8_t*>(call.residual);
+        if (epilogue.type == ElementType::kInt32) {
+          __builtin_memcpy(static_cast<int32_t*>(call.Y) + i, lanes + lane * kLanes, static_cast<size_t>(rows) * sizeof(int32_t));
+          continue;
+        }
+        const int64_t element = epilogue.type == ElementType::kFloat32 ? 4 : 1;
+        finish<S>({lanes + lane * kLanes, rows, call.scale + row, call.float_bias != nullptr ? call.float_bias + row : nullptr,
+                   1, added != nullptr ? added + i * bytes : nullptr, static_cast<uint8_t*>(call.Y) + i * element, &epilogue});
+      }
     }
   }
 }

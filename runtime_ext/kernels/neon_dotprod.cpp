@@ -67,6 +67,7 @@ constexpr QuantizedKernels kSet = {"neon_dotprod",
                                    copy_byte_planes<NeonDotprod>,
                                    transpose_bytes<NeonDotprod>,
                                    finish<NeonDotprod>,
+                                   finish_columns<NeonDotprod>,
                                    dot_products<NeonDotprod>};
 
 }  // namespace

@@ -71,6 +71,7 @@ constexpr QuantizedKernels kSet = {"neon",
                                    copy_byte_planes<NeonPairs>,
                                    transpose_bytes<NeonPairs>,
                                    finish<NeonPairs>,
+                                   finish_columns<NeonPairs>,
                                    dot_products<NeonPairs>};
 
 }  // namespace

@@ -10,6 +10,9 @@ namespace {
 
 constexpr int64_t kRowsAtOnce = 64;  // of what is kept in the first cache until it is finished
 
+constexpr int64_t kMostSum = int64_t{1} << 31;
+constexpr float kMostRounded = 2147483000.0f;
+
 bool is_bytes(ElementType type) { return type == ElementType::kUint8 || type == ElementType::kInt8; }
 
 }  // namespace
@@ -29,7 +32,8 @@ QuadOutput::QuadOutput(const QuadLayer& layer, const QuantizedInput& X, void* Y,
     const auto moved = static_cast<uint32_t>(zero_point) * static_cast<uint32_t>(layer.matrix.row_sums[static_cast<size_t>(m)]);
     bias_[m] = static_cast<int32_t>((epilogue.bias != nullptr ? static_cast<uint32_t>(epilogue.bias[m]) : 0) - moved);
     scale_[m] = epilogue.type == ElementType::kInt32 ? 1.0f : epilogue.scale[m];
-    fits = fits && std::abs(scale_[m]) < 0.99f;
+    const int64_t most = UINT8_MAX * layer.matrix.row_norms[static_cast<size_t>(m)] + std::abs(int64_t{bias_[m]});
+    fits = fits && std::abs(scale_[m]) * static_cast<float>(std::min(most, kMostSum)) < kMostRounded;
   }
   std::fill(bias_ + M, bias_ + padded, 0);
   std::fill(scale_ + M, scale_ + padded, 0.0f);
@@ -44,9 +48,9 @@ QuadOutput::QuadOutput(const QuadLayer& layer, const QuantizedInput& X, void* Y,
         store_ = QuadStore::kResidual;
         const float quantized = std::max(std::abs(residual.sum_min), std::abs(residual.sum_max)) +
                                 std::abs(static_cast<float>(residual.sum_zero_point));
-        const float sum = residual.quantizes_sum ? quantized : 0.99f * 2147483648.0f;
+        const float sum = residual.quantizes_sum ? quantized : kMostRounded;
         const float most = std::abs(residual.sum_scale) * sum + 255 * std::abs(residual.scale) + std::abs(residual.offset);
-        is_bounded_ = (residual.quantizes_sum || fits) && most < 2147483000.0f;
+        is_bounded_ = (residual.quantizes_sum || fits) && most < kMostRounded;
       }
       if (residual.values == nullptr && fits) store_ = QuadStore::kBytes;
     }
@@ -123,7 +127,8 @@ void QuadOutput::multiply(const Tiles& tiles, const uint32_t* offsets, int64_t f
 void QuadOutput::multiply_transposed(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block,
                                      int64_t last_block, int64_t first) const {
   const int64_t M = layer_.matrix.M, height = layer_.matrix.height;
-  const auto run = layer_.kernel.spmm[static_cast<int>(store_)][(pixels - 1) / layer_.kernels.vector_pixels];
+  const QuadStore store = store_ == QuadStore::kInt32 ? QuadStore::kLanes : store_;
+  const auto run = layer_.kernel.spmm[static_cast<int>(store)][(pixels - 1) / layer_.kernels.vector_pixels];
   alignas(64) int32_t product[kRowsAtOnce * kMostTilePixels];
   alignas(64) uint8_t residual[kRowsAtOnce * kMostTilePixels];
   QuadCall part = call(x, offsets, pixels, first_block, last_block);
@@ -139,22 +144,15 @@ void QuadOutput::multiply_transposed(const uint8_t* x, const uint32_t* offsets, 
                                       residual, kMostTilePixels, kMostTilePixels, 0});
     }
     run(part);
-    if (store_ != QuadStore::kInt32) {
+    if (store != QuadStore::kLanes) {
       layer_.kernels.transpose_bytes({reinterpret_cast<const uint8_t*>(product), rows, pixels, kMostTilePixels,
                                       static_cast<uint8_t*>(Y_) + i, M, rows, 0});
       continue;
     }
-    for (int64_t p = 0; p < pixels; ++p) {
-      int32_t sums[kRowsAtOnce];
-      for (int64_t row = 0; row < rows; ++row) sums[row] = product[row * kMostTilePixels + p];
-      void* y = at(Y_, epilogue_.type, i + p * M);
-      if (epilogue_.type == ElementType::kInt32) {
-        std::memcpy(y, sums, static_cast<size_t>(rows) * sizeof(int32_t));
-        continue;
-      }
-      layer_.kernels.finish({sums, rows, scale_ + m, epilogue_.float_bias != nullptr ? epilogue_.float_bias + m : nullptr,
-                             1, at(epilogue_.residual.values, epilogue_.residual.type, i + p * M), y, &epilogue_});
-    }
+    layer_.kernels.finish_columns({product, rows, pixels, scale_ + m,
+                                   epilogue_.float_bias != nullptr ? epilogue_.float_bias + m : nullptr,
+                                   at(epilogue_.residual.values, epilogue_.residual.type, i), at(Y_, epilogue_.type, i), M,
+                                   &epilogue_});
   }
 }
 

@@ -62,6 +62,7 @@ enum class QuadStore {
   kInt32,     // sums
   kBytes,     // requantized: |float(sum) * scale| stays below 2^31
   kResidual,  // requantized after a residual of bytes is added
+  kLanes,     // sums of a row as the vectors have them: lane l of vector v is pixel (l / 4 * vectors + v) * 4 + l % 4
 };
 
 // What becomes of the sums of some rows, M rounded up to whole blocks.
@@ -130,7 +131,7 @@ struct QuadGemvCall {
 struct QuadKernel {
   const char* name;
   int height;  // of a row block
-  void (*spmm[3][4])(const QuadCall& call);  // by QuadStore, and by vectors - 1
+  void (*spmm[4][4])(const QuadCall& call);  // by QuadStore, and by vectors - 1
   void (*gemv)(const QuadGemvCall& call);
 };
 
@@ -147,6 +148,18 @@ struct FinishCall {
   const QuantizedEpilogue* epilogue;
 };
 
+// The same for some rows of a tile that become columns of Y: its rows are pixels.
+struct FinishColumnsCall {
+  const int32_t* sums;  // [rows, kMostTilePixels], each row as kLanes leaves it
+  int64_t rows, pixels;
+  const float* scale;       // of the first row
+  const float* float_bias;  // likewise, or null
+  const void* residual;     // laid out like Y, or null
+  void* Y;                  // of the first row and pixel; `ldy` elements from pixel to pixel
+  int64_t ldy;
+  const QuantizedEpilogue* epilogue;
+};
+
 struct QuantizedKernels {
   const char* name;
   Isa isa;
@@ -159,6 +172,7 @@ struct QuantizedKernels {
   void (*copy_planes)(const BytePlanes& planes);
   void (*transpose_bytes)(const ByteTranspose& call);
   void (*finish)(const FinishCall& call);
+  void (*finish_columns)(const FinishColumnsCall& call);
   // Products in `rounds` rounds of independent dot products, for measuring the machine's peak; returns their number.
   double (*dot_products)(int64_t rounds, int32_t* result);
 };

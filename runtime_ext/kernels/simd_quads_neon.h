@@ -118,6 +118,16 @@ struct NeonQuads {
     return v;
   }
 
+  // Lane j of v[i] and lane i of v[j] change places.
+  static void transpose(Int (&v)[4]) {
+    const int64x2_t a = vreinterpretq_s64_s32(vzip1q_s32(v[0], v[1])), b = vreinterpretq_s64_s32(vzip2q_s32(v[0], v[1]));
+    const int64x2_t c = vreinterpretq_s64_s32(vzip1q_s32(v[2], v[3])), d = vreinterpretq_s64_s32(vzip2q_s32(v[2], v[3]));
+    v[0] = vreinterpretq_s32_s64(vzip1q_s64(a, c));
+    v[1] = vreinterpretq_s32_s64(vzip2q_s64(a, c));
+    v[2] = vreinterpretq_s32_s64(vzip1q_s64(b, d));
+    v[3] = vreinterpretq_s32_s64(vzip2q_s64(b, d));
+  }
+
   static void make_unknown(Int& v) { __asm__("" : "+w"(v)); }
   static Int add32(Int a, Int b) { return vaddq_s32(a, b); }
   static Int add16(Int a, Int b) {

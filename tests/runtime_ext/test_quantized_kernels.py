@@ -33,6 +33,7 @@ OUTPUTS = [
     "bytes",
     "clamped",
     "large",
+    "empty",
     "residual",
     "first",
     "added",
@@ -66,6 +67,9 @@ def output(rng, kind, M, shape, signed):
             return QuantizedOutput(dtype, **own)
         case "clamped":
             return QuantizedOutput(dtype, **own, activation_min=0, activation_max=60.4)
+        case "empty":
+            scale[::3] = 1.0
+            return QuantizedOutput(dtype, **own)
         case "large":
             scale[::3] = 1e12
             return QuantizedOutput(dtype, **own, activation_min=-20.5)
