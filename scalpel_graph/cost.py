@@ -46,8 +46,8 @@ _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
 #: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
 DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
-#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices, of
-#: float32 and of integers of 8 bits.
+#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices,
+#: of float32 and of integers of 8 bits.
 _MOST_CONV_BYTES = 1.07
 _MOST_QUANTIZED_CONV_BYTES = 1.3
 #: Inputs that an instruction of integers multiplies together.
@@ -371,7 +371,8 @@ def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
     """What a depthwise Conv does in our kernels, as `sparse_operation` counts it.
 
     Those of integers take the taps of a kernel by four, the pixels of a picture as one row in tiles of four
-    vectors, and with strides first copy the picture row by row (`runtime_ext/kernels/vector_quantized_depthwise.cpp`).
+    vectors, and with strides first copy the picture row by row
+    (`runtime_ext/kernels/vector_quantized_depthwise.cpp`).
     """
     channels = work.batch * work.channels
     *heights, width = work.out_size
