@@ -56,19 +56,6 @@ std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvG
   });
 }
 
-std::unique_ptr<Int8GemmPlan> make_int8_gemm_plan(const GroupCsrView& matrix, Isa isa, std::string* error) {
-  std::string problem = validate(matrix);
-  if (problem.empty() && matrix.K > kMostInt8Products) {
-    problem = "K=" + std::to_string(matrix.K) + " products of int8 could overflow their sum; there may be " +
-              std::to_string(kMostInt8Products);
-  }
-  return make<Int8GemmPlan>(describe(matrix), std::move(problem), error, [&] {
-    const Int8Kernels* kernels = int8_kernels(isa);
-    const bool fits = kernels != nullptr && matrix.c % 4 == 0 && matrix.M <= kMaxVectorM;
-    return fits ? make_vector_int8_gemm_plan(matrix, *kernels) : make_scalar_int8_gemm_plan(matrix);
-  });
-}
-
 std::unique_ptr<QuantizedGemmPlan> make_quantized_gemm_plan(const GroupCsrView& matrix, const QuantizedKernels* kernels,
                                                             std::string* error) {
   return make<QuantizedGemmPlan>(describe(matrix), validate(matrix), error, [&] {
@@ -82,8 +69,9 @@ std::unique_ptr<QuantizedConvPlan> make_quantized_conv_plan(const GroupCsrView& 
   std::string problem = validate(matrix);
   if (problem.empty()) problem = check_geometry(matrix, geometry);
   return make<QuantizedConvPlan>(describe(matrix), std::move(problem), error, [&] {
-    return kernels != nullptr && fits_vectors(matrix) ? make_vector_quantized_conv_plan(matrix, geometry, *kernels)
-                                                      : make_scalar_quantized_conv_plan(matrix, geometry);
+    if (kernels == nullptr || !fits_vectors(matrix)) return make_scalar_quantized_conv_plan(matrix, geometry);
+    std::unique_ptr<QuantizedConvPlan> depthwise = make_quantized_depthwise_plan(matrix, geometry, *kernels);
+    return depthwise != nullptr ? std::move(depthwise) : make_vector_quantized_conv_plan(matrix, geometry, *kernels);
   });
 }
 

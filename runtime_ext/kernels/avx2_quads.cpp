@@ -3,7 +3,7 @@
 // has them.
 #include "kernels/avx2_quads.h"
 
-#include "kernels/generic_quads.h"
+#include "kernels/generic_quads_depthwise.h"
 #include "kernels/simd_quads_avx2.h"
 
 namespace scalpel {
@@ -15,7 +15,11 @@ struct Avx2Words : Avx2Quads {
   struct Weights {
     Int even, odd;
   };
-  static Weights weights(const int8_t* from) { return widen(weight_quad(from)); }
+  // The four weights of a step for one of its `Rows` rows.
+  template <int Rows>
+  static Weights weights(const int8_t* from, int row) {
+    return widen(weight_quad(from + row * kQuadBytes));
+  }
   static Weights load_weights(const int8_t* from) { return widen(eight_quads(from)); }
   static void dot(Int& sum, Int x, const Weights& w) {
     const Int even = _mm256_and_si256(x, set16(0xff)), odd = _mm256_srli_epi16(x, 8);
@@ -38,10 +42,13 @@ constexpr QuantizedKernels kSet = {"avx2",
                                    Avx2Words::kLanes,
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<Avx2Words, QuadStore::kInt32>, depthwise<Avx2Words, QuadStore::kBytes>,
+                                    depthwise<Avx2Words, QuadStore::kResidual>},
                                    lay_tile<Avx2Words>,
                                    copy_byte_planes<Avx2Words>,
                                    transpose_bytes<Avx2Words>,
                                    finish<Avx2Words>,
+                                   finish_columns<Avx2Words>,
                                    dot_products<Avx2Words>};
 
 }  // namespace

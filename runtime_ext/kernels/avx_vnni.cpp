@@ -3,14 +3,18 @@
 // has them.
 #include "kernels/avx_vnni.h"
 
-#include "kernels/generic_quads.h"
+#include "kernels/generic_quads_depthwise.h"
 #include "kernels/simd_quads_avx2.h"
 
 namespace scalpel {
 namespace {
 
 struct AvxVnni : Avx2Quads {
-  static Int weights(const int8_t* from) { return weight_quad(from); }
+  // The four weights of a step for one of its `Rows` rows.
+  template <int Rows>
+  static Int weights(const int8_t* from, int row) {
+    return weight_quad(from + row * kQuadBytes);
+  }
   static Int load_weights(const int8_t* from) { return eight_quads(from); }
   // In assembly, because GCC 12 copies the sums around the intrinsic at every step.
   static void dot(Int& sum, Int x, Int w) { __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w)); }
@@ -28,10 +32,13 @@ constexpr QuantizedKernels kSet = {"avx_vnni",
                                    AvxVnni::kLanes,
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<AvxVnni, QuadStore::kInt32>, depthwise<AvxVnni, QuadStore::kBytes>,
+                                    depthwise<AvxVnni, QuadStore::kResidual>},
                                    lay_tile<AvxVnni>,
                                    copy_byte_planes<AvxVnni>,
                                    transpose_bytes<AvxVnni>,
                                    finish<AvxVnni>,
+                                   finish_columns<AvxVnni>,
                                    dot_products<AvxVnni>};
 
 }  // namespace

@@ -77,10 +77,15 @@ struct Avx512Vnni {
   static Int unpack_low16(Int a, Int b) { return _mm512_unpacklo_epi16(a, b); }
   static Int unpack_high16(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }
 
-  // The four weights of a step and a row.
-  static Int weights(const int8_t* from) {
+  // The quads of two vectors of pairs, as dot products take them.
+  static Int quads_low(Int ab, Int cd) { return unpack_low16(ab, cd); }
+  static Int quads_high(Int ab, Int cd) { return unpack_high16(ab, cd); }
+
+  // The four weights of a step for one of its `Rows` rows.
+  template <int Rows>
+  static Int weights(const int8_t* from, int row) {
     int32_t quad;
-    __builtin_memcpy(&quad, from, sizeof quad);
+    __builtin_memcpy(&quad, from + row * kQuadBytes, sizeof quad);
     return _mm512_set1_epi32(quad);
   }
   static Int load_weights(const int8_t* from) { return _mm512_loadu_si512(from); }
@@ -116,6 +121,39 @@ struct Avx512Vnni {
     if (Height < 4) v = add32(v, _mm512_shuffle_epi32(v, _MM_PERM_BADC));
     if (Height < 2) v = add32(v, _mm512_shuffle_epi32(v, _MM_PERM_CDAB));
     return v;
+  }
+
+  // Lane j of v[i] and lane i of v[j] change places.
+  static void transpose(Int (&v)[16]) {
+    Int t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+      t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    // v[4 * i + j]: rows 4 * i to 4 * i + 3 of the columns that are j modulo 4.
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      v[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+      v[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+      v[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+      v[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    // The same of quarters.
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      t[j] = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x44);
+      t[4 + j] = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x44);
+      t[8 + j] = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xee);
+      t[12 + j] = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      v[j] = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x88);
+      v[4 + j] = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xdd);
+      v[8 + j] = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x88);
+      v[12 + j] = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xdd);
+    }
   }
 
   static void make_unknown(Int& v) { __asm__("" : "+v"(v)); }
