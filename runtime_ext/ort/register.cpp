@@ -25,7 +25,7 @@ constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny,
 constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
 constexpr OrtElementType kQInputs[] = {kOrtInt16, kAny, kAny, kAny, kAny, kAny, kAny};
 
-// Of QLinearGroupCsrConv, -Gemm, -ConvAdd and GroupCsrIntegerToFloat, for each type T of X.
+// Of QLinearGroupCsrConv and -Gemm, of those that add, and of GroupCsrConvIntegerToFloat and -Gemm-, for each type T of X.
 template <OrtElementType T>
 constexpr OrtElementType kQLinearInputs[] = {T, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny};
 template <OrtElementType T>
@@ -144,11 +144,15 @@ struct Domain {
   static void add_qlinear(const Add& add) {
     constexpr bool kIsSigned = T == kOrtInt8;
     add(kCpu, "QLinearGroupCsrGemm", kQLinearInputs<T>, on_cpu<of_type<make_qlinear_gemm, kIsSigned>>, infer_qlinear_gemm_shape);
+    add(kCpu, "QLinearGroupCsrGemmAdd", kQLinearAddInputs<T>, on_cpu<of_type<make_qlinear_gemm_add, kIsSigned>>,
+        infer_qlinear_gemm_shape);
     add(kCpu, "QLinearGroupCsrConv", kQLinearInputs<T>, on_cpu<of_type<make_qlinear_conv, kIsSigned>>, infer_qlinear_conv_shape);
     add(kCpu, "QLinearGroupCsrConvAdd", kQLinearAddInputs<T>, on_cpu<of_type<make_qlinear_conv_add, kIsSigned>>,
         infer_qlinear_conv_shape);
-    add(kCpu, "GroupCsrIntegerToFloat", kIntegerToFloatInputs<T>, on_cpu<of_type<make_integer_to_float, kIsSigned>>,
-        infer_gemm_shape, kOrtFloat);
+    add(kCpu, "GroupCsrGemmIntegerToFloat", kIntegerToFloatInputs<T>,
+        on_cpu<of_type<make_gemm_integer_to_float, kIsSigned>>, infer_gemm_shape, kOrtFloat);
+    add(kCpu, "GroupCsrConvIntegerToFloat", kIntegerToFloatInputs<T>,
+        on_cpu<of_type<make_conv_integer_to_float, kIsSigned>>, infer_conv_shape, kOrtFloat);
   }
 
   std::vector<std::unique_ptr<Operator>> operators;
