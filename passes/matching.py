@@ -14,6 +14,11 @@ def is_standard(node: gs.Node, *op_types: str) -> bool:
     return (node.domain or "") in ("", "ai.onnx") and node.op in op_types
 
 
+def is_quantization(node: gs.Node, *op_types: str) -> bool:
+    """Whether a node is QuantizeLinear or DequantizeLinear, of the standard domain or ONNX Runtime's own."""
+    return (node.domain or "") in ("", "ai.onnx", "com.microsoft") and node.op in op_types
+
+
 def attribute(node: gs.Node, name: str, default: Any) -> Any:
     """The value of an attribute, or what the operator's specification says it is when absent."""
     return node.attrs.get(name, default)

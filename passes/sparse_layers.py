@@ -21,6 +21,7 @@ from scalpel_graph.group_csr import Array
 from scalpel_graph.passes.base import PassContext, Skip
 from scalpel_graph.passes.matching import (
     attribute,
+    is_quantization,
     is_standard,
     optional_input,
     per_channel,
@@ -262,7 +263,7 @@ def has_quantized_weight(node: gs.Node) -> bool:
     tensor = node.inputs[1]
     while len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "Transpose"):
         tensor = tensor.inputs[0].inputs[0]
-    return len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "DequantizeLinear")
+    return len(tensor.inputs) == 1 and is_quantization(tensor.inputs[0], "DequantizeLinear")
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:

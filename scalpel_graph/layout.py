@@ -101,7 +101,11 @@ def choose_sparse(
         key = id(node)
         if (node.domain or "") not in (("", "ai.onnx", "com.microsoft") if quantized else ("", "ai.onnx")):
             continue
-        if quantized and node.op in ("Conv", "QLinearConv"):
+        if quantized and node.op == "ConvInteger":  # which stays in the plain layout
+            time = times.get(key)
+            if time is not None and time.sparse_us is not None and time.sparse_us < time.dense_us:
+                local.add(key)
+        elif quantized and node.op in ("Conv", "QLinearConv"):
             sides[key] = cut.conv(plain, blocked, times.get(key))
         elif node.op == "Conv":
             weight, group = graph.shape(node.inputs[1]), int(node.attrs.get("group", 1))
