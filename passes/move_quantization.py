@@ -8,8 +8,6 @@ makes ``x``, perhaps with a sum, Relu or Clip behind it, and ``Move(Dequantize(q
 PyTorch's exporter always writes it.
 """
 
-from typing import Any
-
 import onnx_graphsurgeon as gs
 
 from scalpel_graph.graph import ModelGraph, node_label
@@ -48,7 +46,7 @@ class MoveQuantization(Pass):
 def _quantized_before(graph: ModelGraph, quantize: gs.Node) -> gs.Node | None:
     """Moves a QuantizeLinear before the node whose result it reads; returns it, or None if it stays."""
     move = _maker(quantize.inputs[0])
-    if move is None or not _is_move(move) or graph.sole_consumer(move.outputs[0]) is not quantize:
+    if move is None or not _is_move(move) or graph.sole_consumer(move.outputs[0]) is None:
         return None
     if not _has_one_scale(graph, quantize) or not _is_of_layer(graph, move.inputs[0]):
         return None
@@ -65,7 +63,7 @@ def _quantized_before(graph: ModelGraph, quantize: gs.Node) -> gs.Node | None:
 
 def _dequantized_behind(graph: ModelGraph, layer: gs.Node) -> gs.Node | None:
     """Moves a DequantizeLinear behind the first of the nodes between it and a layer; returns it, or None."""
-    move: Any | None = None
+    move: gs.Node | None = None
     dequantize = _maker(layer.inputs[0])
     while dequantize is not None and _is_move(dequantize):
         move, dequantize = dequantize, _maker(dequantize.inputs[0])
@@ -93,7 +91,7 @@ def _like(move: gs.Node, data: gs.Tensor) -> gs.Node:
     return gs.Node(op=move.op, name=move.name, attrs=dict(move.attrs), inputs=[data, *move.inputs[1:]])
 
 
-def _maker(tensor: gs.Tensor) -> Any | None:
+def _maker(tensor: gs.Tensor) -> gs.Node | None:
     """The node that makes a tensor, if one does."""
     return tensor.inputs[0] if len(tensor.inputs) == 1 else None
 
