@@ -155,3 +155,30 @@ def test_a_weight_that_two_layers_read_stays_quantized_in_both() -> None:
     assert all(node.op_type != "MatMul" or node.input[1] != "W" for node in result.model.graph.node)
     kinds = {tensor.data_type for tensor in result.model.graph.initializer if len(tensor.dims) == 2}
     assert kinds == {onnx.TensorProto.INT8}
+
+
+def test_weights_of_integers_count_a_byte_each() -> None:
+    options: dict[str, Any] = {"sparsity": 0.5, "group_shape": "4x1"}
+    of_floats = sg.prune(dense_convnet(), EAGER, **options).report.size_bytes
+    of_integers = sg.prune(quantized(dense_convnet()), EAGER, **options).report.size_bytes
+    assert 4 * of_integers.before == of_floats.before
+    assert of_integers.after < of_floats.after / 2
+    smaller = sg.prune(quantized(dense_convnet()), EAGER, size=0.6).report.size_bytes
+    assert 0.4 * smaller.before < smaller.after <= 0.6 * smaller.before
+
+
+def test_the_speed_of_a_quantized_network_is_measured_with_its_integers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed: list[onnx.ModelProto] = []
+
+    def measured(original: Any, example: Any, profile: Any, threads: int, pruned: onnx.ModelProto) -> float:
+        timed.append(pruned)
+        return 2.0
+
+    monkeypatch.setattr("scalpel_graph.pruning.api.measured_speed_up", measured)
+    before = quantized(dense_convnet())
+    sg.prune(before, EAGER, speedup=2.0, measure=True)
+    assert timed
+    kinds = [node.op_type for node in before.graph.node]
+    assert all(sorted(node.op_type for node in proto.graph.node) == sorted(kinds) for proto in timed)
