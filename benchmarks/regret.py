@@ -35,8 +35,8 @@ from scalpel_graph.errors import InputError
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.passes import sparse_layers
+from scalpel_graph.passes.base import Refusal
 from scalpel_graph.passes.matching import is_standard
-from scalpel_graph.passes.sparse_layers import Refusal
 from scalpel_graph.target import CpuTarget, load_target
 from scalpel_graph.version import __version__
 

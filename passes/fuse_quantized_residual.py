@@ -23,10 +23,11 @@ import onnx_graphsurgeon as gs
 from scalpel_graph import ops, qlinear_ops
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.passes.base import Pass, PassContext, PassResult
+from scalpel_graph.passes.base import Pass, PassContext, PassResult, Refusal
 from scalpel_graph.passes.matching import is_quantization, is_standard
-from scalpel_graph.passes.quantized_layers import integer_bias, one_number, real_tensor, through_quantize
-from scalpel_graph.passes.sparse_layers import Refusal, same_shape
+from scalpel_graph.passes.quantized_layers import integer_bias, one_number, through_quantize
+from scalpel_graph.passes.quantized_tensors import real_tensor
+from scalpel_graph.passes.sparse_layers import same_shape
 from scalpel_graph.passes.substitute_quantized import constant, put
 
 # The same of a Conv and a product.

@@ -8,6 +8,9 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import Array
 
+#: Operators that move numbers about, or take the largest of some.
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool")
+
 
 def is_standard(node: gs.Node, *op_types: str) -> bool:
     """Whether a node is one of these operators of the standard domain."""

@@ -12,10 +12,9 @@ import onnx_graphsurgeon as gs
 
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
-from scalpel_graph.passes.matching import is_quantization, is_standard
+from scalpel_graph.passes.matching import MOVES, is_quantization, is_standard
 from scalpel_graph.passes.quantized_layers import is_quantized
 
-_MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool")
 #: The first opset whose MaxPool takes integers.
 _OPSET = 12
 
@@ -97,7 +96,7 @@ def _maker(tensor: gs.Tensor) -> gs.Node | None:
 
 
 def _is_move(node: gs.Node) -> bool:
-    return is_standard(node, *_MOVES) and len(node.outputs) == 1
+    return is_standard(node, *MOVES) and len(node.outputs) == 1
 
 
 def _has_one_scale(graph: ModelGraph, node: gs.Node) -> bool:

@@ -23,7 +23,7 @@ from scalpel_graph import autotune, cost, layout, ops, qlinear_ops
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.passes.base import PassContext, Skip
+from scalpel_graph.passes.base import PassContext, Refusal, Skip
 from scalpel_graph.passes.matching import (
     attribute,
     is_quantization,
@@ -33,11 +33,12 @@ from scalpel_graph.passes.matching import (
     per_channel,
     why_not_constant,
 )
+from scalpel_graph.passes.quantized_tensors import Weight, centred, matrix_of, real_tensor, weight_of
 from scalpel_graph.passes.sparse_layers import (
     Decisions,
-    Refusal,
     conv_work,
     has_quantized_weight,
+    has_quantized_weight_alone,
     matrix_work,
 )
 from scalpel_graph.report import Candidate, LayerDecision
@@ -76,38 +77,6 @@ class QuantizedLayer:
     inputs: Mapping[str, gs.Tensor | Array]
     attributes: Mapping[str, Any]
     bounds: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class RealTensor:
-    """What a DequantizeLinear makes real numbers of.
-
-    Attributes:
-        integers: the tensor.
-        scale: of it.
-        zero_point: of it; None for 0.
-        axis: that a scale for each channel counts along.
-    """
-
-    integers: gs.Tensor
-    scale: gs.Tensor
-    zero_point: gs.Tensor | None
-    axis: int = 1
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """A constant weight.
-
-    Attributes:
-        values: int8, zero points subtracted, in the shape that the operator has it.
-        scale: ``[M]``, or a scalar, float32.
-        key: says which numbers these are.
-    """
-
-    values: Array
-    scale: Array
-    key: tuple[Any, ...]
 
 
 def decide(graph: ModelGraph, context: PassContext) -> Decisions[QuantizedLayer]:
@@ -235,7 +204,8 @@ def is_quantized(node: gs.Node) -> bool:
         return True
     if node.domain == _MICROSOFT and node.op == "QGemm":
         return True
-    return is_standard(node, "Conv", "Gemm", "MatMul") and has_quantized_weight(node)
+    has_weight = is_standard(node, "Conv", "Gemm", "MatMul") and has_quantized_weight(node)
+    return has_weight and not has_quantized_weight_alone(node)
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
@@ -267,21 +237,15 @@ def _qdq(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
     x = real_tensor(node.inputs[0])
     if x is None:
         raise Refusal(f"its weight is quantized, its input {node.inputs[0].name!r} is not")
-    tensor, is_transposed = _transposed(node.inputs[1]), False
-    if tensor is not None:
-        is_transposed = True
-    weight = _weight(graph, tensor if tensor is not None else node.inputs[1], _rows_axis(node, is_transposed))
     inputs = _x_inputs(graph, x.integers, x.scale, x.zero_point)
     if node.op == "Conv":
+        weight = weight_of(graph, node.inputs[1], 0)
         work, attributes = conv_work(graph, node, weight.values, shapes, x=x.integers, y=node.outputs[0])
         matrix = weight.values.reshape(work.M, -1)
         op_type = qlinear_ops.CONV
     else:
         _check_gemm(node)
-        if weight.values.ndim != 2:
-            raise Refusal(f"its weight has rank {weight.values.ndim}; only matrices can be sparse")
-        is_rows = bool(attribute(node, "transB", 0)) != is_transposed
-        matrix = weight.values if is_rows else weight.values.T
+        weight, matrix = matrix_of(graph, node)
         work = matrix_work(node.op, matrix, x.integers, shapes)
         attributes = {"weight_shape": list(matrix.shape)}
         op_type = qlinear_ops.GEMM
@@ -303,34 +267,6 @@ def _qdq(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
     return QuantizedLayer(node, through, op_type, work, matrix, key, inputs, attributes, bounds)
 
 
-def real_tensor(tensor: gs.Tensor) -> RealTensor | None:
-    """What is behind the DequantizeLinear that makes a tensor; None if it is none."""
-    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if maker is None or not is_quantization(maker, "DequantizeLinear") or attribute(maker, "block_size", 0):
-        return None
-    axis = int(attribute(maker, "axis", 1))
-    return RealTensor(maker.inputs[0], maker.inputs[1], optional_input(maker, 2), axis)
-
-
-def _transposed(tensor: gs.Tensor) -> gs.Tensor | None:
-    """What is behind a Transpose of a matrix that was dequantized; None if there is none."""
-    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if (
-        maker is None
-        or not is_standard(maker, "Transpose")
-        or list(attribute(maker, "perm", [1, 0])) != [1, 0]
-    ):
-        return None
-    return maker.inputs[0] if real_tensor(maker.inputs[0]) is not None else None
-
-
-def _rows_axis(node: gs.Node, is_transposed: bool) -> int:
-    """The axis of the outputs in the weight of a layer, before a Transpose of it."""
-    if node.op == "Conv":
-        return 0
-    return 0 if bool(attribute(node, "transB", 0)) != is_transposed else 1
-
-
 def _check_gemm(node: gs.Node) -> None:
     if node.op not in ("Gemm", "QGemm"):
         return
@@ -338,86 +274,6 @@ def _check_gemm(node: gs.Node) -> None:
         raise Refusal("it transposes its input (transA)")
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
         raise Refusal("its alpha or beta is not 1")
-
-
-def _weight(graph: ModelGraph, tensor: gs.Tensor, axis: int) -> _Weight:
-    real = real_tensor(tensor)
-    if real is None:
-        raise Refusal("its weight is quantized in blocks, or transposed otherwise than a matrix")
-    values = _constant_integers(graph, real.integers)
-    if (
-        real.axis % max(values.ndim, 1) != axis
-        and (scale := graph.constant(real.scale)) is not None
-        and scale.size > 1
-    ):
-        raise Refusal(f"its weight has scales along axis {real.axis}, not one for each output")
-    return _centred(graph, values, real.integers, scale=real.scale, zero_point=real.zero_point, axis=axis)
-
-
-def _constant_integers(graph: ModelGraph, tensor: gs.Tensor) -> Array:
-    """A constant, or what a QuantizeLinear makes of one: so networks trained with rounded weights are
-    written."""
-    values = graph.constant(tensor)
-    if values is not None:
-        return values
-    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if maker is None or not is_quantization(maker, "QuantizeLinear"):
-        raise Refusal(why_not_constant(graph, "weight", tensor))
-    real, scale = graph.constant(maker.inputs[0]), graph.constant(maker.inputs[1])
-    zero_point = optional_input(maker, 2)
-    zero = np.zeros((), np.uint8) if zero_point is None else graph.constant(zero_point)
-    if real is None or scale is None or zero is None:
-        raise Refusal(why_not_constant(graph, "weight", tensor))
-    if zero.dtype not in (np.uint8, np.int8):
-        raise Refusal(f"its weight is {zero.dtype}, not 8-bit")
-    axis = int(attribute(maker, "axis", 1))
-    steps = np.rint(real / _along(scale, real.ndim, axis)) + _along(zero, real.ndim, axis).astype(np.float64)
-    limits = np.iinfo(zero.dtype)
-    return np.asarray(np.clip(steps, limits.min, limits.max).astype(zero.dtype))
-
-
-def _along(values: Array, rank: int, axis: int) -> Array:
-    """One value, or one for each channel, to be broadcast along an axis."""
-    if values.size == 1:
-        return values.reshape(())
-    return values.reshape([-1 if place == axis % rank else 1 for place in range(rank)])
-
-
-def _centred(
-    graph: ModelGraph,
-    values: Array,
-    tensor: gs.Tensor,
-    *,
-    scale: gs.Tensor,
-    zero_point: gs.Tensor | None,
-    axis: int,
-) -> _Weight:
-    """Integers less their zero points, along the axis of outputs."""
-    if values.dtype not in (np.int8, np.uint8):
-        raise Refusal(f"its weight is {values.dtype}, not 8-bit")
-    if values.size == 0:
-        raise Refusal("weight has no elements")
-    steps = graph.constant(scale)
-    if steps is None:
-        raise Refusal(why_not_constant(graph, "scale of the weight", scale))
-    zero = np.zeros((), values.dtype) if zero_point is None else graph.constant(zero_point)
-    if zero is None:
-        raise Refusal(why_not_constant(graph, "zero point of the weight", zero_point))
-    outputs = values.shape[axis]
-    if steps.dtype != np.float32:
-        raise Refusal(f"its scales are {steps.dtype}, not float32")
-    if steps.size not in (1, outputs) or zero.size not in (1, outputs):
-        raise Refusal("its weight has neither one scale nor one for each output")
-    if zero.any():
-        shifted = values.astype(np.int32) - _along(zero, values.ndim, axis)
-        if shifted.min() < -128 or shifted.max() > 127:
-            raise Refusal("its weight has a zero point other than 0, and does not fit int8 without it")
-        values = shifted.astype(np.int8)
-    elif values.dtype == np.uint8:
-        if values.max() > 127:
-            raise Refusal("its weight is uint8, and does not fit int8")
-        values = values.astype(np.int8)
-    return _Weight(values, steps.reshape(()) if steps.size == 1 else steps.reshape(-1), (tensor.name, axis))
 
 
 def _x_inputs(
@@ -610,13 +466,13 @@ def _by_output(graph: ModelGraph, values: Array | None, y: gs.Tensor, work: Laye
 # -- operators of integers ----------------------------------------------------------------------------------
 
 
-def _weight_of(graph: ModelGraph, node: gs.Node, first: int, axis: int) -> _Weight:
+def _weight_of(graph: ModelGraph, node: gs.Node, first: int, axis: int) -> Weight:
     """The weight whose integers, scale and zero point are three inputs in a row."""
     tensor = node.inputs[first]
     values = graph.constant(tensor)
     if values is None:
         raise Refusal(why_not_constant(graph, "weight", tensor))
-    return _centred(
+    return centred(
         graph,
         values,
         tensor,
@@ -725,7 +581,7 @@ def _integer(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, .
         raise Refusal("its sums are not multiplied by their scale right behind it")
     zero_point = optional_input(node, 3)
     steps = gs.Constant(f"{tensor.name}/scale", np.ones((), np.float32))
-    weight = _centred(graph, values, tensor, scale=steps, zero_point=zero_point, axis=0 if is_conv else 1)
+    weight = centred(graph, values, tensor, scale=steps, zero_point=zero_point, axis=0 if is_conv else 1)
     if is_conv:
         work, attributes = conv_work(graph, node, weight.values, shapes, x=node.inputs[0], y=node.outputs[0])
         matrix, op_type = weight.values.reshape(work.M, -1), qlinear_ops.CONV_TO_FLOAT

@@ -10,6 +10,7 @@
 namespace scalpel {
 
 std::unique_ptr<Kernel> make_gemm(const Node& node, Isa isa);
+std::unique_ptr<Kernel> make_scaled_gemm(const Node& node, Isa isa);
 std::unique_ptr<Kernel> make_conv(const Node& node, Isa isa);
 std::unique_ptr<Kernel> make_lrn(const Node& node, Isa isa);
 std::unique_ptr<Kernel> make_q_gemm(const Node& node, Isa isa);

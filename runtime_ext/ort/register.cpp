@@ -22,6 +22,7 @@ constexpr const char* kDomain = "ai.scalpel";
 // The constant inputs may have any type here, because the kernel refuses a wrong one in better words.
 constexpr OrtElementType kAny = kOrtUndefined;
 constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny, kOrtFloat};
+constexpr OrtElementType kScaledInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny, kOrtFloat, kAny};
 constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
 constexpr OrtElementType kQInputs[] = {kOrtInt16, kAny, kAny, kAny, kAny, kAny, kAny};
 
@@ -127,6 +128,7 @@ struct Domain {
     };
     add(kCpu, "GroupCsrGemm", kGroupCsrInputs, on_cpu<make_gemm>, infer_gemm_shape);
     add(kCpu, "GroupCsrConv", kGroupCsrInputs, on_cpu<make_conv>, infer_conv_shape);
+    add(kCpu, "GroupCsrScaledGemm", kScaledInputs, on_cpu<make_scaled_gemm>, infer_gemm_shape);
     add(kCpu, "WindowedLrn", kLrnInputs, on_cpu<make_lrn>, infer_lrn_shape);
     add(kCpu, "QGroupCsrGemm", kQInputs, on_cpu<make_q_gemm>, infer_q_gemm_shape);
     add(kCpu, "QGroupCsrConv", kQInputs, on_cpu<make_q_conv>, infer_q_conv_shape);

@@ -133,7 +133,7 @@ def test_a_model_that_onnx_runtime_cannot_run_is_left_as_it_is():
         ({"skip_passes": ["everything"]}, "everything"),
         ({"check_inputs": "missing.npz"}, "missing.npz"),
         ({"threads": 0}, "threads"),
-        ({"weights": "fp8"}, "weights must be fp32, fp16 or bf16, got 'fp8'"),
+        ({"weights": "fp8"}, "weights must be fp32, fp16, bf16 or int8, got 'fp8'"),
     ],
 )
 def test_unusable_options_raise(options, words):
