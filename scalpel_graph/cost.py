@@ -26,6 +26,7 @@ from scalpel_graph.layout import is_blocked_conv
 from scalpel_graph.report import Candidate
 from scalpel_graph.target import (
     DEPTHWISE_KERNEL,
+    QUANTIZED_DEPTHWISE_KERNEL,
     CpuTarget,
     Kernel,
     Prices,
@@ -45,8 +46,12 @@ _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
 #: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
 DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
-#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices.
+#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices, of
+#: float32 and of integers of 8 bits.
 _MOST_CONV_BYTES = 1.07
+_MOST_QUANTIZED_CONV_BYTES = 1.3
+#: Inputs that an instruction of integers multiplies together.
+_QUAD = 4
 #: Rows of X in a tile of our kernels, about.
 _TILE = 64
 #: Vectors of a tile of one row, and of several (`runtime_ext/kernels/neon.cpp`, `avx2.cpp` and `avx512.cpp`),
@@ -167,18 +172,20 @@ def candidates(work: LayerWork, weights: Array, target: CpuTarget, threads: int)
     density = cache(partial(group_csr.density, weights))
     if has_depthwise_kernel(work):
         # There is nothing to leave out, but its neighbours may be sparse, and in the plain layout.
-        if target.depthwise_kernel:
+        if _depthwise_prices(work, target):
             shape = (1, work.K)
             time = sparse_us(work, shape, density(shape), target, threads)
             ways.append(Candidate("group_csr", shape, density(shape), time))
         return ways
     if work.is_depthwise or (work.is_conv and target.min_columns > work.K):
         return ways
+    most = float(work.weight_bytes)
+    if work.is_conv:
+        most *= _MOST_QUANTIZED_CONV_BYTES if work.quantized else _MOST_CONV_BYTES
     for kernel in kernels(work, target):
         shape = kernel.group_shape
         if (work.M // work.group) % shape[0] and work.group > 1:
             continue
-        most = work.weight_bytes * (_MOST_CONV_BYTES if work.is_conv else 1)
         if read_bytes(work, shape, density(shape)) >= most:
             continue
         time = sparse_us(work, shape, density(runs_as(work, shape)), target, threads)
@@ -222,7 +229,8 @@ def sparse_us(
         threads: intra-op threads.
     """
     if has_depthwise_kernel(work):
-        return price_us(target.depthwise_kernel, depthwise_kernel_amounts(work, target.lanes), threads)
+        prices = _depthwise_prices(work, target)
+        return price_us(prices, depthwise_kernel_amounts(work, target.lanes), threads)
     kernel = next(kernel for kernel in kernels(work, target) if kernel.group_shape == group_shape)
     amounts = sparse_amounts(work, runs_as(work, group_shape), density, target.lanes)
     return price_us(kernel.prices[sparse_operation(work)], amounts, threads)
@@ -270,12 +278,12 @@ def dense_operation(work: LayerWork, block: int) -> str:
 
 def sparse_operation(work: LayerWork) -> str:
     """Which of `target.OPERATIONS` the layer is in our kernels."""
+    if has_depthwise_kernel(work):
+        return QUANTIZED_DEPTHWISE_KERNEL if work.quantized else DEPTHWISE_KERNEL
     if work.quantized:
         if work.is_conv:
             return "quantized_sparse_conv"
         return "quantized_sparse_gemv" if work.N == 1 else "quantized_sparse_gemm"
-    if has_depthwise_kernel(work):
-        return DEPTHWISE_KERNEL
     if work.is_conv:
         return "sparse_conv"
     if work.N == 1:
@@ -349,24 +357,44 @@ def sparse_amounts(work: LayerWork, group_shape: GroupShape, density: float, lan
 
 def has_depthwise_kernel(work: LayerWork) -> bool:
     """Whether a layer is a depthwise Conv that our kernels have a form for."""
-    if not work.is_depthwise or work.quantized or work.group != work.M or len(work.kernel) != 2:
+    if not work.is_depthwise or work.group != work.M:
+        return False
+    if work.quantized:
+        return True
+    if len(work.kernel) != 2:
         return False
     square = len({*work.kernel}) == len({*work.strides}) == 1 and {*work.dilations} == {1}
     return square and (work.kernel[0], work.strides[0]) in DEPTHWISE_KERNELS
 
 
 def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
-    """What a depthwise Conv does in our kernels, as `target.DEPTHWISE_KERNEL` is counted."""
+    """What a depthwise Conv does in our kernels, as `sparse_operation` counts it.
+
+    Those of integers take the taps of a kernel by four, the pixels of a picture as one row in tiles of four
+    vectors, and with strides first copy the picture row by row (`runtime_ext/kernels/vector_quantized_depthwise.cpp`).
+    """
     channels = work.batch * work.channels
     *heights, width = work.out_size
-    macs = channels * work.K * prod(heights) * _round_up(width, lanes)
+    is_strided = any(stride != 1 for stride in work.strides)
+    if work.quantized:
+        tile = 4 * lanes
+        macs = channels * _round_up(work.K, _QUAD) * _round_up(prod(work.out_size), tile)
+        strided = channels * prod(work.strides) * prod(heights) * _round_up(width, tile)
+    else:
+        macs = strided = channels * work.K * prod(heights) * _round_up(width, lanes)
     return {
         "multiply_add": Amount(macs),
-        "strided": Amount(macs if work.strides[0] != 1 else 0),
-        "input": Amount(work.inputs, _FLOAT_BYTES * work.inputs / _KIB),
-        "output": Amount(work.M * work.N, _FLOAT_BYTES * work.M * work.N / _KIB),
+        "strided": Amount(strided if is_strided else 0),
+        "input": Amount(work.inputs, work.item_bytes * work.inputs / _KIB),
+        "output": Amount(work.M * work.N, work.item_bytes * work.M * work.N / _KIB),
         "channel": Amount(channels),
     }
+
+
+def _depthwise_prices(work: LayerWork, target: CpuTarget) -> Prices:
+    if not work.quantized:
+        return target.depthwise_kernel
+    return {} if target.quantized is None else target.quantized.depthwise_kernel
 
 
 def stored_bytes(work: LayerWork, group_shape: GroupShape, density: float) -> int:

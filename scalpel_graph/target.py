@@ -54,6 +54,7 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "sparse_few_rows": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
     "sparse_gemv": ("input", "output", "weight"),
     "depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),
+    "quantized_depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),
     "quantized_conv": ("multiply_add", "few_multiply_adds", "input", "output", "unrolled", "weight"),
     "quantized_depthwise": ("multiply_add", "input"),
     "quantized_gemm": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
@@ -67,10 +68,14 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "quantized_sparse_gemv": ("input", "output", "weight"),
 }  # fmt: skip
 DEPTHWISE_KERNEL = "depthwise_kernel"
+QUANTIZED_DEPTHWISE_KERNEL = "quantized_depthwise_kernel"
 _BLOCKED_OPERATIONS = ("pointwise", "conv", "depthwise", "reorder")
 QUANTIZED_SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("quantized_sparse_"))
 QUANTIZED_DENSE_OPERATIONS = tuple(
-    name for name in OPERATIONS if name.startswith("quantized_") and name not in QUANTIZED_SPARSE_OPERATIONS
+    name
+    for name in OPERATIONS
+    if name.startswith("quantized_")
+    and name not in (*QUANTIZED_SPARSE_OPERATIONS, QUANTIZED_DEPTHWISE_KERNEL)
 )
 SPARSE_OPERATIONS = tuple(name for name in OPERATIONS if name.startswith("sparse_"))
 DENSE_OPERATIONS = tuple(
@@ -98,10 +103,12 @@ class QuantizedPrices:
     Attributes:
         dense: prices of each of `QUANTIZED_DENSE_OPERATIONS`, in ONNX Runtime.
         kernels: one entry for each group shape to consider, in the order that breaks ties.
+        depthwise_kernel: prices of our kernels for depthwise Conv; none: it is left to ONNX Runtime.
     """
 
     dense: Mapping[str, Prices]
     kernels: tuple[Kernel, ...]
+    depthwise_kernel: Prices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,7 +347,7 @@ def _cpu(root: "_Reader", common: Mapping[str, Any]) -> CpuTarget:
         host=root.texts("host"),
         dense={name: _prices(dense, name) for name in dense_operations(root.integer("block"))},
         kernels=tuple(_kernel(entry) for entry in root.tables("kernels", least=0)),
-        depthwise_kernel=_prices(root, DEPTHWISE_KERNEL) if DEPTHWISE_KERNEL in root else {},
+        depthwise_kernel=_prices_if_any(root, DEPTHWISE_KERNEL),
         quantized=_quantized(root.table("quantized")) if "quantized" in root else None,
     )
     dense.finish()
@@ -398,10 +405,15 @@ def _quantized(reader: "_Reader") -> QuantizedPrices:
     prices = QuantizedPrices(
         dense={name: _prices(reader, name) for name in QUANTIZED_DENSE_OPERATIONS},
         kernels=tuple(_kernel(entry, QUANTIZED_SPARSE_OPERATIONS) for entry in reader.tables("kernels")),
+        depthwise_kernel=_prices_if_any(reader, QUANTIZED_DEPTHWISE_KERNEL),
     )
     reader.finish()
     _refuse_repeated(reader, [kernel.group_shape for kernel in prices.kernels])
     return prices
+
+
+def _prices_if_any(reader: "_Reader", operation: str) -> Prices:
+    return _prices(reader, operation) if operation in reader else {}
 
 
 def _prices(reader: "_Reader", operation: str) -> Prices:

@@ -3,7 +3,15 @@
 import json
 from collections.abc import Mapping
 
-from scalpel_graph.target import DEPTHWISE_KERNEL, CpuTarget, GpuTarget, Prices, Table, Target
+from scalpel_graph.target import (
+    DEPTHWISE_KERNEL,
+    QUANTIZED_DEPTHWISE_KERNEL,
+    CpuTarget,
+    GpuTarget,
+    Prices,
+    Table,
+    Target,
+)
 
 _HEAD = """\
 # What scalpel-calibrate measured on a machine; docs/adding-a-target.md says what the keys mean.
@@ -39,6 +47,8 @@ def _cpu(target: Target) -> list[str]:
     lines += _prices("", {DEPTHWISE_KERNEL: target.depthwise_kernel})
     if target.quantized is not None:
         lines += _prices("quantized.", target.quantized.dense)
+        depthwise = {QUANTIZED_DEPTHWISE_KERNEL: target.quantized.depthwise_kernel}
+        lines += _prices("quantized.", depthwise)
         for kernel in target.quantized.kernels:
             lines += ["", "[[quantized.kernels]]", f"group_shape = {list(kernel.group_shape)}"]
             lines += _prices("quantized.kernels.", kernel.prices)

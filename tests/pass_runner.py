@@ -45,6 +45,7 @@ EAGER = replace(
             Kernel(shape, {name: {1: {"call": ((1.0, 1.0),)}} for name in QUANTIZED_SPARSE_OPERATIONS})
             for shape in ((4, 1), (1, 1))
         ),
+        depthwise_kernel={1: {"call": ((1.0, 1.0),)}},
     ),
 )
 

@@ -56,6 +56,31 @@ def convnet(opset: int = 17) -> onnx.ModelProto:
     return model(text, weights, opset=opset)
 
 
+def separable() -> onnx.ModelProto:
+    """Pointwise and depthwise convolutions in turns."""
+    text = """(float[1, 3, 24, 24] X) => (Y) {
+      a0 = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(X, W0, b0)   a = Clip(a0, zero, six)
+      b1 = Conv<pads = [1, 1, 1, 1], group = 16>(a, W1)             b = Clip(b1, zero, six)
+      c0 = Conv(b, W2)                                              c = Clip(c0, zero, six)
+      d0 = Conv<pads = [2, 2, 2, 2], strides = [2, 2], group = 24>(c, W3)
+      d = Relu(d0)
+      e = Conv(d, W4)
+      g = GlobalAveragePool(e)
+      Y = Flatten(g)
+    }"""
+    weights = {
+        "W0": sparse(16, 3, 3, 3, group_shape=(4, 1), density=0.7, seed=1) / 3,
+        "b0": random(16, seed=2) / 10,
+        "W1": random(16, 1, 3, 3, seed=3) / 2,
+        "W2": sparse(24, 16, 1, 1, group_shape=(4, 1), density=0.4, seed=4),
+        "W3": random(24, 1, 5, 5, seed=5) / 4,
+        "W4": sparse(32, 24, 1, 1, group_shape=(4, 1), density=0.3, seed=6),
+        "zero": np.float32(0),
+        "six": np.float32(6),
+    }
+    return model(text, weights)
+
+
 def mixer(opset: int = 17) -> onnx.ModelProto:
     """Products of a sequence, three of which read the same, with biases added behind them."""
     text = """(float[2, 6, 24] X) => (Y) {

@@ -82,8 +82,9 @@ std::unique_ptr<QuantizedConvPlan> make_quantized_conv_plan(const GroupCsrView& 
   std::string problem = validate(matrix);
   if (problem.empty()) problem = check_geometry(matrix, geometry);
   return make<QuantizedConvPlan>(describe(matrix), std::move(problem), error, [&] {
-    return kernels != nullptr && fits_vectors(matrix) ? make_vector_quantized_conv_plan(matrix, geometry, *kernels)
-                                                      : make_scalar_quantized_conv_plan(matrix, geometry);
+    if (kernels == nullptr || !fits_vectors(matrix)) return make_scalar_quantized_conv_plan(matrix, geometry);
+    std::unique_ptr<QuantizedConvPlan> depthwise = make_quantized_depthwise_plan(matrix, geometry, *kernels);
+    return depthwise != nullptr ? std::move(depthwise) : make_vector_quantized_conv_plan(matrix, geometry, *kernels);
   });
 }
 

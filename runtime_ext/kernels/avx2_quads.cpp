@@ -3,7 +3,7 @@
 // has them.
 #include "kernels/avx2_quads.h"
 
-#include "kernels/generic_quads.h"
+#include "kernels/generic_quads_depthwise.h"
 #include "kernels/simd_quads_avx2.h"
 
 namespace scalpel {
@@ -38,10 +38,13 @@ constexpr QuantizedKernels kSet = {"avx2",
                                    Avx2Words::kLanes,
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<Avx2Words, QuadStore::kInt32>, depthwise<Avx2Words, QuadStore::kBytes>,
+                                    depthwise<Avx2Words, QuadStore::kResidual>},
                                    lay_tile<Avx2Words>,
                                    copy_byte_planes<Avx2Words>,
                                    transpose_bytes<Avx2Words>,
                                    finish<Avx2Words>,
+                                   finish_columns<Avx2Words>,
                                    dot_products<Avx2Words>};
 
 }  // namespace

@@ -2,7 +2,7 @@
 // and no inline function of another header instantiated, without checking that the machine has them.
 #include "kernels/avx512_vnni.h"
 
-#include "kernels/generic_quads.h"
+#include "kernels/generic_quads_depthwise.h"
 #include "kernels/simd_quads_avx512.h"
 
 namespace scalpel {
@@ -20,10 +20,13 @@ constexpr QuantizedKernels kSet = {"avx512_vnni",
                                    Avx512Vnni::kLanes,
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<Avx512Vnni, QuadStore::kInt32>, depthwise<Avx512Vnni, QuadStore::kBytes>,
+                                    depthwise<Avx512Vnni, QuadStore::kResidual>},
                                    lay_tile<Avx512Vnni>,
                                    copy_byte_planes<Avx512Vnni>,
                                    transpose_bytes<Avx512Vnni>,
                                    finish<Avx512Vnni>,
+                                   finish_columns<Avx512Vnni>,
                                    dot_products<Avx512Vnni>};
 
 }  // namespace

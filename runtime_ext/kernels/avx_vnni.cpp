@@ -3,7 +3,7 @@
 // has them.
 #include "kernels/avx_vnni.h"
 
-#include "kernels/generic_quads.h"
+#include "kernels/generic_quads_depthwise.h"
 #include "kernels/simd_quads_avx2.h"
 
 namespace scalpel {
@@ -28,10 +28,13 @@ constexpr QuantizedKernels kSet = {"avx_vnni",
                                    AvxVnni::kLanes,
                                    kQuads,
                                    sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<AvxVnni, QuadStore::kInt32>, depthwise<AvxVnni, QuadStore::kBytes>,
+                                    depthwise<AvxVnni, QuadStore::kResidual>},
                                    lay_tile<AvxVnni>,
                                    copy_byte_planes<AvxVnni>,
                                    transpose_bytes<AvxVnni>,
                                    finish<AvxVnni>,
+                                   finish_columns<AvxVnni>,
                                    dot_products<AvxVnni>};
 
 }  // namespace

@@ -40,7 +40,7 @@ struct ByteStore {
   using Int = typename S::Int;
   using Float = typename S::Float;
 
-  explicit ByteStore(const QuadCall& call)
+  explicit ByteStore(const QuadRows& call)
       : zero_point(S::set16(static_cast<int16_t>(call.zero_point))), low(S::set8(call.min)), high(S::set8(call.max)),
         pixels(call.pixels), is_signed(call.is_signed), moves(call.zero_point != 0),
         clamps(call.min > (is_signed ? -128 : 0) || call.max < (is_signed ? 127 : 255)) {}
@@ -93,7 +93,7 @@ struct ResidualStore : ByteStore<S> {
   using Int = typename S::Int;
   using Float = typename S::Float;
 
-  explicit ResidualStore(const QuadCall& call)
+  explicit ResidualStore(const QuadRows& call)
       : ByteStore<S>(call), sum(call.sum), flips(call.residual_is_signed ? 0x80 : 0), is_bounded(call.is_bounded),
         back(S::set(call.residual_is_signed ? -128.0f : 0.0f)), x_scale(S::set(sum.scale)),
         q_scale(S::set(sum.sum_scale)), offset(S::set(sum.offset)),
@@ -143,10 +143,9 @@ struct StoreOf<S, QuadStore::kResidual> {
 
 // Four rows of a tile as vectors of quads, one for each pixel.
 template <typename S, int Vectors>
-[[gnu::always_inline]] inline void interleave(const uint8_t* X, const uint32_t* offsets, typename S::Int (&quads)[Vectors]) {
+[[gnu::always_inline]] inline void interleave(typename S::Int a, typename S::Int b, typename S::Int c, typename S::Int d,
+                                              typename S::Int (&quads)[Vectors]) {
   using Int = typename S::Int;
-  const Int a = S::load_row(X + offsets[0]), b = S::load_row(X + offsets[1]);
-  const Int c = S::load_row(X + offsets[2]), d = S::load_row(X + offsets[3]);
   const Int ab = S::unpack_low8(a, b), cd = S::unpack_low8(c, d);
   quads[0] = S::unpack_low16(ab, cd);
   if constexpr (Vectors > 1) quads[1] = S::unpack_high16(ab, cd);
@@ -157,71 +156,85 @@ template <typename S, int Vectors>
   }
 }
 
-// Row blocks of `Height` rows, `Rows` of them at a time, times a tile of `Vectors` vectors.
+// Row blocks of `Height` rows, `Rows` of them at a time, times tiles of `Vectors` vectors. The tiles of some rows follow
+// each other in Y, which is faster to write line after line than all over it.
 template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool kPlain>
 [[gnu::always_inline]] inline void multiply_blocks(const QuadCall& call, const typename StoreOf<S, kStore>::Type& bytes) {
   static_assert(Height % Rows == 0, "a row block is cut into whole register tiles");
   using Int = typename S::Int;
-  const uint8_t* const X = call.X;
   const int64_t blocks_of_group = call.r / Height;
-  int64_t group = call.first_block / blocks_of_group, inside = call.first_block % blocks_of_group;
+  int64_t inside = call.first_block % blocks_of_group;
+  const int64_t* begin = call.begin + call.first_block / blocks_of_group;
+  const uint32_t* offsets = call.offsets + begin[0] * kQuadBytes;
+  const int8_t* weights = call.weights + (begin[0] * call.r + inside * (begin[1] - begin[0]) * Height) * kQuadBytes;
+  int64_t m = call.first_block * Height;
   const int64_t end_row = call.last_block * Height < call.rows ? call.last_block * Height : call.rows;
-  int64_t left = end_row - call.first_block * Height;
-  const int32_t* bias = call.bias + call.first_block * Height;
-  const float* scale = call.scale + call.first_block * Height;
   auto* y = static_cast<uint8_t*>(call.Y);
   const auto* residual = static_cast<const uint8_t*>(call.residual);
-  constexpr int64_t kElement = kStore == QuadStore::kInt32 ? sizeof(int32_t) : 1;
-  while (left > 0) {
-    const int64_t begin = call.begin[group], steps = call.begin[group + 1] - begin;
-    const uint32_t* const offsets = call.offsets + begin * kQuadBytes;
-    const uint32_t* const end = offsets + steps * kQuadBytes;
-    const int8_t* const weights = call.weights + (begin * call.r + inside * steps * Height) * kQuadBytes;
-    for (int first = 0; first < Height && left > 0; first += Rows, left -= Rows) {
-      Int sums[Rows][Vectors];
-#pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i) {
-        const Int start = S::set32(bias[i]);
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) sums[i][v] = start;
-      }
-      const int8_t* w = weights + first * kQuadBytes;
-      for (const uint32_t* step = offsets; step < end; step += kQuadBytes, w += Height * kQuadBytes) {
-        Int x[Vectors];
-        interleave<S, Vectors>(X, step, x);
+  constexpr bool kIsSums = kStore == QuadStore::kInt32 || kStore == QuadStore::kLanes;
+  constexpr int64_t kElement = kIsSums ? sizeof(int32_t) : 1;
+  while (m < end_row) {
+    const uint32_t* const end = offsets + (begin[1] - begin[0]) * kQuadBytes;
+    for (int first = 0; first < Height && m < end_row; first += Rows, m += Rows) {
+      const uint8_t* X = call.X;
+      uint8_t* tile = y;
+      const uint8_t* added_tile = residual;
+      for (int64_t tiles = call.tiles; tiles > 0; --tiles) {
+        Int sums[Rows][Vectors];
 #pragma GCC unroll 8
         for (int i = 0; i < Rows; ++i) {
-          const auto quad = S::weights(w + i * kQuadBytes);
+          const Int start = S::set32(call.bias[m + i]);
 #pragma GCC unroll 4
-          for (int v = 0; v < Vectors; ++v) S::dot(sums[i][v], x[v], quad);
+          for (int v = 0; v < Vectors; ++v) sums[i][v] = start;
         }
-      }
+        const int8_t* w = weights + first * kQuadBytes;
+        for (const uint32_t* step = offsets; step < end; step += kQuadBytes, w += Height * kQuadBytes) {
+          Int x[Vectors];
+          interleave<S, Vectors>(S::load_row(X + step[0]), S::load_row(X + step[1]), S::load_row(X + step[2]),
+                                 S::load_row(X + step[3]), x);
 #pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i) {
-        if (i >= left) break;
-        if constexpr (kStore == QuadStore::kInt32) {
-          store_sums<S, Vectors>(sums[i], reinterpret_cast<int32_t*>(y), call.pixels);
-        } else {
-          bytes.template finish<kPlain, Vectors>(sums[i], S::broadcast(scale + i), y, residual);
+          for (int i = 0; i < Rows; ++i) {
+            const auto quad = S::weights(w + i * kQuadBytes);
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) S::dot(sums[i][v], x[v], quad);
+          }
         }
-        y += call.ldy * kElement;
-        if constexpr (kStore == QuadStore::kResidual) residual += call.ldy;
+        uint8_t* to = tile;
+        const uint8_t* added = added_tile;
+#pragma GCC unroll 8
+        for (int i = 0; i < Rows; ++i) {
+          if (m + i >= end_row) break;
+          if constexpr (kStore == QuadStore::kInt32) {
+            store_sums<S, Vectors>(sums[i], reinterpret_cast<int32_t*>(to), call.pixels);
+          } else if constexpr (kStore == QuadStore::kLanes) {
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) S::store(reinterpret_cast<int32_t*>(to) + v * S::kLanes, sums[i][v]);
+          } else {
+            bytes.template finish<kPlain, Vectors>(sums[i], S::broadcast(call.scale + m + i), to, added);
+          }
+          to += call.ldy * kElement;
+          if constexpr (kStore == QuadStore::kResidual) added += call.ldy;
+        }
+        X += call.ld_x;
+        tile += call.pixels * kElement;
+        if constexpr (kStore == QuadStore::kResidual) added_tile += call.pixels;
       }
-      bias += Rows;
-      scale += Rows;
+      y += Rows * call.ldy * kElement;
+      if constexpr (kStore == QuadStore::kResidual) residual += Rows * call.ldy;
     }
+    weights += (end - offsets) * Height;
     if (++inside == blocks_of_group) {
       inside = 0;
-      ++group;
+      offsets = end;
+      ++begin;
     }
   }
 }
 
 template <typename S, int Height, int Rows, int Vectors, QuadStore kStore>
-void multiply_tile(const QuadCall& given) {
-  const QuadCall call = given;
+void multiply_tile(const QuadCall& call) {
   const typename StoreOf<S, kStore>::Type bytes(call);
-  if constexpr (kStore != QuadStore::kInt32 && Vectors == 4) {
+  if constexpr ((kStore == QuadStore::kBytes || kStore == QuadStore::kResidual) && Vectors == 4) {
     if (bytes.is_plain()) return multiply_blocks<S, Height, Rows, Vectors, kStore, true>(call, bytes);
   }
   multiply_blocks<S, Height, Rows, Vectors, kStore, false>(call, bytes);
@@ -317,14 +330,31 @@ constexpr QuadKernel quad_kernel(const char* name) {
            {multiply_tile<S, Height, RestRows, 1, QuadStore::kResidual>,
             multiply_tile<S, Height, RestRows, 2, QuadStore::kResidual>,
             multiply_tile<S, Height, RestRows, 3, QuadStore::kResidual>,
-            multiply_tile<S, Height, Rows, 4, QuadStore::kResidual>}},
+            multiply_tile<S, Height, Rows, 4, QuadStore::kResidual>},
+           {multiply_tile<S, Height, RestRows, 1, QuadStore::kLanes>, multiply_tile<S, Height, RestRows, 2, QuadStore::kLanes>,
+            multiply_tile<S, Height, RestRows, 3, QuadStore::kLanes>, multiply_tile<S, Height, Rows, 4, QuadStore::kLanes>}},
           multiply_vector<S, Height>};
 }
 
-// `count` bytes one by one, where whole vectors would leave the input.
-inline void load_some(const TileCall& call, const uint8_t* from, uint64_t mask, int count, uint8_t* to) {
-  for (int i = 0; i < count; ++i) {
-    to[i] = (mask >> i & 1) != 0 ? static_cast<uint8_t>(from[i] ^ call.flip) : call.fill;
+// Bytes of a row, those of `fill` where the mask has no bit. Nothing is read there, nor outside [begin, end): one by one
+// where a whole vector would.
+template <typename S>
+[[gnu::always_inline]] inline typename S::Int load_inside(const uint8_t* from, uint64_t mask, typename S::Int fill,
+                                                          const uint8_t* begin, const uint8_t* end) {
+  if constexpr (S::kHasByteMasks) {
+    return S::load_masked(from, mask, fill);
+  } else {
+    constexpr int kPixels = S::kLanes * 4;
+    if (from >= begin && end - from >= kPixels) {
+      const auto bytes = S::load_row(from);
+      return mask == S::kAllBytes ? bytes : S::keep(bytes, mask, fill);
+    }
+    uint8_t bytes[kPixels];
+    S::store_row(bytes, fill);
+    for (int i = 0; i < kPixels; ++i) {
+      if ((mask >> i & 1) != 0) bytes[i] = from[i];
+    }
+    return S::load_row(bytes);
   }
 }
 
@@ -336,17 +366,8 @@ void lay_tile_of(const TileCall& given) {
   const auto lay = [&](int64_t i, uint64_t mask) __attribute__((always_inline)) {
     const uint8_t* from = call.from + call.offsets[i];
     uint8_t* to = call.to + i * kPixels;
-    if constexpr (S::kHasByteMasks) {
-      S::store_row(to, S::template spread_tile<Vectors>(S::flip(S::load_masked(from, mask, fill), flip)));
-    } else if (from >= call.begin && call.end - from >= kPixels) {
-      auto bytes = S::load_row(from);
-      if (mask != S::kAllBytes) bytes = S::keep(bytes, mask, fill);
-      S::store_row(to, S::template spread_tile<Vectors>(S::flip(bytes, flip)));
-    } else {
-      uint8_t bytes[kPixels];
-      load_some(call, from, mask, kPixels, bytes);
-      S::store_row(to, S::template spread_tile<Vectors>(S::load_row(bytes)));
-    }
+    const auto bytes = load_inside<S>(from, mask, fill, call.begin, call.end);
+    S::store_row(to, S::template spread_tile<Vectors>(S::flip(bytes, flip)));
   };
   if (call.taps == nullptr) {
     for (int64_t i = 0; i < call.rows; ++i) lay(i, call.masks[0]);
@@ -385,6 +406,11 @@ template <typename S, typename Load>
   }
 }
 
+template <int64_t kValue>
+struct Constant {
+  constexpr operator int64_t() const { return kValue; }
+};
+
 template <typename S>
 void copy_byte_planes(const BytePlanes& given) {
   constexpr int64_t kPixels = S::kLanes * 4;
@@ -416,16 +442,36 @@ void copy_byte_planes(const BytePlanes& given) {
       return;
     }
   }
+  // Columns of the plane that lie inside the input.
+  const auto columns_before = [&](int64_t in_x) {
+    const int64_t distance = in_x - planes.left;
+    const int64_t columns = distance <= 0 ? 0 : (distance + planes.stride_w - 1) / planes.stride_w;
+    return columns < planes.out_w ? columns : planes.out_w;
+  };
+  const int64_t left = columns_before(0), right = columns_before(planes.in_w);
   for (int64_t channel = 0; channel < planes.channels; ++channel) {
     for (int64_t y = 0; y < planes.out_h; ++y) {
-      const bool inside = y >= begin && y < end;
-      const uint8_t* from = planes.from + (channel * planes.in_h + y * planes.stride_h + planes.top) * planes.in_w;
       uint8_t* to = planes.to + channel * planes.to_channel + y * planes.out_w;
-      for (int64_t x = 0; x < planes.out_w; ++x) {
-        const int64_t in_x = x * planes.stride_w + planes.left;
-        const bool is_there = inside && in_x >= 0 && in_x < planes.in_w;
-        to[x] = is_there ? static_cast<uint8_t>(from[in_x] ^ planes.flip) : planes.fill;
+      if (y < begin || y >= end) {
+        __builtin_memset(to, planes.fill, static_cast<size_t>(planes.out_w));
+        continue;
       }
+      const uint8_t* from = planes.from + (channel * planes.in_h + y * planes.stride_h + planes.top) * planes.in_w + planes.left;
+      for (int64_t x = 0; x < left; ++x) to[x] = planes.fill;
+      const auto copy = [&](auto stride) __attribute__((always_inline)) {
+        const uint8_t flip = planes.flip;
+        const uint8_t* __restrict source = from;
+        uint8_t* __restrict target = to;
+        for (int64_t x = left; x < right; ++x) target[x] = static_cast<uint8_t>(source[x * stride] ^ flip);
+      };
+      if (planes.stride_w == 1) {
+        copy(Constant<1>());
+      } else if (planes.stride_w == 2) {
+        copy(Constant<2>());
+      } else {
+        copy(planes.stride_w);
+      }
+      for (int64_t x = right; x < planes.out_w; ++x) to[x] = planes.fill;
     }
   }
 }
@@ -535,6 +581,68 @@ void finish(const FinishCall& call) {
       S::store(sums, S::round(S::at_most(S::at_least(q, min), max)));
       auto* y = static_cast<uint8_t*>(call.Y) + first;
       for (int i = 0; i < count; ++i) y[i] = static_cast<uint8_t>(sums[i] + epilogue.zero_point);
+    }
+  }
+}
+
+// Blocks of as many rows as a vector has lanes are transposed.
+template <typename S>
+void finish_columns(const FinishColumnsCall& call) {
+  using Int = typename S::Int;
+  using Float = typename S::Float;
+  constexpr int kLanes = S::kLanes;
+  const QuantizedEpilogue& epilogue = *call.epilogue;
+  const Residual& residual = epilogue.residual;
+  const bool are_floats = call.residual == nullptr || (residual.type == ElementType::kFloat32 && !residual.quantizes_sum);
+  const int64_t vectors = (call.pixels + kLanes - 1) / kLanes;
+  const Float min = S::set(epilogue.min), max = S::set(epilogue.max);
+  const Float x_scale = S::set(residual.scale), q_scale = S::set(residual.sum_scale), offset = S::set(residual.offset);
+  for (int64_t row = 0; row < call.rows; row += kLanes) {
+    const int rows = static_cast<int>(call.rows - row < kLanes ? call.rows - row : kLanes);
+    const bool is_fast = rows == kLanes && are_floats && epilogue.type == ElementType::kFloat32;
+    const Float scale = is_fast ? S::load(call.scale + row) : S::set(1);
+    const Float bias = is_fast && call.float_bias != nullptr ? S::load(call.float_bias + row) : S::set(0);
+    for (int64_t v = 0; v < vectors; ++v) {
+      Int sums[kLanes];
+      const int32_t* from = call.sums + row * kMostTilePixels + v * kLanes;
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) sums[i] = i < rows ? S::load32(from + i * kMostTilePixels) : S::set32(0);
+      S::transpose(sums);
+      const auto pixel = [&](int lane) { return (lane / 4 * vectors + v) * 4 + lane % 4; };
+      if (is_fast) {
+        const auto* added = static_cast<const float*>(call.residual);
+        auto* y = static_cast<float*>(call.Y);
+#pragma GCC unroll 16
+        for (int lane = 0; lane < kLanes; ++lane) {
+          if (pixel(lane) >= call.pixels) break;
+          const int64_t i = pixel(lane) * call.ldy + row;
+          Float q = S::multiply(S::to_float(sums[lane]), scale);
+          if (call.float_bias != nullptr) q = S::add(q, bias);
+          if (added != nullptr) {
+            const Float x = S::load(added + i);
+            q = residual.is_first ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
+                                  : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset));
+          }
+          S::store(y + i, S::clamp(q, min, max));
+        }
+        continue;
+      }
+      int32_t lanes[kLanes * kLanes];
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kLanes; ++lane) S::store(lanes + lane * kLanes, sums[lane]);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        if (pixel(lane) >= call.pixels) break;
+        const int64_t i = pixel(lane) * call.ldy + row;
+        const int64_t bytes = residual.type == ElementType::kFloat32 ? 4 : 1;
+        const auto* added = static_cast<const uint8_t*>(call.residual);
+        if (epilogue.type == ElementType::kInt32) {
+          __builtin_memcpy(static_cast<int32_t*>(call.Y) + i, lanes + lane * kLanes, static_cast<size_t>(rows) * sizeof(int32_t));
+          continue;
+        }
+        const int64_t element = epilogue.type == ElementType::kFloat32 ? 4 : 1;
+        finish<S>({lanes + lane * kLanes, rows, call.scale + row, call.float_bias != nullptr ? call.float_bias + row : nullptr,
+                   1, added != nullptr ? added + i * bytes : nullptr, static_cast<uint8_t*>(call.Y) + i * element, &epilogue});
+      }
     }
   }
 }

@@ -23,6 +23,9 @@ inline int64_t saturating_product(std::initializer_list<int64_t> factors) {
   return product;
 }
 
+// To whole quads.
+constexpr int64_t round_up_taps(int64_t taps) { return (taps + QuadMatrix::kQuad - 1) / QuadMatrix::kQuad * QuadMatrix::kQuad; }
+
 // To whole cache lines.
 constexpr int64_t round_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -45,15 +48,25 @@ class QuadOutput {
   QuadOutput(const QuadLayer& layer, const QuantizedInput& X, void* Y, const QuantizedEpilogue& epilogue,
              uint8_t* workspace);
 
-  // Row blocks times a tile x: element [m, p] of the product is number `first` + m * ldy + p of Y.
-  void multiply(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block, int64_t last_block,
-                int64_t ldy, int64_t first) const;
+  // Tiles that follow each other in Y, of `pixels` pixels each, from X on; `ld_x` bytes from one to the next.
+  struct Tiles {
+    const uint8_t* x;
+    int64_t pixels, count, ld_x;
+  };
+
+  // Row blocks times tiles: element [m, p] of the product is number `first` + m * ldy + p of Y.
+  void multiply(const Tiles& tiles, const uint32_t* offsets, int64_t first_block, int64_t last_block, int64_t ldy,
+                int64_t first) const;
   // The same for Y[N, M]: element [m, p] is number `first` + p * M + m.
   void multiply_transposed(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block,
                            int64_t last_block, int64_t first) const;
   // Row blocks times a vector, which begins at number `first` of Y. `sums` has room for all padded rows.
   void multiply_vector(const uint8_t* x, const uint16_t* narrow_columns, int64_t first_block, int64_t last_block,
                        int64_t first, int32_t* sums) const;
+
+  // Channels of a depthwise convolution, from that of row `first_row` on: element [m, p] is number `first` + m * pixels + p.
+  // What is missing in `call` is what becomes of the sums.
+  void multiply_channels(const QuadDepthwiseCall& call, int64_t first_row, int64_t pixels, int64_t first) const;
 
   uint8_t flip;  // bits of the activations to invert
   uint8_t fill;  // the zero point then
@@ -62,6 +75,9 @@ class QuadOutput {
   // Elements of Y in the array `from`.
   template <typename Pointer>
   static Pointer at(Pointer from, ElementType type, int64_t i);
+  void set_store(QuadRows* rows) const;
+  // Sums of row m that are number `i` of Y and so on.
+  void finish_row(const int32_t* sums, int64_t pixels, int64_t m, int64_t i) const;
   QuadCall call(const uint8_t* x, const uint32_t* offsets, int64_t pixels, int64_t first_block, int64_t last_block) const;
 
   const QuadLayer& layer_;

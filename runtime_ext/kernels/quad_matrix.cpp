@@ -1,6 +1,7 @@
 #include "kernels/quad_matrix.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 
 #include "kernels/scalar_matrix.h"
@@ -9,7 +10,7 @@ namespace scalpel {
 
 QuadMatrix::QuadMatrix(const GroupCsrView& matrix)
     : M(matrix.M), K(matrix.K), r(matrix.r), height(std::gcd(matrix.r, kMostHeight)),
-      row_sums(static_cast<size_t>(matrix.M)) {
+      row_sums(static_cast<size_t>(matrix.M)), row_norms(static_cast<size_t>(matrix.M)) {
   const auto* values = static_cast<const int8_t*>(matrix.values);
   const int64_t c = matrix.c, row_groups = matrix.n_row_offsets - 1;
   begin.reserve(static_cast<size_t>(row_groups) + 1);
@@ -27,7 +28,10 @@ QuadMatrix::QuadMatrix(const GroupCsrView& matrix)
         if (zero) continue;
         tops.push_back(top);
         columns.push_back(static_cast<uint32_t>(first + j));
-        for (int64_t row = 0; row < valid_rows; ++row) row_sums[static_cast<size_t>(group * r + row)] += top[row * c];
+        for (int64_t row = 0; row < valid_rows; ++row) {
+          row_sums[static_cast<size_t>(group * r + row)] += top[row * c];
+          row_norms[static_cast<size_t>(group * r + row)] += std::abs(int32_t{top[row * c]});
+        }
       }
     }
     while (tops.size() % kQuad != 0) {

@@ -23,6 +23,7 @@ struct QuadMatrix {
   std::vector<uint32_t> columns;   // [steps, 4]
   std::vector<int8_t> weights;     // as above
   std::vector<int32_t> row_sums;   // [M], of the weights
+  std::vector<int64_t> row_norms;  // [M], of their magnitudes
 
   static constexpr int64_t kQuad = 4, kMostHeight = 16;
 

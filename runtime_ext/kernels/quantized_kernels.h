@@ -62,22 +62,15 @@ enum class QuadStore {
   kInt32,     // sums
   kBytes,     // requantized: |float(sum) * scale| stays below 2^31
   kResidual,  // requantized after a residual of bytes is added
+  kLanes,     // sums of a row as the vectors have them: lane l of vector v is pixel (l / 4 * vectors + v) * 4 + l % 4
 };
 
-struct QuadCall {
-  // Of a QuadMatrix; offsets of columns in bytes of X.
-  const int64_t* begin;
-  const uint32_t* offsets;
-  const int8_t* weights;
-  int64_t r;
-  int64_t rows;  // M
-  int64_t first_block, last_block;
-  const uint8_t* X;
+// What becomes of the sums of some rows, M rounded up to whole blocks.
+struct QuadRows {
   int64_t pixels;
-  // By row, M rounded up to whole blocks.
   const int32_t* bias;
   const float* scale;
-  void* Y;  // of the first row of first_block; `ldy` elements from row to row
+  void* Y;  // of the first row; `ldy` elements from row to row
   int64_t ldy;
   // Of kBytes and kResidual.
   bool is_signed;
@@ -88,6 +81,38 @@ struct QuadCall {
   const void* residual;
   bool residual_is_signed;
   Residual sum;  // everything but values and type
+};
+
+// Row blocks times tiles that follow each other: one, or several whole ones. Y is that of the first row of first_block,
+// `pixels` are those of a tile.
+struct QuadCall : QuadRows {
+  // Of a QuadMatrix; offsets of columns in bytes of X.
+  const int64_t* begin;
+  const uint32_t* offsets;
+  const int8_t* weights;
+  int64_t r;
+  int64_t rows;  // M
+  int64_t first_block, last_block;
+  const uint8_t* X;
+  int64_t tiles;
+  int64_t ld_x;  // bytes from tile to tile
+};
+
+// Depthwise convolution: rows of the weight, each times pixels of one channel. Tile i is pixels [i * tile, ...), for tiles
+// of four vectors; where the mask of a tap has no bit, `fill` is read.
+struct QuadDepthwiseCall : QuadRows {
+  int64_t channels, rows_of_channel;
+  const uint8_t* X;        // of the first channel
+  int64_t ld_x;            // bytes from channel to channel
+  int64_t taps;            // of the kernel; the three arrays have whole quads of them, the last with weights of zero
+  const int64_t* offsets;  // [taps], in bytes from the channel, of what the first pixel of the output reads
+  const uint64_t* masks;   // [taps, mask_stride], by tile
+  int64_t mask_stride;
+  const int8_t* weights;   // [channels, rows_of_channel, taps]
+  uint8_t flip;           // these bits of what is read are inverted
+  uint8_t fill;
+  const uint8_t* begin;  // bytes in [begin, end) may be read
+  const uint8_t* end;
 };
 
 // Columns of a matrix times a vector: the lanes are rows.
@@ -106,7 +131,7 @@ struct QuadGemvCall {
 struct QuadKernel {
   const char* name;
   int height;  // of a row block
-  void (*spmm[3][4])(const QuadCall& call);  // by QuadStore, and by vectors - 1
+  void (*spmm[4][4])(const QuadCall& call);  // by QuadStore, and by vectors - 1
   void (*gemv)(const QuadGemvCall& call);
 };
 
@@ -123,6 +148,18 @@ struct FinishCall {
   const QuantizedEpilogue* epilogue;
 };
 
+// The same for some rows of a tile that become columns of Y: its rows are pixels.
+struct FinishColumnsCall {
+  const int32_t* sums;  // [rows, kMostTilePixels], each row as kLanes leaves it
+  int64_t rows, pixels;
+  const float* scale;       // of the first row
+  const float* float_bias;  // likewise, or null
+  const void* residual;     // laid out like Y, or null
+  void* Y;                  // of the first row and pixel; `ldy` elements from pixel to pixel
+  int64_t ldy;
+  const QuantizedEpilogue* epilogue;
+};
+
 struct QuantizedKernels {
   const char* name;
   Isa isa;
@@ -130,10 +167,12 @@ struct QuantizedKernels {
   int vector_pixels;  // of a vector of sums; a tile has four vectors
   const QuadKernel* quads;  // most rows first; the last has one
   size_t n_quads;
+  void (*depthwise[3])(const QuadDepthwiseCall& call);  // by QuadStore
   void (*lay_tile)(const TileCall& call);
   void (*copy_planes)(const BytePlanes& planes);
   void (*transpose_bytes)(const ByteTranspose& call);
   void (*finish)(const FinishCall& call);
+  void (*finish_columns)(const FinishColumnsCall& call);
   // Products in `rounds` rounds of independent dot products, for measuring the machine's peak; returns their number.
   double (*dot_products)(int64_t rounds, int32_t* result);
 };

@@ -16,5 +16,8 @@ std::unique_ptr<QuantizedGemmPlan> make_vector_quantized_gemm_plan(const GroupCs
 std::unique_ptr<QuantizedConvPlan> make_vector_quantized_conv_plan(const GroupCsrView& matrix,
                                                                    const ConvGeometry& geometry,
                                                                    const QuantizedKernels& kernels);
+// Null if a channel of the output reads more than one of the input.
+std::unique_ptr<QuantizedConvPlan> make_quantized_depthwise_plan(const GroupCsrView& matrix, const ConvGeometry& geometry,
+                                                                 const QuantizedKernels& kernels);
 
 }  // namespace scalpel

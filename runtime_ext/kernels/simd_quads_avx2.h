@@ -109,6 +109,31 @@ struct Avx2Quads {
     return v;
   }
 
+  // Lane j of v[i] and lane i of v[j] change places.
+  static void transpose(Int (&v)[8]) {
+    Int t[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+      t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    // v[4 * i + j]: rows 4 * i to 4 * i + 3 of the columns that are j modulo 4.
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      v[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+      v[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+      v[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+      v[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      t[j] = _mm256_permute2x128_si256(v[j], v[4 + j], 0x20);
+      t[4 + j] = _mm256_permute2x128_si256(v[j], v[4 + j], 0x31);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) v[i] = t[i];
+  }
+
   static void make_unknown(Int& v) { __asm__("" : "+x"(v)); }
   static Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
   static Int add16(Int a, Int b) { return _mm256_adds_epi16(a, b); }

@@ -118,6 +118,39 @@ struct Avx512Vnni {
     return v;
   }
 
+  // Lane j of v[i] and lane i of v[j] change places.
+  static void transpose(Int (&v)[16]) {
+    Int t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+      t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    // v[4 * i + j]: rows 4 * i to 4 * i + 3 of the columns that are j modulo 4.
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      v[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+      v[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+      v[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+      v[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    // The same of quarters.
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      t[j] = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x44);
+      t[4 + j] = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x44);
+      t[8 + j] = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xee);
+      t[12 + j] = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      v[j] = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x88);
+      v[4 + j] = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xdd);
+      v[8 + j] = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x88);
+      v[12 + j] = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xdd);
+    }
+  }
+
   static void make_unknown(Int& v) { __asm__("" : "+v"(v)); }
   static Int add32(Int a, Int b) { return _mm512_add_epi32(a, b); }
   static Int add16(Int a, Int b) { return _mm512_adds_epi16(a, b); }

@@ -12,6 +12,7 @@
 
 #include "kernels/buffer_pool.h"
 #include "kernels/conv_geometry.h"
+#include "kernels/conv_taps.h"
 #include "kernels/parallel.h"
 #include "kernels/quad_layer.h"
 #include "kernels/quantized_plans.h"
@@ -20,12 +21,14 @@
 namespace scalpel {
 namespace {
 
+constexpr int64_t kMostTilesAtOnce = 16;
+constexpr int64_t kTilesBytes = 24 << 10;  // of tiles at once, which stay in the first cache
 constexpr double kBytesPerCopyTask = 1e5;  // about 3 µs, as little as is worth another thread
 
 class VectorQuantizedConvPlan final : public QuantizedConvPlan {
  public:
   VectorQuantizedConvPlan(const GroupCsrView& matrix, const ConvGeometry& geometry, const QuantizedKernels& kernels)
-      : layer_(matrix, kernels), geometry_(geometry), tile_(4 * kernels.vector_pixels) {
+      : layer_(matrix, kernels), geometry_(geometry), taps_(geometry), tile_(4 * kernels.vector_pixels) {
     const QuadMatrix& quads = layer_.matrix;
     const int64_t row_groups = geometry.group == 1 ? quads.groups() : quads.M / geometry.group / quads.r;
     input_begin_.push_back(0);
@@ -45,15 +48,12 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       most_inputs_ = std::max(most_inputs_, static_cast<int64_t>(used.size()));
     }
     for (uint32_t k : inputs_) {
-      const Tap tap = tap_of(k);
+      const Tap tap = taps_.tap_of(k);
       planes_.push_back(tap.plane);
       reach_ = std::max(reach_, tap.rows);
-      phases_.push_back(shift_of(k % taps()).phase);
+      phases_.push_back(taps_.shift_of(k % taps_.count()).phase);
     }
-    for (std::vector<Plane>* list : {&planes_, &phases_}) {
-      std::sort(list->begin(), list->end());
-      list->erase(std::unique(list->begin(), list->end()), list->end());
-    }
+    for (std::vector<Plane>* list : {&planes_, &phases_}) sort_unique(list);
   }
 
   bool output_size(int64_t in_h, int64_t in_w, int64_t* out_h, int64_t* out_w) const override {
@@ -92,55 +92,6 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
   }
 
  private:
-  // A copy of the input: its rows from `row` on in steps of the stride, moved left by `column`.
-  struct Plane {
-    int64_t row, column;
-    bool operator<(const Plane& other) const { return row != other.row ? row < other.row : column < other.column; }
-    bool operator==(const Plane& other) const { return row == other.row && column == other.column; }
-  };
-
-  // Where a weight reads: channel of the group, plane of the channel, rows down in it.
-  struct Tap {
-    int64_t channel;
-    Plane plane;
-    int64_t rows;
-  };
-
-  Tap tap_of(int64_t k) const {
-    const int64_t kernel_h = geometry_.kernel[0], kernel_w = geometry_.kernel[1], stride = geometry_.strides[0];
-    const int64_t y = k / kernel_w % kernel_h * geometry_.dilations[0], x = k % kernel_w * geometry_.dilations[1];
-    return {k / (kernel_h * kernel_w), {y % stride, x}, y / stride};
-  }
-
-  // Where a tap of the kernel reads: a phase of the input, that is, its rows and columns from there on in steps of the
-  // strides, and how far down and to the right in it.
-  struct Shift {
-    Plane phase;
-    int64_t down, right;
-  };
-
-  Shift shift_of(int64_t tap) const {
-    const auto split = [&](int64_t kernel_index, size_t axis, int64_t* shift) {
-      const int64_t stride = geometry_.strides[axis];
-      const int64_t first = kernel_index * geometry_.dilations[axis] - geometry_.pads[axis];
-      const int64_t phase = (first % stride + stride) % stride;
-      *shift = (first - phase) / stride;
-      return phase;
-    };
-    Shift shift;
-    shift.phase.row = split(tap / geometry_.kernel[1], 0, &shift.down);
-    shift.phase.column = split(tap % geometry_.kernel[1], 1, &shift.right);
-    return shift;
-  }
-
-  // Rows or columns that a phase has.
-  int64_t phase_extent(int64_t input_extent, int64_t phase, size_t axis) const {
-    const int64_t stride = geometry_.strides[axis];
-    return phase < input_extent ? (input_extent - phase - 1) / stride + 1 : 0;
-  }
-
-  int64_t taps() const { return geometry_.kernel[0] * geometry_.kernel[1]; }
-
   // How the work on an input of one size is cut, and the memory it takes.
   struct Work {
     Work(const VectorQuantizedConvPlan& plan, int64_t batch, int64_t in_h, int64_t in_w) : plan_(plan) {
@@ -153,10 +104,10 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const bool unit_strides = geometry.strides[0] == 1 && geometry.strides[1] == 1;
       in_place = unit_strides && out_w == in_w;
       moved = in_place || std::all_of(plan.phases_.begin(), plan.phases_.end(), [&](const Plane& phase) {
-                return plan.phase_extent(in_w, phase.column, 1) <= out_w;
+                return plan.taps_.phase_extent(in_w, phase.column, 1) <= out_w;
               });
       if (!in_place) {
-        plane_rows = moved ? plan.phase_extent(in_h, 0, 0) : out_h + plan.reach_;
+        plane_rows = moved ? plan.taps_.phase_extent(in_h, 0, 0) : out_h + plan.reach_;
         planes = moved ? &plan.phases_ : &plan.planes_;
         plane_size = saturating_product({plane_rows, out_w}) + kMostTilePixels;
         image_size = saturating_product({geometry.in_channels, static_cast<int64_t>(planes->size()), plane_size});
@@ -170,10 +121,12 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       shared = static_cast<int64_t>(wanted_tasks) > units;
       buffers = shared ? units : std::min<int64_t>(static_cast<int64_t>(wanted_tasks), BufferPool::kMost);
       tile_bytes = saturating_product({plan.most_inputs_, plan.tile_});
+      tiles_at_once = shared ? 1 : std::clamp<int64_t>(kTilesBytes / std::max<int64_t>(tile_bytes, 1), 1, kMostTilesAtOnce);
+      buffer_bytes = saturating_product({tiles_at_once, tile_bytes});
     }
 
     size_t total_bytes() const {
-      const int64_t tiles_bytes = saturating_product({buffers, tile_bytes});
+      const int64_t tiles_bytes = saturating_product({buffers, buffer_bytes});
       return static_cast<size_t>(plan_.layer_.bytes()) + static_cast<size_t>(planes_bytes) +
              static_cast<size_t>(tiles_bytes);
     }
@@ -187,44 +140,42 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
     bool shared = false;  // all tiles are laid before they are multiplied: there are fewer than tasks
     size_t wanted_tasks = 1;
     int64_t plane_size = 0, image_size = 0, planes_bytes = 0;
-    int64_t buffers = 0, tile_bytes = 0;
+    int64_t buffers = 0, buffer_bytes = 0;
+    int64_t tile_bytes = 0;
+    int64_t tiles_at_once = 1;  // that are multiplied row block by row block
   };
 
   // What depends on the size of the input.
   struct Tables {
     Tables(const VectorQuantizedConvPlan& plan, const Work& work, int64_t in_h, int64_t in_w) {
       const ConvGeometry& geometry = plan.geometry_;
-      const bool one_tap = !work.moved || plan.taps() == 1;
+      const bool one_tap = !work.moved || plan.taps_.count() == 1;
       const int64_t channel_size =
           work.in_place ? in_h * in_w : static_cast<int64_t>(work.planes->size()) * work.plane_size;
       if (saturating_product({geometry.in_channels, channel_size}) > std::numeric_limits<uint32_t>::max()) {
         throw std::length_error("an image of more than 2^32 - 1 padded values is too large for QGroupCsrConv");
       }
       for (uint32_t k : plan.inputs_) {
-        const Tap tap = plan.tap_of(k);
-        const Shift shift = plan.shift_of(k % plan.taps());
-        if (!one_tap) taps.push_back(static_cast<uint32_t>(k % plan.taps()));
-        const auto place = [&](const Plane& plane) {
-          return (std::lower_bound(work.planes->begin(), work.planes->end(), plane) - work.planes->begin()) * work.plane_size;
-        };
-        const int64_t plane = work.in_place ? 0 : place(work.moved ? shift.phase : tap.plane);
+        const Tap tap = plan.taps_.tap_of(k);
+        const Shift shift = plan.taps_.shift_of(k % plan.taps_.count());
+        if (!one_tap) taps.push_back(static_cast<uint32_t>(k % plan.taps_.count()));
+        const Plane& source = work.moved ? shift.phase : tap.plane;
+        const int64_t plane = work.in_place ? 0 : place_of(source, *work.planes) * work.plane_size;
         const int64_t inside = work.moved ? shift.down * work.out_w + shift.right : tap.rows * work.out_w;
         sources.push_back(tap.channel * channel_size + plane + inside);
       }
-      const int64_t n_taps = one_tap ? 1 : plan.taps();
+      const int64_t n_taps = one_tap ? 1 : plan.taps_.count();
       masks.resize(static_cast<size_t>(n_taps * work.tiles));
       for (int64_t tap = 0; tap < n_taps; ++tap) {
-        const Shift shift = plan.shift_of(tap);
-        const int64_t rows = plan.phase_extent(in_h, shift.phase.row, 0), columns = plan.phase_extent(in_w, shift.phase.column, 1);
-        for (int64_t pixel = 0; pixel < work.pixels; ++pixel) {
-          const int64_t y = pixel / work.out_w + shift.down, x = pixel % work.out_w + shift.right;
-          const bool is_inside = !work.moved || (y >= 0 && y < rows && x >= 0 && x < columns);
-          masks[static_cast<size_t>(tap * work.tiles + pixel / plan.tile_)] |= static_cast<uint64_t>(is_inside)
-                                                                               << (pixel % plan.tile_);
+        for (int64_t tile = 0; tile < work.tiles; ++tile) {
+          const int64_t first = tile * plan.tile_;
+          masks[static_cast<size_t>(tap * work.tiles + tile)] =
+              work.moved ? plan.taps_.mask(tap, in_h, in_w, work.out_h, work.out_w, first, plan.tile_)
+                         : ~uint64_t{0} >> (64 - std::min(plan.tile_, work.pixels - first));
         }
       }
       const bool unpadded = std::all_of(geometry.pads, geometry.pads + 4, [](int64_t pad) { return pad == 0; });
-      if (work.in_place && plan.taps() == 1 && unpadded && work.pixels % plan.tile_ == 0) {
+      if (work.in_place && plan.taps_.count() == 1 && unpadded && work.pixels % plan.tile_ == 0) {
         for (uint32_t k : plan.layer_.matrix.columns) {
           in_place_offsets.push_back(static_cast<uint32_t>(k * static_cast<uint64_t>(channel_size)));
         }
@@ -312,10 +263,18 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       return plan.input_begin_[group + 1] - plan.input_begin_[group];
     }
 
-    void multiply(const Unit& unit, const uint8_t* x, const uint32_t* offsets, size_t row_part, size_t row_parts) const {
+    // How many units from `i` on, up to `end`, are whole tiles that follow each other, if the first is one; else 1.
+    int64_t at_once(int64_t i, int64_t end) const {
+      const int64_t tile = i % work.tiles, whole = work.pixels / plan.tile_ - tile;
+      return std::max<int64_t>(std::min({work.tiles_at_once, end - i, whole}), 1);
+    }
+
+    // `count` units from this one on.
+    void multiply(const Unit& unit, int64_t count, int64_t ld_x, const uint8_t* x, const uint32_t* offsets,
+                  size_t row_part, size_t row_parts) const {
       const int64_t first = unit.group * blocks_of_group(), last = first + blocks_of_group();
       const QuadMatrix& matrix = plan.layer_.matrix;
-      output.multiply(x, offsets, unit.pixels, matrix.part_begin(first, last, row_part, row_parts),
+      output.multiply({x, unit.pixels, count, ld_x}, offsets, matrix.part_begin(first, last, row_part, row_parts),
                       matrix.part_begin(first, last, row_part + 1, row_parts), work.pixels,
                       (first_image + unit.image) * matrix.M * work.pixels + unit.first_pixel);
     }
@@ -325,11 +284,13 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       BufferPool buffers(tasks);
       parallel_for(parallel, tasks, [&](size_t task) {
         const size_t buffer = buffers.take();
-        uint8_t* tile = tiles + static_cast<int64_t>(buffer) * work.tile_bytes;
-        for (int64_t i = part_begin(units, task, tasks); i < part_begin(units, task + 1, tasks); ++i) {
+        uint8_t* tile = tiles + static_cast<int64_t>(buffer) * work.buffer_bytes;
+        const int64_t end = part_begin(units, task + 1, tasks);
+        for (int64_t i = part_begin(units, task, tasks), count; i < end; i += count) {
           const Unit unit(*this, i);
-          lay(unit, 0, inputs(unit), tile);
-          multiply(unit, tile, plan.offsets_.data(), 0, 1);
+          count = at_once(i, end);
+          for (int64_t j = 0; j < count; ++j) lay(Unit(*this, i + j), 0, inputs(unit), tile + j * work.tile_bytes);
+          multiply(unit, count, work.tile_bytes, tile, plan.offsets_.data(), 0, 1);
         }
         buffers.give_back(buffer);
       });
@@ -348,7 +309,7 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const size_t row_parts = (work.wanted_tasks + static_cast<size_t>(units) - 1) / static_cast<size_t>(units);
       parallel_for(parallel, static_cast<size_t>(units) * row_parts, [&](size_t task) {
         const auto i = static_cast<int64_t>(task / row_parts);
-        multiply(Unit(*this, i), tiles + i * work.tile_bytes, plan.offsets_.data(), task % row_parts, row_parts);
+        multiply(Unit(*this, i), 1, 0, tiles + i * work.tile_bytes, plan.offsets_.data(), task % row_parts, row_parts);
       });
     }
 
@@ -357,11 +318,13 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
       const size_t unit_parts = std::min(work.wanted_tasks, static_cast<size_t>(units));
       parallel_for(parallel, unit_parts * row_parts, [&](size_t task) {
         const size_t part = task / row_parts;
-        for (int64_t i = part_begin(units, part, unit_parts); i < part_begin(units, part + 1, unit_parts); ++i) {
+        const int64_t end = part_begin(units, part + 1, unit_parts);
+        for (int64_t i = part_begin(units, part, unit_parts), count; i < end; i += count) {
           const Unit unit(*this, i);
+          count = at_once(i, end);
           const int64_t channel = (first_image + unit.image) * plan.geometry_.in_channels + unit.group * channels_of_group();
           const uint8_t* x = static_cast<const uint8_t*>(X.values) + channel * in_pixels + unit.first_pixel;
-          multiply(unit, x, tables.in_place_offsets.data(), task % row_parts, row_parts);
+          multiply(unit, count, plan.tile_, x, tables.in_place_offsets.data(), task % row_parts, row_parts);
         }
       });
     }
@@ -369,6 +332,7 @@ class VectorQuantizedConvPlan final : public QuantizedConvPlan {
 
   QuadLayer layer_;
   ConvGeometry geometry_;
+  ConvTaps taps_;
   int64_t tile_;                      // pixels
   std::vector<uint32_t> inputs_;      // that some weight reads, k of W[m, k], by group of the convolution
   std::vector<int64_t> input_begin_;  // [groups + 1]

@@ -88,7 +88,7 @@ def jobs(group_shapes: Sequence[GroupShape], threads: Sequence[int], *, quantize
             if layer.work.weight_bytes >= _COLD_BYTES:
                 second.append(Job(layer, count, cold=True))
             if is_depthwise:
-                if group_shapes and not quantized:
+                if group_shapes:
                     first.append(Job(layer, count, (1, layer.work.K)))
                 continue
             for shape in group_shapes:

@@ -18,6 +18,7 @@ from scalpel_graph.target import (
     DEPTHWISE_KERNEL,
     OPERATIONS,
     QUANTIZED_DENSE_OPERATIONS,
+    QUANTIZED_DEPTHWISE_KERNEL,
     QUANTIZED_SPARSE_OPERATIONS,
     SPARSE_OPERATIONS,
     CpuTarget,
@@ -88,7 +89,7 @@ def build(
         host=host,
         dense=dense,
         kernels=_kernels(floats, SPARSE_OPERATIONS, lanes),
-        depthwise_kernel=_depthwise_kernel(floats, lanes),
+        depthwise_kernel=_depthwise_kernel(floats, DEPTHWISE_KERNEL, lanes),
         quantized=quantized_prices(samples, lanes),
     )
     errors = np.array([_predicted(sample, target) / _time(sample) - 1 for sample in samples])
@@ -111,6 +112,7 @@ def quantized_prices(samples: Sequence[Sample], lanes: int) -> QuantizedPrices |
     return QuantizedPrices(
         dense={operation: _dense(samples, operation, 1) for operation in QUANTIZED_DENSE_OPERATIONS},
         kernels=_kernels(samples, QUANTIZED_SPARSE_OPERATIONS, lanes),
+        depthwise_kernel=_depthwise_kernel(samples, QUANTIZED_DEPTHWISE_KERNEL, lanes),
     )
 
 
@@ -185,14 +187,14 @@ def _dense(samples: Sequence[Sample], operation: str, block: int) -> Prices:
     return _fitted(equations, operation, "dense")
 
 
-def _depthwise_kernel(samples: Sequence[Sample], lanes: int) -> Prices:
+def _depthwise_kernel(samples: Sequence[Sample], operation: str, lanes: int) -> Prices:
     equations: dict[int, list[Equation]] = {}
     for sample in samples:
         work = _work(sample)
         if sample.job.group_shape is not None and cost.has_depthwise_kernel(work):
             amounts = cost.depthwise_kernel_amounts(work, lanes)
             equations.setdefault(sample.job.threads, []).append(Equation(amounts, _time(sample)))
-    return _fitted(equations, DEPTHWISE_KERNEL, "sparse")
+    return _fitted(equations, operation, "sparse")
 
 
 def _sparse(samples: Sequence[Sample], operation: str, shape: GroupShape, lanes: int) -> Prices:

@@ -21,7 +21,7 @@ from scalpel_graph.passes.move_quantization import MoveQuantization
 from scalpel_graph.passes.substitute_quantized import SubstituteQuantized
 from tests.ort_sessions import session
 from tests.pass_runner import CPU, EAGER, model, random, sparse
-from tests.quantized_networks import convnet, dynamic, exported, inputs, mixer, quantized
+from tests.quantized_networks import convnet, dynamic, exported, inputs, mixer, quantized, separable
 
 SYMMETRIC = {"ActivationSymmetric": True}
 MODES: dict[str, dict[str, Any]] = {
@@ -97,6 +97,22 @@ def test_convnet(mode: str) -> None:
     last = [node for node in after.graph.node if node.op_type == qlinear_ops.GEMM][-1]
     if mode != "qdq-s8-symmetric":  # whose Relu is an operator of its own
         assert made[last.input[0]].op_type == qlinear_ops.GEMM
+
+
+@pytest.mark.parametrize("mode", ["qdq-u8-per-channel", "qdq-s8-per-channel", "qoperator-u8-per-channel"])
+def test_depthwise_convolutions_go_between_sparse_ones(mode: str) -> None:
+    before = quantized(separable(), **MODES[mode])
+    after, records = rewrite(before)
+    assert ours(after) == {qlinear_ops.CONV: 5}, records["substitute-quantized"].skipped
+    assert_same(before, after, steps=1.01, exact=mode != "qdq-s8-per-channel")
+
+
+def test_without_prices_depthwise_convolutions_stay_dense() -> None:
+    assert EAGER.quantized is not None
+    target = replace(EAGER, quantized=replace(EAGER.quantized, depthwise_kernel={}))
+    after, records = rewrite(quantized(separable()), target)
+    assert ours(after) == {qlinear_ops.CONV: 3}
+    assert any("depthwise" in skip.reason for skip in records["substitute-quantized"].skipped)
 
 
 @pytest.mark.parametrize("opset", [13, 15, 21])

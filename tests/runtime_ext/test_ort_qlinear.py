@@ -44,6 +44,17 @@ LAYERS = {
         (1, 12, 11, 12),
         geometry={"group": 3, "strides": [2, 3], "dilations": [1, 2]},
     ),
+    "conv-depthwise": QLinearLayer(
+        CONV, (12, 1, 3, 3), (1, 9), (2, 12, 9, 11), geometry={"group": 12, **PADDED}
+    ),
+    "conv-depthwise-signed": QLinearLayer(
+        CONV,
+        (12, 1, 5, 5),
+        (1, 25),
+        (1, 12, 14, 9),
+        geometry={"group": 12, "strides": [2, 2], "pads": [2, 2, 2, 2]},
+        **SIGNED,
+    ),
     "conv-1d": QLinearLayer(CONV, (8, 6, 3), (4, 1), (2, 6, 20), geometry={"pads": [1, 1]}),
     "conv-add": QLinearLayer(CONV_ADD, (16, 8, 3, 3), (4, 1), (2, 8, 9, 9), geometry=PADDED),
     "conv-add-first": QLinearLayer(CONV_ADD, (16, 8, 1, 1), (4, 1), (2, 8, 9, 9), residual_first=True),
@@ -97,6 +108,7 @@ def test_operator_and_function_compute_the_contract(layer: QLinearLayer, opset: 
         ("gemm-signed", {"QGemm"}),
         ("conv", {"QLinearConv"}),
         ("conv-strided-groups", {"QLinearConv"}),
+        ("conv-depthwise", {"QLinearConv"}),
         ("conv-add", {"QLinearConv", "QLinearAdd"}),
         ("conv-add-first", {"QLinearConv", "QLinearAdd"}),
         ("gemm-add", {"QGemm", "QLinearAdd"}),

@@ -25,6 +25,7 @@ OUTPUTS = [
     "bytes",
     "clamped",
     "large",
+    "empty",
     "residual",
     "first",
     "added",
@@ -58,6 +59,9 @@ def output(rng, kind, M, shape, signed):
             return _kernels.QuantizedOutput(dtype, **own)
         case "clamped":
             return _kernels.QuantizedOutput(dtype, **own, activation_min=0, activation_max=60.4)
+        case "empty":
+            scale[::3] = 1.0
+            return _kernels.QuantizedOutput(dtype, **own)
         case "large":
             scale[::3] = 1e12
             return _kernels.QuantizedOutput(dtype, **own, activation_min=-20.5)
@@ -151,6 +155,55 @@ def test_conv(isa, group_shape):
             check(plan, reference, X, made, zero_point)
 
 
+#: kernel, strides, dilations, pads, output channels of each of the input
+DEPTHWISE = [
+    ((3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
+    ((3, 3), (2, 2), (1, 1), (1, 1, 1, 1), 1),
+    ((5, 5), (1, 1), (1, 1), (2, 2, 2, 2), 1),
+    ((5, 5), (2, 2), (1, 1), (2, 2, 2, 2), 2),
+    ((3, 3), (2, 2), (1, 1), (0, 0, 1, 1), 1),
+    ((3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 3),
+    ((3, 2), (1, 3), (2, 1), (0, 2, 3, 1), 2),
+    ((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    ((2, 5), (3, 1), (1, 2), (1, 4, 0, 4), 1),
+]
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize(("kernel", "strides", "dilations", "pads", "multiplier"), DEPTHWISE)
+def test_depthwise(isa, kernel, strides, dilations, pads, multiplier):
+    rng = np.random.default_rng(6)
+    kinds = itertools.cycle(OUTPUTS)
+    taps = kernel[0] * kernel[1]
+    for C, density in ((2, 1), (21, 0.4)):
+        M = C * multiplier
+        W = random_weights(rng, M, taps, (1, 1), density)
+        geometry = ([M, 1, *kernel], list(strides), list(dilations), list(pads), C)
+        plan = _kernels.QuantizedConv(*arrays(W, (1, taps)), *geometry, isa)
+        reference = _kernels.QuantizedConv(*arrays(W, (1, taps)), *geometry, "scalar")
+        for batch, height, width in [(1, 7, 7), (2, 8, 8), (1, 14, 9), (1, 13, 70), (3, 5, 33), (1, 16, 16)]:
+            X = any_values(rng, np.int8 if rng.integers(2) else np.uint8, (batch, C, height, width))
+            zero_point = int(any_values(rng, X.dtype, ()))
+            shape = reference.run(X, _kernels.QuantizedOutput(np.int32)).shape
+            for _ in range(3):
+                made = output(rng, next(kinds), M, shape, bool(rng.integers(2)))
+                check(plan, reference, X, made, zero_point, threads=int(rng.integers(1, 3)))
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_depthwise_outputs(isa, kind):
+    rng = np.random.default_rng(7)
+    for C, size in ((8, 16), (5, 9)):
+        W = any_values(rng, np.int8, (C, 9))
+        geometry = ([C, 1, 3, 3], [1, 1], [1, 1], [1, 1, 1, 1], C)
+        plan = _kernels.QuantizedConv(*arrays(W, (1, 9)), *geometry, isa)
+        reference = _kernels.QuantizedConv(*arrays(W, (1, 9)), *geometry, "scalar")
+        for x_signed, y_signed in itertools.product((False, True), (False, True)):
+            X = any_values(rng, np.int8 if x_signed else np.uint8, (2, C, size, size))
+            check(plan, reference, X, output(rng, kind, C, X.shape, y_signed), -3 if x_signed else 130)
+
+
 @pytest.mark.parametrize("isa", SETS)
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_conv_outputs(isa, kind):
@@ -234,6 +287,8 @@ def test_no_weights_give_the_bias(isa):
     for N in (1, 9):
         Y = _kernels.QuantizedGemm(*empty, (21, 13), isa).run(np.ones((N, 13), np.uint8), made)
         np.testing.assert_array_equal(Y, np.tile(bias, (N, 1)))
-    conv = _kernels.QuantizedConv(*empty, [21, 13, 1, 1], [1, 1], [1, 1], [0, 0, 0, 0], 1, isa)
-    Y = conv.run(np.ones((1, 13, 3, 5), np.uint8), made)
-    np.testing.assert_array_equal(Y, np.broadcast_to(bias[:, None, None], (1, 21, 3, 5)))
+    for kernels, channels, group in ((empty, 13, 1), (arrays(np.zeros((21, 1), np.int8), (1, 1)), 1, 21)):
+        geometry = ([21, channels, 1, 1], [1, 1], [1, 1], [0, 0, 0, 0], group)
+        conv = _kernels.QuantizedConv(*kernels, *geometry, isa)
+        Y = conv.run(np.ones((1, channels * group, 3, 5), np.uint8), made)
+        np.testing.assert_array_equal(Y, np.broadcast_to(bias[:, None, None], (1, 21, 3, 5)))

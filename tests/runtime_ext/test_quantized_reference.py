@@ -91,6 +91,61 @@ def test_conv_equals_qlinearconv(x_type, y_type, group):
     np.testing.assert_array_equal(Y, expected)
 
 
+@pytest.mark.parametrize("isa", ["scalar", *dict.fromkeys(k["set"] for k in _kernels.quantized_kernels())])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize(("x_type", "y_type"), SIGNED)
+def test_depthwise_equals_qlinearconv(x_type, y_type, kernel, stride, isa):
+    rng = np.random.default_rng(3)
+    C, pad = 13, kernel // 2
+    W = any_values(rng, np.int8, (C, kernel * kernel)) // 2
+    W[3] = 0
+    matrix = group_csr.encode(W, (1, kernel * kernel))
+    X = any_values(rng, x_type, (2, C, 17, 14))
+    X[0, :5] = np.iinfo(x_type).max
+    bias = rng.integers(-5000, 5000, C).astype(np.int32)
+    x_scale, y_scale = np.float32(0.017), np.float32(0.05)
+    w_scale = rng.uniform(0.002, 0.02, C).astype(np.float32)
+    w_scale[3] = 3
+    node = oh.make_node(
+        "QLinearConv",
+        ["X", "x_scale", "x_zp", "W", "w_scale", "w_zp", "y_scale", "y_zp", "bias"],
+        ["Y"],
+        pads=[pad] * 4,
+        strides=[stride] * 2,
+        group=C,
+    )
+    model = session(
+        [node],
+        [("X", x_type, X.shape)],
+        [("Y", y_type)],
+        {
+            "W": W.reshape(C, 1, kernel, kernel),
+            "w_zp": np.zeros(C, np.int8),
+            "x_scale": x_scale,
+            "y_scale": y_scale,
+            "w_scale": w_scale,
+            "bias": bias,
+            "x_zp": x_type(3),
+            "y_zp": y_type(7),
+        },
+    )
+    conv = _kernels.QuantizedConv(
+        matrix.values,
+        matrix.row_offsets,
+        matrix.column_indices,
+        [C, 1, kernel, kernel],
+        [stride] * 2,
+        [1, 1],
+        [pad] * 4,
+        C,
+        isa,
+    )
+    output = _kernels.QuantizedOutput(y_type, bias=bias, scale=x_scale * w_scale / y_scale, zero_point=7)
+    (expected,) = model.run(None, {"X": X})
+    assert len(np.unique(expected)) > 50
+    np.testing.assert_array_equal(conv.run(X, output, x_zero_point=3), expected)
+
+
 @pytest.mark.parametrize(("x_type", "y_type"), SIGNED)
 def test_gemm_equals_qgemm_and_matmulinteger(x_type, y_type):
     rng = np.random.default_rng(1)

@@ -62,6 +62,9 @@ def test_tiny_convolutions_stay_dense():
 def test_a_convolution_may_run_in_our_kernels_without_zeros_but_grows_little():
     shapes = {way.group_shape for way in cost.candidates(conv(), random(64, 576), CPU, 1)}
     assert shapes == {None, (16, 1), (8, 1), (1, 16), (1, 8)}
+    work = replace(conv(), quantized=True, value_bytes=1)
+    quantized = cost.candidates(work, random(64, 576), load_target("zen5-avx512"), 1)
+    assert {way.group_shape for way in quantized} == {None, (16, 1), (8, 1)}
 
 
 def test_depthwise_convolutions_have_one_group_a_channel():
@@ -94,6 +97,17 @@ def test_depthwise_convolutions_without_a_kernel_stay_dense(changes):
     work = replace(conv(M=32, C=32, group=32), **changes)
     assert not cost.has_depthwise_kernel(work)
     assert [way.decision for way in cost.candidates(work, random(work.M, work.K), CPU, 1)] == ["dense"]
+
+
+def test_quantized_depthwise_convolutions_have_a_kernel_of_any_geometry():
+    target = load_target("zen5-avx512")
+    for changes in ({}, {"kernel": (7, 7), "K": 49}, {"strides": (1, 2)}, {"dilations": (2, 2)}):
+        work = replace(conv(M=32, C=32, group=32), quantized=True, value_bytes=1, **changes)
+        ways = cost.candidates(work, random(32, work.K), target, 1)
+        assert [way.group_shape for way in ways] == [None, (1, work.K)]
+        assert 0 < ways[1].predicted_us < 100
+    two = replace(conv(M=64, C=32, group=32), quantized=True, value_bytes=1)
+    assert [way.decision for way in cost.candidates(two, random(64, 9), target, 1)] == ["dense"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
