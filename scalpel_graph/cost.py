@@ -46,10 +46,12 @@ _ROWS_ENOUGH = 4
 _LOADS_PER_COPY = 12
 #: Sizes and strides of `runtime_ext/kernels/generic_depthwise.h`.
 DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
-#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices, of
-#: float32 and of integers of 8 bits.
+#: Bytes that a Conv may store, as a share of its dense weight: all groups of 8×1 or 16×1 and their indices,
+#: of float32 and of integers of 8 bits.
 _MOST_CONV_BYTES = 1.07
 _MOST_QUANTIZED_CONV_BYTES = 1.3
+#: Output channels that ONNX Runtime's Conv of integers takes together.
+_CHANNELS_AT_ONCE = 16
 #: Inputs that an instruction of integers multiplies together.
 _QUAD = 4
 #: Rows of X in a tile of our kernels, about.
@@ -301,6 +303,8 @@ def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
         if work.channels > block:
             K = _round_up(work.channels // work.group, block) * prod(work.kernel)
     macs = M * K * work.N
+    unrolled = 0.0 if _reads_in_place(work) else float(K * work.N * work.group)
+    left_over = (work.M if work.is_depthwise else work.M // work.group) % _CHANNELS_AT_ONCE
     return {
         "multiply_add": Amount(macs, work.N if not work.is_conv else K),
         "few_multiply_adds": Amount(macs, macs),
@@ -308,7 +312,11 @@ def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
         "edge": Amount(macs * _edge_columns(work) / work.out_size[-1] if work.is_conv else 0.0),
         "input": Amount(work.inputs),
         "output": Amount(M * work.N),
-        "unrolled": Amount(0.0 if _reads_in_place(work) else K * work.N * work.group),
+        "unrolled": Amount(unrolled),
+        # Runs of the channels of a group, one for each place of the kernel.
+        "copy": Amount(unrolled * work.group / work.channels if work.is_conv else 0.0),
+        # Outputs of channels that do not fill a vector.
+        "left_over": Amount(work.N * (K if work.is_depthwise else work.group) * left_over),
         "weight": Amount(M * K, resident),
     }
 
@@ -371,7 +379,8 @@ def depthwise_kernel_amounts(work: LayerWork, lanes: int) -> dict[str, Amount]:
     """What a depthwise Conv does in our kernels, as `sparse_operation` counts it.
 
     Those of integers take the taps of a kernel by four, the pixels of a picture as one row in tiles of four
-    vectors, and with strides first copy the picture row by row (`runtime_ext/kernels/vector_quantized_depthwise.cpp`).
+    vectors, and with strides first copy the picture row by row
+    (`runtime_ext/kernels/vector_quantized_depthwise.cpp`).
     """
     channels = work.batch * work.channels
     *heights, width = work.out_size
