@@ -287,6 +287,11 @@ def _check_kind(
             f"--autotune times layers on the CPU here, and target {profile.name} is a GPU: leave it out;"
             " scalpel-calibrate --target gpu measures a GPU"
         )
+    if weights == "int8" and profile.kind == "gpu":
+        raise InputError(
+            f"--weights int8 has no meaning for target {profile.name}: there are no kernels for it; give fp16"
+            " or leave it out"
+        )
     is_mcu = profile.kind == "mcu"
     if is_mcu and Quantize.name in skip_passes:
         raise InputError(

@@ -179,6 +179,18 @@ def test_weights_of_16_bits_halve_the_file_and_run_both_ways(weights):
     onnx.checker.check_model(result.model, full_check=True)
 
 
+def test_weights_of_8_bits_quarter_the_file_and_run_both_ways():
+    model = mlp(sparsity=0.9)
+    wide, result = sg.optimize(model), sg.optimize(model, weights="int8")
+    assert result.report.size_bytes.after < 0.5 * wide.report.size_bytes.after
+    assert [layer.values.type for layer in result.report.layers] == ["int8"] * 2
+    verified = result.report.verified
+    assert verified.ok and verified.custom_ops and verified.fallback
+    assert 1e-5 < verified.max_rel_diff < 0.02
+    with pytest.raises(sg.InputError, match="--weights int8 has no meaning for target gpu"):
+        sg.optimize(model, target="gpu", weights="int8")
+
+
 def test_rounding_is_allowed_for_and_nothing_else(monkeypatch):
     passes = api.pipelines.pipeline_for(api.load_target("cpu"))
     monkeypatch.setattr(api.pipelines, "pipeline_for", lambda target: [Halve(), *passes])
