@@ -66,6 +66,34 @@ class Pruning:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """What the dense network teaches one that is pruned of it (Hinton et al., 2015).
+
+    Attributes:
+        part: of the loss that asks for the dense network's answers, not the labels.
+        temperature: softens those answers.
+    """
+
+    part: float
+    temperature: float = 3.0
+
+
+@dataclass(frozen=True)
+class Polish:
+    """Some epochs at the end, for networks that lost nodes.
+
+    Attributes:
+        epochs: how many.
+        lr: learning rate of the first.
+        distillation: as in `Schedule`.
+    """
+
+    epochs: int
+    lr: float
+    distillation: Distillation | None = None
+
+
+@dataclass(frozen=True)
 class Schedule:
     """Epochs and learning rates.
 
@@ -79,10 +107,9 @@ class Schedule:
         stage_epochs: of each stage but the last.
         retrain: epochs at the end.
         lr: first learning rate of each stage of retraining.
-        polish: epochs after all that, for networks that lost nodes. What is left has little to overfit with:
-            they have a tenth of the weight decay.
-        polish_lr: learning rate of the first of those.
-        distil: the part of the loss that asks for the dense network's answers, not the labels.
+        distillation: of pruning and retraining; None: labels alone.
+        polish: after all that, for networks that lost nodes. What is left has little to overfit with: a tenth
+            of the weight decay.
     """
 
     dense: int
@@ -94,9 +121,8 @@ class Schedule:
     stage_epochs: int = 2
     retrain: int = 10
     lr: float = 0.05
-    polish: int = 0
-    polish_lr: float = 0.03
-    distil: float = 0.0
+    distillation: Distillation | None = None
+    polish: tuple[Polish, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,8 +233,11 @@ RECIPES: dict[str, Recipe] = {
                 stage_epochs=1,
                 retrain=22,
                 lr=0.05,
-                polish=40,
-                distil=0.5,
+                distillation=Distillation(0.5),
+                polish=(
+                    Polish(40, 0.03, Distillation(0.5)),
+                    Polish(25, 0.03, Distillation(0.9, temperature=1.0)),
+                ),
             ),
         ),
         Recipe(
@@ -230,7 +259,7 @@ RECIPES: dict[str, Recipe] = {
                 stage_epochs=1,
                 retrain=2,
                 lr=0.02,
-                distil=0.5,
+                distillation=Distillation(0.5),
             ),
             train_images=20_000,
         ),
@@ -252,7 +281,7 @@ RECIPES: dict[str, Recipe] = {
                 stage_epochs=1,
                 retrain=2,
                 lr=0.02,
-                distil=0.5,
+                distillation=Distillation(0.5),
             ),
             train_images=4_000,
             test_images=2_000,
@@ -280,7 +309,7 @@ def short(recipe: Recipe) -> Recipe:
         stages=2,
         stage_epochs=1,
         retrain=1,
-        polish=1,
+        polish=tuple(replace(round_, epochs=1) for round_ in recipe.schedule.polish),
         node_lr=0.01,
     )
     return replace(recipe, schedule=schedule, train_images=384, test_images=200)

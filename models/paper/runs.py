@@ -40,6 +40,7 @@ def dense_steps(recipe: Recipe) -> list[Step]:
 def pruning_steps(recipe: Recipe, plan: Plan) -> list[Step]:
     """Node pruning with rising penalties, then group pruning with rising rates, then retraining."""
     schedule = recipe.schedule
+    taught = schedule.distillation
     steps = []
     if plan.nodes:
         steps += [
@@ -49,6 +50,7 @@ def pruning_steps(recipe: Recipe, plan: Plan) -> list[Step]:
                 schedule.node_lr,
                 penalty=penalty,
                 constant=True,
+                distillation=taught,
             )
             for penalty in schedule.penalties
         ]
@@ -61,11 +63,15 @@ def pruning_steps(recipe: Recipe, plan: Plan) -> list[Step]:
                 else {layer: rate * part for layer, rate in plan.rate.items()}
             )
             epochs = schedule.retrain if number == schedule.stages else schedule.stage_epochs
-            steps.append(Step(f"stage {number} of {schedule.stages}", epochs, schedule.lr, rate=rate))
+            name = f"stage {number} of {schedule.stages}"
+            steps.append(Step(name, epochs, schedule.lr, rate=rate, distillation=taught))
     else:
-        steps.append(Step("retraining", schedule.retrain, schedule.lr))
-    if plan.nodes and schedule.polish:
-        steps.append(Step("polishing", schedule.polish, schedule.polish_lr, weight_decay=0.1))
+        steps.append(Step("retraining", schedule.retrain, schedule.lr, distillation=taught))
+    if plan.nodes:
+        steps += [
+            Step("polishing", polish.epochs, polish.lr, weight_decay=0.1, distillation=polish.distillation)
+            for polish in schedule.polish
+        ]
     return steps
 
 
@@ -106,7 +112,7 @@ def train_pruned(
     teacher = in_channels_last(network(recipe.network, dense)).eval()
     places = mask_places(model, plan.nodes)
     wanted = shares(model, plan.nodes)
-    subject = Subject(model, teacher=teacher, distil=recipe.schedule.distil)
+    subject = Subject(model, teacher=teacher)
     if places:
         insert_masks(model, list(places.values()), trainer.example)
         subject.nodes = NodePruner(
@@ -141,7 +147,6 @@ def fingerprint(recipe: Recipe, plan: Plan | None) -> dict[str, Any]:
         "dense": [asdict(step) for step in dense_steps(recipe)],
         "plan": None if plan is None else asdict(plan),
         "steps": None if plan is None else [asdict(step) for step in pruning_steps(recipe, plan)],
-        "distil": None if plan is None else recipe.schedule.distil,
     }
 
 

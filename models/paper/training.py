@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.paper.data import Data
-from models.paper.recipes import Fit
+from models.paper.recipes import Distillation, Fit
 from scalpel_graph.errors import CheckError, ScalpelError
 from scalpel_graph.torch import GroupPruner, NodePruner
 
-#: Softens answers that are distilled (Hinton et al., 2015).
-_TEMPERATURE = 3.0
 _EVALUATION_BATCH = 500
 _FILE = "training.pt"
 
@@ -41,6 +39,7 @@ class Step:
         penalty: λ of the nodes meanwhile; None: the nodes stay as they are.
         constant: keep the learning rate.
         weight_decay: times that of `Fit`.
+        distillation: of the teacher's answers; None: labels alone.
     """
 
     name: str
@@ -50,6 +49,7 @@ class Step:
     penalty: float | None = None
     constant: bool = False
     weight_decay: float = 1.0
+    distillation: Distillation | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ class Subject:
         model: the network.
         groups: holds zeros; None for none.
         nodes: drives masks; None for none.
-        teacher: a network whose answers count beside the labels; None for labels alone.
-        distil: how much they count, of 1.
+        teacher: a network whose answers count beside the labels in steps that say so.
         before_pruning: is called before groups are pruned.
     """
 
@@ -80,7 +79,6 @@ class Subject:
     groups: GroupPruner | None = None
     nodes: NodePruner | None = None
     teacher: nn.Module | None = None
-    distil: float = 0.0
     before_pruning: Callable[[], None] = lambda: None
 
 
@@ -189,7 +187,7 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = step.lr * max(0.5 + 0.5 * math.cos(math.pi * part), 1e-3)
             optimizer.zero_grad()
-            loss = self._loss(subject, images, labels)
+            loss = self._loss(subject, step.distillation, images, labels)
             torch.autograd.backward([loss])
             optimizer.step()
             total += float(loss.detach()) * len(labels)
@@ -199,21 +197,24 @@ class Trainer:
         accuracy = self.accuracy(subject.model)
         return Epoch(step.name, number[1] + 1, total / images_seen, accuracy, time.monotonic() - started)
 
-    def _loss(self, subject: Subject, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(
+        self, subject: Subject, distillation: Distillation | None, images: Tensor, labels: Tensor
+    ) -> Tensor:
         with self._autocast():
             answers = subject.model(images).float()
         loss = functional.cross_entropy(answers, labels)
-        if subject.teacher is None or not subject.distil:
+        if distillation is None:
             return loss
+        assert subject.teacher is not None
         with torch.no_grad(), self._autocast():
             wanted = subject.teacher(images).float()
         soft = functional.kl_div(
-            functional.log_softmax(answers / _TEMPERATURE, dim=1),
-            functional.log_softmax(wanted / _TEMPERATURE, dim=1),
+            functional.log_softmax(answers / distillation.temperature, dim=1),
+            functional.log_softmax(wanted / distillation.temperature, dim=1),
             reduction="batchmean",
             log_target=True,
         )
-        return (1 - subject.distil) * loss + subject.distil * _TEMPERATURE**2 * soft
+        return (1 - distillation.part) * loss + distillation.part * distillation.temperature**2 * soft
 
     def _batches(self, number: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         step, epoch = number

@@ -476,16 +476,24 @@ void copy_byte_planes(const BytePlanes& given) {
   }
 }
 
-// A block of 16 × 16 is transposed by interleaving its upper with its lower half, four times.
+// A block of 16 × 16 is transposed by interleaving its upper with its lower half, four times. Blocks that share lines of
+// `to` follow each other.
 template <typename S>
 void transpose_bytes(const ByteTranspose& call) {
   using Bytes = typename S::Bytes;
   constexpr int kBlock = 16;
-  for (int64_t i = 0; i < call.rows; i += kBlock) {
-    const int64_t rows = call.rows - i < kBlock ? call.rows - i : kBlock;
-    const bool has_room = call.room - i >= kBlock;
-    int64_t j = 0;
-    for (; has_room && j + kBlock <= call.columns; j += kBlock) {
+  for (int64_t j = 0; j < call.columns; j += kBlock) {
+    const int64_t columns = call.columns - j < kBlock ? call.columns - j : kBlock;
+    for (int64_t i = 0; i < call.rows; i += kBlock) {
+      const int64_t rows = call.rows - i < kBlock ? call.rows - i : kBlock;
+      if (columns < kBlock || call.room - i < kBlock) {
+        for (int64_t column = j; column < j + columns; ++column) {
+          for (int64_t row = i; row < i + rows; ++row) {
+            call.to[column * call.ld_to + row] = static_cast<uint8_t>(call.from[row * call.ld_from + column] ^ call.flip);
+          }
+        }
+        continue;
+      }
       Bytes v[kBlock];
       const uint8_t* from = call.from + i * call.ld_from + j;
 #pragma GCC unroll 16
@@ -506,11 +514,6 @@ void transpose_bytes(const ByteTranspose& call) {
       uint8_t* to = call.to + j * call.ld_to + i;
 #pragma GCC unroll 16
       for (int row = 0; row < kBlock; ++row) S::store16(to + row * call.ld_to, v[row]);
-    }
-    for (; j < call.columns; ++j) {
-      for (int64_t row = i; row < i + rows; ++row) {
-        call.to[j * call.ld_to + row] = static_cast<uint8_t>(call.from[row * call.ld_from + j] ^ call.flip);
-      }
     }
   }
 }
@@ -585,7 +588,8 @@ void finish(const FinishCall& call) {
   }
 }
 
-// Blocks of as many rows as a vector has lanes are transposed.
+// Blocks of as many rows as a vector has lanes are transposed. What a pixel gets of all rows is written in one go: rows of
+// Y often begin a multiple of 4 KiB from each other, and the first cache has little room for such lines.
 template <typename S>
 void finish_columns(const FinishColumnsCall& call) {
   using Int = typename S::Int;
@@ -593,55 +597,50 @@ void finish_columns(const FinishColumnsCall& call) {
   constexpr int kLanes = S::kLanes;
   const QuantizedEpilogue& epilogue = *call.epilogue;
   const Residual& residual = epilogue.residual;
-  const bool are_floats = call.residual == nullptr || (residual.type == ElementType::kFloat32 && !residual.quantizes_sum);
+  const auto* floats_added = static_cast<const float*>(call.residual);
+  const bool is_fast = epilogue.type == ElementType::kFloat32 && call.rows % kLanes == 0 &&
+                       (floats_added == nullptr || (residual.type == ElementType::kFloat32 && !residual.quantizes_sum));
   const int64_t vectors = (call.pixels + kLanes - 1) / kLanes;
   const Float min = S::set(epilogue.min), max = S::set(epilogue.max);
   const Float x_scale = S::set(residual.scale), q_scale = S::set(residual.sum_scale), offset = S::set(residual.offset);
-  for (int64_t row = 0; row < call.rows; row += kLanes) {
-    const int rows = static_cast<int>(call.rows - row < kLanes ? call.rows - row : kLanes);
-    const bool is_fast = rows == kLanes && are_floats && epilogue.type == ElementType::kFloat32;
-    const Float scale = is_fast ? S::load(call.scale + row) : S::set(1);
-    const Float bias = is_fast && call.float_bias != nullptr ? S::load(call.float_bias + row) : S::set(0);
-    for (int64_t v = 0; v < vectors; ++v) {
+  int32_t columns[kLanes][kMostFinishedRows];
+  for (int64_t v = 0; v < vectors; ++v) {
+    for (int64_t row = 0; row < call.rows; row += kLanes) {
       Int sums[kLanes];
       const int32_t* from = call.sums + row * kMostTilePixels + v * kLanes;
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) sums[i] = i < rows ? S::load32(from + i * kMostTilePixels) : S::set32(0);
+      for (int i = 0; i < kLanes; ++i) sums[i] = row + i < call.rows ? S::load32(from + i * kMostTilePixels) : S::set32(0);
       S::transpose(sums);
-      const auto pixel = [&](int lane) { return (lane / 4 * vectors + v) * 4 + lane % 4; };
-      if (is_fast) {
-        const auto* added = static_cast<const float*>(call.residual);
-        auto* y = static_cast<float*>(call.Y);
 #pragma GCC unroll 16
-        for (int lane = 0; lane < kLanes; ++lane) {
-          if (pixel(lane) >= call.pixels) break;
-          const int64_t i = pixel(lane) * call.ldy + row;
-          Float q = S::multiply(S::to_float(sums[lane]), scale);
-          if (call.float_bias != nullptr) q = S::add(q, bias);
+      for (int lane = 0; lane < kLanes; ++lane) S::store(columns[lane] + row, sums[lane]);
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t pixel = (lane / 4 * vectors + v) * 4 + lane % 4;
+      if (pixel >= call.pixels) break;
+      const int32_t* column = columns[lane];
+      if (is_fast) {
+        float* y = static_cast<float*>(call.Y) + pixel * call.ldy;
+        const float* added = floats_added + (floats_added != nullptr ? pixel * call.ldy : 0);
+        for (int64_t row = 0; row < call.rows; row += kLanes) {
+          Float q = S::multiply(S::to_float(S::load32(column + row)), S::load(call.scale + row));
+          if (call.float_bias != nullptr) q = S::add(q, S::load(call.float_bias + row));
           if (added != nullptr) {
-            const Float x = S::load(added + i);
+            const Float x = S::load(added + row);
             q = residual.is_first ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
                                   : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset));
           }
-          S::store(y + i, S::clamp(q, min, max));
+          S::store(y + row, S::clamp(q, min, max));
         }
-        continue;
-      }
-      int32_t lanes[kLanes * kLanes];
-#pragma GCC unroll 16
-      for (int lane = 0; lane < kLanes; ++lane) S::store(lanes + lane * kLanes, sums[lane]);
-      for (int lane = 0; lane < kLanes; ++lane) {
-        if (pixel(lane) >= call.pixels) break;
-        const int64_t i = pixel(lane) * call.ldy + row;
-        const int64_t bytes = residual.type == ElementType::kFloat32 ? 4 : 1;
+      } else if (epilogue.type == ElementType::kInt32) {
+        auto* y = static_cast<int32_t*>(call.Y) + pixel * call.ldy;
+        __builtin_memcpy(y, column, static_cast<size_t>(call.rows) * sizeof(int32_t));
+      } else {
+        const int64_t added_size = residual.type == ElementType::kFloat32 ? sizeof(float) : 1;
+        const int64_t y_size = epilogue.type == ElementType::kFloat32 ? sizeof(float) : 1;
         const auto* added = static_cast<const uint8_t*>(call.residual);
-        if (epilogue.type == ElementType::kInt32) {
-          __builtin_memcpy(static_cast<int32_t*>(call.Y) + i, lanes + lane * kLanes, static_cast<size_t>(rows) * sizeof(int32_t));
-          continue;
-        }
-        const int64_t element = epilogue.type == ElementType::kFloat32 ? 4 : 1;
-        finish<S>({lanes + lane * kLanes, rows, call.scale + row, call.float_bias != nullptr ? call.float_bias + row : nullptr,
-                   1, added != nullptr ? added + i * bytes : nullptr, static_cast<uint8_t*>(call.Y) + i * element, &epilogue});
+        finish<S>({column, call.rows, call.scale, call.float_bias, 1,
+                   added != nullptr ? added + pixel * call.ldy * added_size : nullptr,
+                   static_cast<uint8_t*>(call.Y) + pixel * call.ldy * y_size, &epilogue});
       }
     }
   }

@@ -8,7 +8,7 @@
 namespace scalpel {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 64;  // of what is kept in the first cache until it is finished
+constexpr int64_t kRowsAtOnce = kMostFinishedRows;  // of what is kept in the first cache until it is finished
 
 constexpr int64_t kMostSum = int64_t{1} << 31;
 constexpr float kMostRounded = 2147483000.0f;

@@ -14,6 +14,7 @@
 namespace scalpel {
 
 constexpr int64_t kMostTilePixels = 64;
+constexpr int64_t kMostFinishedRows = 64;
 
 // Rows of a tile: to + i * tile_pixels holds the pixels from + offsets[i] of the i-th input, but `fill` where the mask
 // of its tap has no bit. Nothing is read there. A tile of fewer pixels than fill four vectors has them in another order:
@@ -151,7 +152,7 @@ struct FinishCall {
 // The same for some rows of a tile that become columns of Y: its rows are pixels.
 struct FinishColumnsCall {
   const int32_t* sums;  // [rows, kMostTilePixels], each row as kLanes leaves it
-  int64_t rows, pixels;
+  int64_t rows, pixels;     // at most kMostFinishedRows
   const float* scale;       // of the first row
   const float* float_bias;  // likewise, or null
   const void* residual;     // laid out like Y, or null

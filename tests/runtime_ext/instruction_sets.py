@@ -31,11 +31,6 @@ def isas(vector: bool = False, every_cpu: bool = False) -> list[str]:
     return [*here, *(f"neon@{cpu}" for cpu in (EMULATED_CPUS if every_cpu else FULLY_TESTED))]
 
 
-def plain_name(isa: str) -> str:
-    """The name of an instruction set without that of a processor."""
-    return isa.partition("@")[0]
-
-
 def kernels(isa: str) -> list[Any]:
     """The rows of the kernel table for an instruction set."""
     name, _, cpu = isa.partition("@")

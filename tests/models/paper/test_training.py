@@ -9,7 +9,7 @@ import torch
 
 from models.paper.data import fashion_mnist
 from models.paper.networks import lenet_5, lenet_300_100
-from models.paper.recipes import Fit
+from models.paper.recipes import Distillation, Fit
 from models.paper.training import OutOfTime, Step, Subject, Trainer
 from scalpel_graph.errors import CheckError
 from scalpel_graph.torch import GroupPruner, NodePruner, insert_masks
@@ -22,7 +22,7 @@ STEPS = [
     Step("penalty", 2, 0.01, penalty=20.0, constant=True),
     Step("retraining", 1, 0.05),
     Step("first", 1, 0.02, rate=0.5),
-    Step("second", 2, 0.02, rate=0.9),
+    Step("second", 2, 0.02, rate=0.9, distillation=Distillation(0.5)),
 ]
 FIT = Fit(augment=2, flip=True)
 
@@ -37,7 +37,7 @@ def subject(build=lenet_5):
     model = build()
     insert_masks(model, ["pool1" if build is lenet_5 else "relu1"], torch.zeros(1, 1, 28, 28))
     nodes = NodePruner(model, wanted=0.5)
-    return Subject(model, GroupPruner(model, "1x8", layers=["fc*"]), nodes, build().eval(), 0.5)
+    return Subject(model, GroupPruner(model, "1x8", layers=["fc*"]), nodes, build().eval())
 
 
 def weights(found):
@@ -109,8 +109,8 @@ def test_distilling_asks_for_the_teachers_answers(data, tmp_path):
     )
     student = lenet_300_100()
     Trainer(data, Fit(batch=32), 0).run(
-        Subject(student, teacher=teacher.eval(), distil=1.0),
-        [Step("d", 6, 0.05)],
+        Subject(student, teacher=teacher.eval()),
+        [Step("d", 6, 0.05, distillation=Distillation(1.0))],
         tmp_path / "student",
         lambda: None,
     )
