@@ -136,7 +136,9 @@ def _choose(
     if context.tuner is not None:
         context.tuner.save()
     copy_us = partial(cost.quantized_reorder_us, prices=target.quantized, threads=context.threads)
-    sparse_convs = layout.choose_sparse(graph, times, target.block, shapes, copy_us, quantized=True)
+    sparse_convs = layout.choose_sparse(
+        graph, times, target.block, shapes, copy_us, quantized=True, pool_us=cost.quantized_pool_us
+    )
     for layer in layers:
         ways = ways_of[layer.key, layer.op_type, layer.work]
         alone = cost.choose(ways, margin)
