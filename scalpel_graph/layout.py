@@ -162,7 +162,8 @@ def _follow(
 
 
 def _window_elements(pool: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return prod(shapes.get(pool.outputs[0].name, ())) * prod(pool.attrs.get("kernel_shape", ()))
+    window: tuple[int, ...] = tuple(pool.attrs.get("kernel_shape", ()))
+    return prod(shapes.get(pool.outputs[0].name, ())) * prod(window)
 
 
 def _copy_cost(
