@@ -91,8 +91,8 @@ def test_a_result_that_is_off_by_more_than_a_step_is_refused(monkeypatch: pytest
     def wrong(*arguments: Any, **options: Any) -> Any:
         return original(*arguments, **options) + np.int32(2000)
 
-    original = quantized_layers._integer_bias
-    monkeypatch.setattr(quantized_layers, "_integer_bias", wrong)
+    original = quantized_layers.integer_bias
+    monkeypatch.setattr(quantized_layers, "integer_bias", wrong)
     with pytest.raises(sg.CheckError, match="nothing was written"):
         sg.optimize(model, EAGER)
 
