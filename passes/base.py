@@ -21,6 +21,10 @@ class Skip:
     reason: str
 
 
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+    """Why a layer has to stay dense whatever it costs."""
+
+
 @dataclass
 class PassResult:
     """What one run of a pass did.

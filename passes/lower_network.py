@@ -15,7 +15,7 @@ from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import LIMITS, FloatLayer, FloatNetwork, Format, Shape, Window
 from scalpel_graph.passes import sparse_layers
-from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.base import PassContext, Refusal
 from scalpel_graph.passes.fuse_activation import bounds
 from scalpel_graph.passes.matching import attribute, is_standard, per_channel
 from scalpel_graph.passes.quantized_model import dtype_of, format_of, take_constants
@@ -119,7 +119,7 @@ class _Lowering:
     def multiply(self, node: gs.Node) -> None:
         try:
             layer = sparse_layers.describe(self.graph, node, self.shapes)
-        except sparse_layers.Refusal as refusal:
+        except Refusal as refusal:
             raise self.refusal(node, str(refusal)) from refusal
         if layer.residual is not None:
             raise self.refusal(node, f"its C {layer.residual.name!r} is not constant")

@@ -24,7 +24,7 @@ from scalpel_graph.mcu.cost import dense_instructions, instructions
 from scalpel_graph.mcu.network import DTYPES, Dtype
 from scalpel_graph.mcu.program import Program, accumulator_bits, stored_as
 from scalpel_graph.passes import pipelines, sparse_layers
-from scalpel_graph.passes.base import PassContext, Quantization
+from scalpel_graph.passes.base import PassContext, Quantization, Refusal
 from scalpel_graph.passes.expand_lrn import ExpandLrn
 from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
@@ -95,14 +95,12 @@ def optimize(
         threads: intra-op threads the model will run on.
         input_shapes: sizes to assume for inputs with symbolic dimensions, by input name. The model stays
             symbolic; a symbol that gets no size here counts as 1.
-        check: run the model before and after on the same inputs.
-        check_inputs: an ``.npz`` file with one array for each input; None makes seeded random ones.
-        rtol, atol: relative and absolute tolerance of the check, for each output element.
-        runs: sets of random inputs that are compared.
-        seed: of the random inputs.
-        skip_passes: names of passes to leave out.
-        autotune: time the candidates of each layer on this machine instead of predicting them.
-        weights: what the values of sparse layers are stored as, ``fp32``, ``fp16`` or ``bf16``. Everything is
+        check: run the model before and after on the same inputs. check_inputs: an ``.npz`` file with one
+        array for each input; None makes seeded random ones. rtol, atol: relative and absolute tolerance of
+        the check, for each output element. runs: sets of random inputs that are compared. seed: of the random
+        inputs. skip_passes: names of passes to leave out. autotune: time the candidates of each layer on this
+        machine instead of predicting them. weights: what the values of sparse layers are stored as, ``fp32``,
+        ``fp16``, ``bf16`` or ``int8``. Everything is
             computed in float32; the check allows for their rounding.
         calibration: for microcontrollers and to quantize, an ``.npz`` file with an array for each input whose
             first axis counts samples; the ranges of activations are found on them, and the answers compared.
@@ -289,6 +287,11 @@ def _check_kind(
             f"--autotune times layers on the CPU here, and target {profile.name} is a GPU: leave it out;"
             " scalpel-calibrate --target gpu measures a GPU"
         )
+    if weights == "int8" and profile.kind == "gpu":
+        raise InputError(
+            f"--weights int8 has no meaning for target {profile.name}: there are no kernels for it; give fp16"
+            " or leave it out"
+        )
     is_mcu = profile.kind == "mcu"
     if is_mcu and Quantize.name in skip_passes:
         raise InputError(
@@ -379,7 +382,7 @@ def layer_works(graph: ModelGraph, dimensions: Mapping[str, int]) -> dict[str, L
     described = []
     for node in graph.nodes:
         if is_standard(node, "Conv", "Gemm", "MatMul"):
-            with contextlib.suppress(sparse_layers.Refusal):
+            with contextlib.suppress(Refusal):
                 described.append(sparse_layers.describe(graph, node, shapes))
     together = sparse_layers.in_one_network(described, "fp32")
     return {node_label(layer.node): layer.work for layer in together}

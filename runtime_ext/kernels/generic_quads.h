@@ -98,17 +98,52 @@ struct ResidualStore : ByteStore<S> {
         back(S::set(call.residual_is_signed ? -128.0f : 0.0f)), x_scale(S::set(sum.scale)),
         q_scale(S::set(sum.sum_scale)), offset(S::set(sum.offset)),
         min(S::set(static_cast<float>(call.min - call.zero_point))),
-        max(S::set(static_cast<float>(call.max - call.zero_point))) {
+        max(S::set(static_cast<float>(call.max - call.zero_point))), sum_min(S::set(sum.sum_min)),
+        sum_max(S::set(sum.sum_max)), sum_zero_point(S::set(static_cast<float>(sum.sum_zero_point))),
+        is_usual(sum.quantizes_sum && is_bounded && flips == 0) {
     this->clamps = this->clamps && is_bounded;
   }
 
   Residual sum;
   uint8_t flips;
   bool is_bounded;
-  Float back, x_scale, q_scale, offset, min, max;
+  Float back, x_scale, q_scale, offset, min, max, sum_min, sum_max, sum_zero_point;
+  bool is_usual;  // a QLinearAdd of uint8
 
   template <bool kPlain, int Vectors>
   [[gnu::always_inline]] void finish(const Int (&sums)[Vectors], Float scale, uint8_t* y, const uint8_t* from) const {
+    if (!is_usual) {
+      finish_any<kPlain, Vectors>(sums, scale, y, from);
+    } else if (sum.is_first) {
+      finish_usual<kPlain, Vectors, true>(sums, scale, y, from);
+    } else {
+      finish_usual<kPlain, Vectors, false>(sums, scale, y, from);
+    }
+  }
+
+ private:
+  // What `finish_any` does, without its branches.
+  template <bool kPlain, int Vectors, bool kFirst>
+  [[gnu::always_inline]] void finish_usual(const Int (&sums)[Vectors], Float scale, uint8_t* y, const uint8_t* from) const {
+    const Int bytes = S::template load_tile<Vectors>(from, this->pixels), zero = S::set32(0);
+    const Int words[2] = {S::unpack_low8(bytes, zero), S::unpack_high8(bytes, zero)};
+    Int rounded[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      const Float x =
+          S::to_float(v % 2 == 0 ? S::unpack_low16(words[v / 2], zero) : S::unpack_high16(words[v / 2], zero));
+      Float q = S::at_most(S::at_least(S::multiply(S::to_float(sums[v]), scale), sum_min), sum_max);
+      q = S::add(S::round_float(q), sum_zero_point);
+      rounded[v] = S::round(kFirst ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
+                                   : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset)));
+    }
+#pragma GCC unroll 4
+    for (int v = Vectors; v < 4; ++v) rounded[v] = rounded[0];
+    this->template store<kPlain, Vectors>(rounded, y);
+  }
+
+  template <bool kPlain, int Vectors>
+  void finish_any(const Int (&sums)[Vectors], Float scale, uint8_t* y, const uint8_t* from) const {
     const Int bytes = S::flip(S::template load_tile<Vectors>(from, this->pixels), flips), zero = S::set32(0);
     const Int words[2] = {S::unpack_low8(bytes, zero), S::unpack_high8(bytes, zero)};
     Int rounded[4];
@@ -119,8 +154,8 @@ struct ResidualStore : ByteStore<S> {
       if (flips != 0) x = S::add(x, back);
       Float q = S::multiply(S::to_float(sums[v]), scale);
       if (sum.quantizes_sum) {
-        q = S::at_most(S::at_least(q, S::set(sum.sum_min)), S::set(sum.sum_max));
-        q = S::add(S::round_float(q), S::set(static_cast<float>(sum.sum_zero_point)));
+        q = S::at_most(S::at_least(q, sum_min), sum_max);
+        q = S::add(S::round_float(q), sum_zero_point);
       }
       q = sum.is_first ? S::multiply_add(x, x_scale, S::multiply_add(q, q_scale, offset))
                        : S::multiply_add(q, q_scale, S::multiply_add(x, x_scale, offset));

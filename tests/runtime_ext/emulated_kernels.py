@@ -191,9 +191,12 @@ class Gemm(_Runner):
         row_offsets: npt.NDArray[Any],
         column_indices: npt.NDArray[Any],
         shape: tuple[int, int],
+        row_scale: npt.NDArray[np.float32] | None = None,
+        *,
         isa: str,
     ) -> None:
-        super().__init__(cpu, "gemm", isa, *_matrix(values, row_offsets, column_indices, *shape))
+        scale = np.zeros(0, np.float32) if row_scale is None else row_scale
+        super().__init__(cpu, "gemm", isa, *_matrix(values, row_offsets, column_indices, *shape), scale)
 
 
 class Conv(_Runner):

@@ -148,6 +148,7 @@ struct Matrix {
     const std::string type = arguments->word();
     view.value_type = type == "float16"    ? ValueType::kFloat16
                       : type == "bfloat16" ? ValueType::kBfloat16
+                      : type == "int8"     ? ValueType::kInt8
                                            : ValueType::kFloat32;
     row_offsets = arguments->list<int32_t>();
     narrow = arguments->list<uint16_t>();
@@ -182,7 +183,9 @@ Message keep(Plan plan, bool made, const std::string& error) {
 
 Message make_gemm(Arguments arguments) {
   const Isa isa = isa_from_name(arguments.word());
-  const Matrix matrix(&arguments);
+  Matrix matrix(&arguments);
+  const auto row_scale = arguments.list<float>();
+  matrix.view.row_scale = row_scale.empty() ? nullptr : row_scale.data();
   std::string error;
   Plan plan;
   plan.gemm = make_gemm_plan(matrix.view, isa, &error);
