@@ -116,7 +116,7 @@ def _parser() -> console.Parser:
 
 
 def count_layer(layer: str, firmware: Path, folder: Path, cycles: bool = False) -> list[Count]:
-    """Dense and sparse, with both types of weights.
+    """Dense and sparse, with both types of weights, and 64-bit sums of int8 weights.
 
     Raises:
         InputError: a program is missing or failed.
@@ -151,6 +151,9 @@ def _variants() -> Iterator[Weights]:
         yield Weights(family, None)
         for group_shape in GROUP_SHAPES[family]:
             yield from (Weights(family, group_shape, round(1 - zeros, 2)) for zeros in ZEROS)
+    yield Weights("w8", None, acc64=True)
+    for group_shape in GROUP_SHAPES["w8"]:
+        yield Weights("w8", group_shape, round(1 - _CYCLES_ZEROS, 2), acc64=True)
 
 
 def break_even(layer: str, family: Family, firmware: Path, folder: Path) -> dict[str, float]:
@@ -182,9 +185,10 @@ def _table(counts: Sequence[Count]) -> Results:
     if with_cycles:
         headings += ["cycles", "× dense"]
     results = Results(headings)
-    dense = {count.kernel.split("_")[2]: count for count in counts if count.group == "dense"}
+    # Of a kernel's name: the type of its weights, and its accumulator.
+    dense = {tuple(count.kernel.split("_")[2:]): count for count in counts if count.group == "dense"}
     for count in counts:
-        own = next(each for family, each in dense.items() if family in count.kernel)
+        own = next(each for names, each in dense.items() if {*names} <= {*count.kernel.split("_")})
         row = [
             count.kernel,
             "" if count.group == "dense" else percent(count.zeros),

@@ -5,6 +5,7 @@ A call costs the sum over its amounts (`Layer.amounts`) of amount times price.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,8 @@ def fitted_layers(rng: np.random.Generator) -> Iterator[Layer]:
 
 
 def _all_weights() -> Iterator[Weights]:
-    variants: tuple[tuple[Family, bool], ...] = (("q15", False), ("q15", True), ("w8", False))
-    for family, acc64 in variants:
+    families: tuple[Family, ...] = ("q15", "w8")
+    for family, acc64 in product(families, (False, True)):
         for group_shape in (None, *GROUP_SHAPES[family]):
             yield Weights(family, group_shape, 1.0, acc64)
 

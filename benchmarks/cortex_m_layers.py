@@ -59,7 +59,7 @@ class Weights:
         family: their type.
         group_shape: of a sparse layer; None for a dense one.
         density: share of groups that are kept.
-        acc64: whether q15 sums have 64 bits.
+        acc64: whether sums have 64 bits; the activations of int8 weights then have 16.
     """
 
     family: Family
@@ -92,27 +92,34 @@ class Weights:
             name = f"dense_{operation}_{self.family}"
         else:
             name = f"{operation}_{self.family}_{'x'.join(map(str, self.group_shape))}{index}"
-        return name + {"q15": "_acc64" if self.acc64 else "_acc32", "w8": ""}[self.family]
+        return name + ("_acc64" if self.acc64 else "_acc32")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Of activations."""
+        return _INT8 if self.family == "w8" and not self.acc64 else _INT16
 
     def numbers(self, rows: int, inputs: int) -> tuple[int, ...]:
         """Of the layer."""
-        return (rows, inputs, _SHIFT, *_INT16) if self.family == "q15" else (rows, inputs, 3, *_INT8, 1)
+        if self.family == "q15":
+            return (rows, inputs, _SHIFT, *self.limits)
+        return (rows, inputs, 0 if self.acc64 else 3, *self.limits, int(self.limits == _INT8))
 
     def tail(self, rows: int) -> list[Array]:
         """Bias, and scales where there are any."""
         bias = np.full(rows, 128, np.int64 if self.acc64 else np.int32)
         if self.family == "q15":
             return [bias]
-        return [bias, np.full(rows, (1 << 30) + 12345, np.int32), np.full(rows, _W8_SHIFT, np.uint8)]
+        multiplier = ((1 << 30) + 12345) >> (7 if self.acc64 else 0)
+        return [bias, np.full(rows, multiplier, np.int32), np.full(rows, _W8_SHIFT, np.uint8)]
 
     def output_bytes(self, elements: int) -> int:
         """Of so many outputs."""
-        return elements * (2 if self.family == "q15" else 1)
+        return elements * (1 if self.limits == _INT8 else 2)
 
     def inputs(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Random ones."""
-        limits = _INT16 if self.family == "q15" else _INT8
-        return rng.integers(limits[0], limits[1] + 1, shape).astype(np.int16)
+        return rng.integers(self.limits[0], self.limits[1] + 1, shape).astype(np.int16)
 
 
 def _layer(case: Case, amounts: Mapping[str, int]) -> Layer:
@@ -207,9 +214,7 @@ def depthwise(shape: ConvShape, weights: Weights, rng: np.random.Generator) -> L
     x = weights.inputs(rng, (*shape.padded, M))
     taps = PaddedInput(shape.padded[1], M).taps(shape.kernel).reshape(-1)
     outputs = prod(shape.output) * M
-    name = f"depthwise_{weights.family}"
-    if weights.family == "q15":
-        name += "_acc64" if weights.acc64 else "_acc32"
+    name = f"depthwise_{weights.family}_{'acc64' if weights.acc64 else 'acc32'}"
     arrays = [x, values, *weights.tail(M), taps]
     case = Case(name, (*weights.numbers(M, 0), *shape.windows), arrays, weights.output_bytes(outputs))
     return _layer(case, {"output": outputs, "output_tap": outputs * len(taps)})

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from benchmarks.tables import Results, add_markdown_option
@@ -44,6 +45,9 @@ DEPTHWISE_LAYERS = tuple(
     for size in (3, 5) for stride in (1, 2) for channels, width in ((64, 28), (128, 14))
 )  # fmt: skip
 
+#: By name of a set of kernels of quantized layers: what the table calls it.
+QUANTIZED_SETS = {"neon": "NEON", "neon_dotprod": "SDOT"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Counts and returns the exit code."""
@@ -62,6 +66,15 @@ def _main(arguments: Sequence[str]) -> int:
         for layer in DEPTHWISE_LAYERS:
             dense = count(command, options.isa, layer, (1, 1), 1.0)
             table.rows.append([layer.name, f"{dense:.3f}", *[""] * (len(GROUP_SHAPES) - 1)])
+        # Columns of their weights are gathered by four: what counts of a group shape is its rows.
+        for layer, (kernels, title) in product(LAYERS, QUANTIZED_SETS.items()):
+            operation, *sizes = layer.arguments
+            quantized = Layer(f"{layer.name}, int8, {title}", (f"quantized_{operation}", *sizes))
+            row = (
+                f"{count(command, kernels, quantized, (r, c), options.density):.3f}" if c == 1 else ""
+                for r, c in GROUP_SHAPES
+            )
+            table.rows.append([quantized.name, *row])
     table.print(console.output_console(), markdown=options.markdown)
     return 0
 
@@ -73,7 +86,7 @@ def count(command: Sequence[str | Path], isa: str, layer: Layer, shape: GroupSha
 
     Args:
         command: that runs ``run_kernel.cpp`` in QEMU and prints the number of instructions.
-        isa: instruction set of the kernels.
+        isa: instruction set of the kernels, or name of those of quantized layers.
         layer: the layer.
         shape: of its groups of weights.
         density: fraction of groups that are stored.
@@ -122,8 +135,10 @@ def _parser() -> console.Parser:
     parser.add_argument(
         "--build", type=Path, default=_ROOT / "build" / "aarch64", metavar="DIR", help="the cross build"
     )
-    parser.add_argument("--cpu", default="cortex-a72", metavar="NAME", help="QEMU's name of a processor")
-    parser.add_argument("--isa", default="neon", metavar="NAME", help="instruction set of the kernels")
+    parser.add_argument("--cpu", default="cortex-a76", metavar="NAME", help="QEMU's name of a processor")
+    parser.add_argument(
+        "--isa", default="neon", metavar="NAME", help="instruction set of the kernels of float32"
+    )
     parser.add_argument("--density", type=float, default=0.1, metavar="F", help="of the weights")
     add_markdown_option(parser)
     return parser

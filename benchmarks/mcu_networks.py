@@ -29,7 +29,7 @@ from scalpel_graph import api
 from scalpel_graph.channels_last import column_orders
 from scalpel_graph.library import custom_op_library
 from scalpel_graph.mcu import emit_c, reference
-from scalpel_graph.mcu.network import DTYPES, LIMITS, Dtype, Network
+from scalpel_graph.mcu.network import DTYPES, LIMITS, STORED, Dtype, Network
 from scalpel_graph.mcu.program import Program
 from scalpel_graph.pruning.structure import Groups
 from scalpel_graph.session import run, session
@@ -43,7 +43,7 @@ RATES = {
     "convnet": (("conv1", "conv2", "conv3", "fc1"), 0.70),
 }
 #: Group shapes to prune in.
-SHAPES: dict[Dtype, tuple[int, int]] = {"q15": (1, 2), "int8": (1, 4)}
+SHAPES: dict[Dtype, tuple[int, int]] = {"q15": (1, 2), "int8": (1, 4), "int8x16": (1, 4)}
 
 _SAMPLES = 64
 _BATCH_BYTES = 1 << 20
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mcu_networks", description=__doc__)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(RATES)}; default: all")
-    parser.add_argument("--dtype", choices=DTYPES, action="append", help="default: both")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="default: all")
     parser.add_argument(
         "--vectors", type=int, default=1000, help="inputs to compare on (default: %(default)s)"
     )
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sparse, dense = outcome.instructions
             small, large = outcome.bytes
             print(
-                f"{name:14} {dtype:5} {outcome.vectors} vectors the same everywhere; {sparse:,} instructions"
+                f"{name:14} {dtype:7} {outcome.vectors} vectors the same everywhere; {sparse:,} instructions"
                 f" against {dense:,} unpruned: {outcome.ratio:.2f}x; {small:,} bytes against {large:,}:"
                 f" {small / large:.1%}",
                 flush=True,
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(of_type) > 1:
             ratio = exp(fsum(log(outcome.ratio) for outcome in of_type) / len(of_type))
             part = exp(fsum(log(o.bytes[0] / o.bytes[1]) for o in of_type) / len(of_type))
-            print(f"geometric mean {dtype:5} {ratio:.2f}x fewer instructions, {part:.1%} of the bytes")
+            print(f"geometric mean {dtype:7} {ratio:.2f}x fewer instructions, {part:.1%} of the bytes")
     return 0
 
 
@@ -175,7 +175,7 @@ def _compiled(model: onnx.ModelProto, dtype: Dtype, folder: Path) -> tuple[api.O
 
 def _compare(model: onnx.ModelProto, network: Network, bundle: Path, vectors: int) -> None:
     """Exits if any form of the network gives other bytes than the reference."""
-    value, dtype = network.values[network.input], np.int16 if network.dtype == "q15" else np.int8
+    value, dtype = network.values[network.input], STORED[network.dtype]
     low, high = LIMITS[network.dtype]
     edges = emit_c.edge_inputs(network)
     rng = np.random.default_rng(1)
@@ -184,7 +184,7 @@ def _compare(model: onnx.ModelProto, network: Network, bundle: Path, vectors: in
     form = network.values[network.output].format
     ways = {"operators": session(model, library=custom_op_library()), "functions": session(model)}
     _make(bundle, "host")
-    per_batch = max(1, _BATCH_BYTES // (value.size * np.dtype(dtype).itemsize))
+    per_batch = max(1, _BATCH_BYTES // (value.size * dtype.itemsize))
     for start in range(0, len(stored), per_batch):
         part = stored[start : start + per_batch]
         expected = reference.run(network, part)

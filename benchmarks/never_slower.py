@@ -10,6 +10,8 @@ under the limit. What is not clear after some seconds is said to be over the lim
 written as they come, one line of JSON each; ``--resume`` goes on where a run stopped, and measures again
 what was not clear.
 
+``--quantized`` asks the same of networks of 8-bit integers, which ONNX Runtime's quantizer makes of both.
+
 Nothing is checked here: ``benchmarks.networks`` compares the answers.
 """
 
@@ -34,6 +36,7 @@ import onnx
 
 import scalpel_graph
 from benchmarks import options as option_types
+from benchmarks.quantizing import quantize
 from benchmarks.tables import Results, add_markdown_option, shape_name
 from models import NETWORKS
 from scalpel_graph import formatting, io
@@ -109,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    form = "-int8" if options.quantized else ""
+    options.json = options.json or Path(f"build/benchmarks/never_slower{form}.jsonl")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     console.check_folder(options.json)
     threads = options.threads or THREADS
@@ -171,14 +176,16 @@ def _parser() -> console.Parser:
         help="processes that optimize, while nothing is timed (default: one for each processor)",
     )
     parser.add_argument(
+        "--quantized", action="store_true", help="networks of 8-bit integers, against dense ones of them"
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="keep what the file has, but for what is not clear"
     )
     parser.add_argument(
         "--json",
         metavar="FILE",
         type=Path,
-        default=Path("build/benchmarks/never_slower.jsonl"),
-        help="%(default)s",
+        help="default: build/benchmarks/never_slower.jsonl, or never_slower-int8.jsonl",
     )
     add_markdown_option(parser)
     return parser
@@ -224,24 +231,28 @@ def measure(
                 if not batch:
                     continue
                 if not dense:
-                    model = NETWORKS[name].build()
+                    model = _built(name)
+                    model = _quantized(name, model) if options.quantized else model
                     dense = {count: _runner(name, session(model, threads=count)) for count in threads}
                 with tempfile.TemporaryDirectory() as folder:
-                    prepared = pool.map(prepare, batch, batch.values(), [folder] * len(batch))
+                    of_job = partial(prepare, folder=folder, quantized=options.quantized)
+                    prepared = pool.map(of_job, batch, batch.values())
                     # All of them, before anything is timed.
                     for job, paths in list(zip(batch, prepared, strict=True)):
                         for count, path in zip(batch[job], paths, strict=True):
                             yield _measure(job, count, dense[count], path, options.seconds)
 
 
-def prepare(job: Job, threads: Sequence[int], folder: str) -> list[Path | None]:
-    """Prunes a network and optimizes it for each number of threads.
+def prepare(job: Job, threads: Sequence[int], folder: str, quantized: bool = False) -> list[Path | None]:
+    """Prunes a network, quantizes it if that is asked for, and optimizes it for each number of threads.
 
     Returns:
         The files of the optimized networks; None where there was nothing to change.
     """
     layers = NETWORKS[job.network].pruned_layers
     pruned = prune_magnitude(_built(job.network), job.sparsity, job.group_shape, layers=layers).model
+    if quantized:
+        pruned = _quantized(job.network, pruned)
     paths: list[Path | None] = []
     for count in threads:
         result = scalpel_graph.optimize(pruned, target="cpu", threads=count, check=False)
@@ -257,6 +268,15 @@ def prepare(job: Job, threads: Sequence[int], folder: str) -> list[Path | None]:
 @lru_cache(maxsize=1)
 def _built(network: str) -> onnx.ModelProto:
     return NETWORKS[network].build()
+
+
+def _quantized(network: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Statically, but for networks of words: their activations are of many sizes."""
+    feeds = None
+    if NETWORKS[network].vocabulary is None:
+        name = model.graph.input[0].name
+        feeds = [{name: NETWORKS[network].sample_input(seed=number)} for number in range(4)]
+    return quantize(model, feeds)
 
 
 def _ignore_interrupts() -> None:

@@ -15,12 +15,11 @@ fp32 engines must agree. Ratios are times faster than dense fp32 ONNX Runtime; i
 
 import argparse
 import json
-import logging
 import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -32,16 +31,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import scalpel_graph
+from benchmarks.quantizing import quantize
 from benchmarks.tables import Results, add_markdown_option
 from models import NETWORKS
 from scalpel_graph import formatting
@@ -292,9 +284,8 @@ def write_models(case: Case, threads: int, folder: Path) -> Path:
     onnx.save(pruned, dense)
     onnx.save(scalpel_graph.optimize(pruned, target="cpu", threads=threads).model, folder / "scalpel.onnx")
     name = pruned.graph.input[0].name
-    _quantize(
-        case, dense, folder / "int8.onnx", [{name: network.sample_input(case.batch, n)} for n in range(4)]
-    )
+    feeds = None if case.dynamic else [{name: network.sample_input(case.batch, n)} for n in range(4)]
+    onnx.save(quantize(pruned, feeds), folder / "int8.onnx")
     quantized = scalpel_graph.optimize(folder / "int8.onnx", target="cpu", threads=threads)
     onnx.save(quantized.model, folder / "scalpel-int8.onnx")
     inputs = folder / "inputs.npz"
@@ -313,32 +304,6 @@ def zero_filters(model: onnx.ModelProto, share: Mapping[str, float], seed: int =
             values = numpy_helper.to_array(tensors[f"{layer}.{part}"]).copy()
             values[dead] = 0
             tensors[f"{layer}.{part}"].CopyFrom(numpy_helper.from_array(values, f"{layer}.{part}"))
-
-
-class _Inputs(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, feeds: Sequence[dict[str, npt.NDArray[Any]]]) -> None:
-        self._feeds: Iterator[dict[str, npt.NDArray[Any]]] = iter(feeds)
-
-    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-        return next(self._feeds, None)
-
-
-def _quantize(case: Case, dense: Path, path: Path, feeds: Sequence[dict[str, npt.NDArray[Any]]]) -> None:
-    logging.disable(logging.WARNING)  # advice about files that it has been followed for
-    if case.dynamic:
-        quantize_dynamic(dense, path, per_channel=True, weight_type=QuantType.QInt8)
-        return
-    prepared = path.with_name("prepared.onnx")
-    quant_pre_process(dense, prepared, skip_symbolic_shape=True)
-    quantize_static(
-        prepared,
-        path,
-        _Inputs(feeds),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
 
 
 def _difference(expected: Sequence[npt.NDArray[Any]], found: Sequence[npt.NDArray[Any]]) -> float:

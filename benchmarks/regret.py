@@ -9,6 +9,8 @@ least of all measured times, less 1. Next to the cost model's choices stand thos
 - always sparse, in the group shape that was pruned;
 - sparse in that shape where at least two thirds of the weights are zero.
 
+``--quantized`` asks the same of layers of 8-bit integers, dense in ONNX Runtime as its quantizer writes them.
+
 Times are those of the nodes alone, as in a network whose other layers are run the same way; what a mixture of
 dense and sparse Conv layers costs at its borders is measured by ``benchmarks.networks``.
 """
@@ -35,8 +37,8 @@ from scalpel_graph.errors import InputError
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import GroupShape
 from scalpel_graph.passes import sparse_layers
+from scalpel_graph.passes.base import Refusal
 from scalpel_graph.passes.matching import is_standard
-from scalpel_graph.passes.sparse_layers import Refusal
 from scalpel_graph.target import CpuTarget, load_target
 from scalpel_graph.version import __version__
 
@@ -105,11 +107,16 @@ def _main(arguments: Sequence[str]) -> int:
     target = load_target(options.target)
     if not isinstance(target, CpuTarget):
         raise InputError(f"--target {options.target}: is not a CPU")
+    options.json = options.json or Path(f"build/benchmarks/regret{'-int8' if options.quantized else ''}.json")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     console.check_folder(options.json)
     with console.progress(False) as step:
         step("building networks")
         layers = held_out_layers()
+    if options.quantized:
+        if target.quantized is None:
+            raise InputError(f"--target {options.target}: has no prices for quantized layers")
+        layers = [layer.of_integers() for layer in layers]
     rng = np.random.default_rng(options.seed)
     layers = [layers[i] for i in sorted(rng.permutation(len(layers))[: options.layers])]
     sparsities, threads = options.sparsity or SPARSITIES, options.threads or THREADS
@@ -145,9 +152,9 @@ def _parser() -> console.Parser:
         "--json",
         metavar="FILE",
         type=Path,
-        default=Path("build/benchmarks/regret.json"),
-        help="%(default)s",
+        help="default: build/benchmarks/regret.json, or regret-int8.json",
     )
+    parser.add_argument("--quantized", action="store_true", help="layers of 8-bit integers")
     add_markdown_option(parser)
     return parser
 
@@ -182,8 +189,8 @@ def measure(
     rng: np.random.Generator,
 ) -> Iterator[Case]:
     """Times every layer at every sparsity and number of threads, pruned in some group shape of the target."""
-    shapes = [kernel.group_shape for kernel in target.kernels]
     for layer, sparsity in product(layers, sparsities):
+        shapes = [kernel.group_shape for kernel in cost.kernels(layer.work, target)]
         fitting = [shape for shape in shapes if layer.work.M // layer.work.group % shape[0] == 0] or [(1, 1)]
         pruned = fitting[int(rng.integers(len(fitting)))]
         weights = layer.weights(rng, pruned, 1 - sparsity)

@@ -35,7 +35,7 @@ from scalpel_graph.pruning import prune_magnitude
 from scalpel_graph.session import session
 from scalpel_graph.target import CpuTarget, load_target
 from scalpel_graph.timing import Ratio, time_interleaved
-from scalpel_graph.value_types import VALUE_TYPES, ValueType, dtype
+from scalpel_graph.value_types import FLOAT_TYPES, ValueType, dtype
 
 _PROG = "python -m benchmarks.weights16"
 #: Of AlexNet, VGG and an MLP.
@@ -171,9 +171,9 @@ def measure_layers(density: float, threads: int, rounds: int, target: CpuTarget)
     for layer, group_shape in product(LAYERS, GROUP_SHAPES):
         weights = layer.weights(rng, group_shape, density)
         x = rng.standard_normal(layer.x_shape).astype(np.float32)
-        models = {t: one_layer(weights, layer.attributes, layer.x_shape, group_shape, t) for t in VALUE_TYPES}
+        models = {t: one_layer(weights, layer.attributes, layer.x_shape, group_shape, t) for t in FLOAT_TYPES}
         for from_memory in (True, False):
-            times: dict[ValueType, list[float]] = {value_type: [] for value_type in VALUE_TYPES}
+            times: dict[ValueType, list[float]] = {value_type: [] for value_type in FLOAT_TYPES}
             for _, (value_type, model) in product(range(rounds), models.items()):
                 with NodeTimer(model, {INPUT: x}, threads) as timer:
                     if from_memory:
@@ -204,8 +204,8 @@ def _predicted(
     threads: int,
 ) -> dict[ValueType, float]:
     work = replace(layer.work, network_bytes=_ENDLESS if from_memory else 0)
-    works = {t: replace(work, value_bytes=dtype(t).itemsize) for t in VALUE_TYPES}
-    return {t: cost.sparse_us(works[t], group_shape, density, target, threads) for t in VALUE_TYPES}
+    works = {t: replace(work, value_bytes=dtype(t).itemsize) for t in FLOAT_TYPES}
+    return {t: cost.sparse_us(works[t], group_shape, density, target, threads) for t in FLOAT_TYPES}
 
 
 def measure_network(
@@ -214,7 +214,7 @@ def measure_network(
     """Times a pruned network in each type."""
     network = NETWORKS[name]
     pruned = prune_magnitude(network.build(), sparsity, group_shape, layers=network.pruned_layers).model
-    results = {t: scalpel_graph.optimize(pruned, threads=threads, weights=t) for t in VALUE_TYPES}
+    results = {t: scalpel_graph.optimize(pruned, threads=threads, weights=t) for t in FLOAT_TYPES}
     sessions = [
         session(result.model, library=scalpel_graph.custom_op_library(), threads=threads)
         for result in results.values()

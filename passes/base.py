@@ -21,6 +21,10 @@ class Skip:
     reason: str
 
 
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+    """Why a layer has to stay dense whatever it costs."""
+
+
 @dataclass
 class PassResult:
     """What one run of a pass did.
@@ -48,11 +52,11 @@ class Quantization:
     """What a network is quantized to, and by which inputs.
 
     Attributes:
-        dtype: of activations.
+        dtype: of its integers; None for what a quantized model has, else ``q15``.
         samples: calibration inputs; None where there are none.
     """
 
-    dtype: Dtype
+    dtype: Dtype | None
     samples: Samples | None
 
 

@@ -17,6 +17,7 @@ from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.matching import (
     attribute,
+    is_quantization,
     is_standard,
     only_first_output_read,
     optional_constant,
@@ -111,7 +112,9 @@ def remove_dead(graph: ModelGraph) -> list[str]:
                 for tensor in node.outputs
                 if tensor.name
             )
-            if not read and node.outputs and (node.domain or "") in _PURE_DOMAINS:
+            pure = (node.domain or "") in _PURE_DOMAINS
+            pure = pure or is_quantization(node, "QuantizeLinear", "DequantizeLinear")
+            if not read and node.outputs and pure:
                 dead.append(node)
                 gone.add(id(node))
         if not dead:

@@ -120,7 +120,7 @@ def _output_channels(graph: ModelGraph, layer: gs.Node, product: gs.Tensor) -> t
     if is_standard(layer, "Gemm"):
         channels = shape[0] if attribute(layer, "transB", 0) else shape[1]
         rank, axis = 2, -1
-    elif layer.op == ops.GEMM:
+    elif layer.op in (ops.GEMM, ops.SCALED_GEMM):
         output = graph.shape(product)
         if output is None:
             return None

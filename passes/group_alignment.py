@@ -23,8 +23,9 @@ from scalpel_graph.channels_last import AS_GIVEN, column_orders
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.mcu.network import SIMD_WIDTH
 from scalpel_graph.passes import sparse_layers
-from scalpel_graph.passes.base import PassContext
-from scalpel_graph.passes.sparse_layers import Layer, Refusal
+from scalpel_graph.passes.base import PassContext, Refusal
+from scalpel_graph.passes.quantized_model import dtype_of
+from scalpel_graph.passes.sparse_layers import Layer
 from scalpel_graph.pruning.structure import Groups
 from scalpel_graph.target import CpuTarget, McuTarget
 
@@ -71,7 +72,7 @@ def _keep_whole_groups(
     if decision.live.all():
         return
     assert context.quantization is not None  # the API gives it to every such target
-    c = SIMD_WIDTH[context.quantization.dtype]
+    c = SIMD_WIDTH[dtype_of(graph, context.quantization.dtype)]
     orders = column_orders(graph, context.dimensions)
     together: list[tuple[str, IntArray, IntArray]] = []
     for rule, layer in _layers(graph, analysis, context):

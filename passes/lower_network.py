@@ -13,12 +13,12 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.errors import InputError
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.mcu.network import Dtype, FloatLayer, FloatNetwork, Format, Shape, Window
+from scalpel_graph.mcu.network import LIMITS, FloatLayer, FloatNetwork, Format, Shape, Window
 from scalpel_graph.passes import sparse_layers
-from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.base import PassContext, Refusal
 from scalpel_graph.passes.fuse_activation import bounds
 from scalpel_graph.passes.matching import attribute, is_standard, per_channel
-from scalpel_graph.passes.quantized_model import format_of, take_constants
+from scalpel_graph.passes.quantized_model import dtype_of, format_of, take_constants
 
 #: Layers that can take an activation over.
 _CLIPPING = ("Conv", "Gemm", "Add", "LRN")
@@ -40,7 +40,7 @@ def lower(graph: ModelGraph, context: PassContext) -> FloatNetwork:
 class _Lowering:
     def __init__(self, graph: ModelGraph, context: PassContext) -> None:
         assert context.quantization is not None
-        self.graph, self.dtype = graph, context.quantization.dtype
+        self.graph, self.dtype = graph, dtype_of(graph, context.quantization.dtype)
         self.shapes = graph.assumed_shapes(context.dimensions)
         self.scales = take_constants(graph)
         self.formats: dict[str, Format] = {}
@@ -72,7 +72,7 @@ class _Lowering:
         if self.output not in names:
             raise InputError(f"{graph.name}: output {self.output!r} is made by no layer")
         shapes = {name: shape_of[name] for name in names}
-        return FloatNetwork(self.input, self.output, self.layers, shapes, self.formats)
+        return FloatNetwork(self.input, self.output, self.layers, shapes, self.dtype, self.formats)
 
     def lower_node(self, node: gs.Node) -> None:
         rule = _RULES.get(node.op) if is_standard(node, node.op) else None
@@ -119,7 +119,7 @@ class _Lowering:
     def multiply(self, node: gs.Node) -> None:
         try:
             layer = sparse_layers.describe(self.graph, node, self.shapes)
-        except sparse_layers.Refusal as refusal:
+        except Refusal as refusal:
             raise self.refusal(node, str(refusal)) from refusal
         if layer.residual is not None:
             raise self.refusal(node, f"its C {layer.residual.name!r} is not constant")
@@ -289,8 +289,9 @@ class _Lowering:
             raise self.refusal(node, "it is not over the features of [batch, features]")
         if node.op == "ArgMax" and attribute(node, "select_last_index", 0):
             raise self.refusal(node, "it wants the last of equal ones")
-        if node.op == "ArgMax" and x[0] > _MOST_CLASSES[self.dtype]:
-            raise self.refusal(node, f"it has {x[0]} classes; at most {_MOST_CLASSES[self.dtype]} can be")
+        most_classes = LIMITS[self.dtype][1] + 1  # what the index has to fit
+        if node.op == "ArgMax" and x[0] > most_classes:
+            raise self.refusal(node, f"it has {x[0]} classes; at most {most_classes} can be")
         self.add(FloatLayer(node.op, node_label(node), [self.value(node)], name))
 
     def is_last(self, tensor: gs.Tensor) -> bool:
@@ -307,9 +308,7 @@ class _Lowering:
 
     def quantize(self, node: gs.Node) -> None:
         """Says how a value is stored; of one that is stored in two ways, the second is a value of its own."""
-        if self.dtype != "int8":
-            raise self.refusal(node, f"the model is quantized to 8 bits; leave --dtype {self.dtype} out")
-        name, form = self.value(node), format_of(self.graph, node)
+        name, form = self.value(node), format_of(self.graph, node, self.dtype)
         if self.formats.setdefault(name, form) == form:
             self.alias[node.outputs[0].name] = name
             return
@@ -318,7 +317,7 @@ class _Lowering:
 
     def dequantize(self, node: gs.Node) -> None:
         name, output = self.value(node), node.outputs[0].name
-        if self.formats.get(name) != format_of(self.graph, node):
+        if self.formats.get(name) != format_of(self.graph, node, self.dtype):
             raise self.refusal(node, "what it reads was quantized with another scale or zero point")
         is_read = any(name in layer.inputs for layer in self.layers)
         if output == self.output and name in self.maker and not is_read:
@@ -330,10 +329,6 @@ class _Lowering:
 
 #: Elements of int16 whose sum float32 holds exactly: what the ONNX form of an average is computed in.
 _MOST_AVERAGED = 511
-
-
-#: What the index that ArgMax gives has to fit.
-_MOST_CLASSES: Mapping[Dtype, int] = {"q15": 32768, "int8": 128}
 
 
 def _window(

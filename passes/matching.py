@@ -8,10 +8,18 @@ import onnx_graphsurgeon as gs
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import Array
 
+#: Operators that move numbers about, or take the largest of some.
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool")
+
 
 def is_standard(node: gs.Node, *op_types: str) -> bool:
     """Whether a node is one of these operators of the standard domain."""
     return (node.domain or "") in ("", "ai.onnx") and node.op in op_types
+
+
+def is_quantization(node: gs.Node, *op_types: str) -> bool:
+    """Whether a node is QuantizeLinear or DequantizeLinear, of the standard domain or ONNX Runtime's own."""
+    return (node.domain or "") in ("", "ai.onnx", "com.microsoft") and node.op in op_types
 
 
 def attribute(node: gs.Node, name: str, default: Any) -> Any:

@@ -27,6 +27,7 @@ from scalpel_graph.passes.fuse_gate import FuseGate
 from scalpel_graph.passes.fuse_lrn import FuseLrn
 from scalpel_graph.passes.fuse_quantized_residual import FuseQuantizedResidual
 from scalpel_graph.passes.fuse_residual import FuseResidual
+from scalpel_graph.passes.move_quantization import MoveQuantization
 from scalpel_graph.passes.quantize import Quantize
 from scalpel_graph.passes.raise_opset import RaiseOpset
 from scalpel_graph.passes.remove_channels import RemoveChannels
@@ -80,6 +81,7 @@ def _cpu() -> list[Pass]:
         *_narrow(),
         RaiseOpset(),
         FuseLrn(),
+        MoveQuantization(),
         SubstituteQuantized(),
         FuseQuantizedResidual(),
         *_sparse(),

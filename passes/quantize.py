@@ -39,7 +39,7 @@ class Quantize(Pass):
         target = context.target
         assert isinstance(target, McuTarget)  # no other pipeline has this pass
         try:
-            chosen, decisions = choose(quantize(network, reached, graph.name, settings.dtype), target)
+            chosen, decisions = choose(quantize(network, reached, graph.name), target)
             program = build(chosen)
         except Unsupported as error:
             raise InputError(str(error)) from error

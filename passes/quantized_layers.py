@@ -4,8 +4,8 @@ Two forms are read, those that ONNX Runtime's quantizer and PyTorch's exporter w
 
 - QDQ: ``Conv``, ``Gemm`` or ``MatMul`` of what DequantizeLinear made of integers, then perhaps Relu or Clip,
   then QuantizeLinear. A product that nobody quantizes again stays float32.
-- operators of integers: ``QLinearConv``, ``QLinearMatMul``, ``QGemm``, and ``MatMulInteger`` with the Cast
-  and the Mul by its scales that make float32 of it.
+- operators of integers: ``QLinearConv``, ``QLinearMatMul``, ``QGemm``, and ``ConvInteger`` and
+  ``MatMulInteger`` with the Cast and the Mul by its scales that make float32 of it.
 
 A weight is an integer less its zero point: that is what is zero or not, and it has to fit int8.
 """
@@ -23,20 +23,22 @@ from scalpel_graph import autotune, cost, layout, ops, qlinear_ops
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.passes.base import PassContext, Skip
+from scalpel_graph.passes.base import PassContext, Refusal, Skip
 from scalpel_graph.passes.matching import (
     attribute,
+    is_quantization,
     is_standard,
     optional_constant,
     optional_input,
     per_channel,
     why_not_constant,
 )
+from scalpel_graph.passes.quantized_tensors import Weight, centred, matrix_of, real_tensor, weight_of
 from scalpel_graph.passes.sparse_layers import (
     Decisions,
-    Refusal,
     conv_work,
     has_quantized_weight,
+    has_quantized_weight_alone,
     matrix_work,
 )
 from scalpel_graph.report import Candidate, LayerDecision
@@ -75,38 +77,6 @@ class QuantizedLayer:
     inputs: Mapping[str, gs.Tensor | Array]
     attributes: Mapping[str, Any]
     bounds: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class RealTensor:
-    """What a DequantizeLinear makes real numbers of.
-
-    Attributes:
-        integers: the tensor.
-        scale: of it.
-        zero_point: of it; None for 0.
-        axis: that a scale for each channel counts along.
-    """
-
-    integers: gs.Tensor
-    scale: gs.Tensor
-    zero_point: gs.Tensor | None
-    axis: int = 1
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """A constant weight.
-
-    Attributes:
-        values: int8, zero points subtracted, in the shape that the operator has it.
-        scale: ``[M]``, or a scalar, float32.
-        key: says which numbers these are.
-    """
-
-    values: Array
-    scale: Array
-    key: tuple[Any, ...]
 
 
 def decide(graph: ModelGraph, context: PassContext) -> Decisions[QuantizedLayer]:
@@ -166,7 +136,9 @@ def _choose(
     if context.tuner is not None:
         context.tuner.save()
     copy_us = partial(cost.quantized_reorder_us, prices=target.quantized, threads=context.threads)
-    sparse_convs = layout.choose_sparse(graph, times, target.block, shapes, copy_us, quantized=True)
+    sparse_convs = layout.choose_sparse(
+        graph, times, target.block, shapes, copy_us, quantized=True, pool_us=cost.quantized_pool_us
+    )
     for layer in layers:
         ways = ways_of[layer.key, layer.op_type, layer.work]
         alone = cost.choose(ways, margin)
@@ -234,7 +206,8 @@ def is_quantized(node: gs.Node) -> bool:
         return True
     if node.domain == _MICROSOFT and node.op == "QGemm":
         return True
-    return is_standard(node, "Conv", "Gemm", "MatMul") and has_quantized_weight(node)
+    has_weight = is_standard(node, "Conv", "Gemm", "MatMul") and has_quantized_weight(node)
+    return has_weight and not has_quantized_weight_alone(node)
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
@@ -251,7 +224,7 @@ def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, .
     by_operator = {
         "Conv": _qdq, "Gemm": _qdq, "MatMul": _qdq,
         "QLinearConv": _qlinear_conv, "QLinearMatMul": _qlinear_matmul, "QGemm": _qgemm,
-        "MatMulInteger": _matmul_integer, "ConvInteger": _conv_integer,
+        "MatMulInteger": _integer, "ConvInteger": _integer,
     }  # fmt: skip
     layer = by_operator[node.op](graph, node, shapes)
     if not layer.weights.any():
@@ -266,21 +239,15 @@ def _qdq(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
     x = real_tensor(node.inputs[0])
     if x is None:
         raise Refusal(f"its weight is quantized, its input {node.inputs[0].name!r} is not")
-    tensor, is_transposed = _transposed(node.inputs[1]), False
-    if tensor is not None:
-        is_transposed = True
-    weight = _weight(graph, tensor if tensor is not None else node.inputs[1], _rows_axis(node, is_transposed))
     inputs = _x_inputs(graph, x.integers, x.scale, x.zero_point)
     if node.op == "Conv":
+        weight = weight_of(graph, node.inputs[1], 0)
         work, attributes = conv_work(graph, node, weight.values, shapes, x=x.integers, y=node.outputs[0])
         matrix = weight.values.reshape(work.M, -1)
         op_type = qlinear_ops.CONV
     else:
         _check_gemm(node)
-        if weight.values.ndim != 2:
-            raise Refusal(f"its weight has rank {weight.values.ndim}; only matrices can be sparse")
-        is_rows = bool(attribute(node, "transB", 0)) != is_transposed
-        matrix = weight.values if is_rows else weight.values.T
+        weight, matrix = matrix_of(graph, node)
         work = matrix_work(node.op, matrix, x.integers, shapes)
         attributes = {"weight_shape": list(matrix.shape)}
         op_type = qlinear_ops.GEMM
@@ -289,48 +256,17 @@ def _qdq(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
     real_bias = _real_bias(graph, node, work.M)
     key = (*weight.key, matrix.shape)
     if output is None:
-        if op_type == qlinear_ops.CONV:
-            raise Refusal("its output is not quantized")
-        added, bias = _added_bias(graph, node, work.M)
+        added, bias = _added_bias(graph, node, work)
         total = np.zeros(work.M) if real_bias is None else real_bias[0]
         inputs["bias"] = (total + bias).astype(np.float32)
-        return QuantizedLayer(
-            node, (node, *added), qlinear_ops.TO_FLOAT, work, matrix, key, inputs, attributes
-        )
+        op_type = qlinear_ops.CONV_TO_FLOAT if work.is_conv else qlinear_ops.GEMM_TO_FLOAT
+        return QuantizedLayer(node, (node, *added), op_type, work, matrix, key, inputs, attributes)
     scale, zero_point = output
-    inputs["bias"] = _integer_bias(inputs, weight.scale, real_bias, work.M)
+    inputs["bias"] = integer_bias(inputs, weight.scale, real_bias, work.M)
     inputs["y_scale"] = scale
     inputs["y_zero_point"] = zero_point
     _check_types(inputs)
     return QuantizedLayer(node, through, op_type, work, matrix, key, inputs, attributes, bounds)
-
-
-def real_tensor(tensor: gs.Tensor) -> RealTensor | None:
-    """What is behind the DequantizeLinear that makes a tensor; None if it is none."""
-    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if maker is None or not is_standard(maker, "DequantizeLinear") or attribute(maker, "block_size", 0):
-        return None
-    axis = int(attribute(maker, "axis", 1))
-    return RealTensor(maker.inputs[0], maker.inputs[1], optional_input(maker, 2), axis)
-
-
-def _transposed(tensor: gs.Tensor) -> gs.Tensor | None:
-    """What is behind a Transpose of a matrix that was dequantized; None if there is none."""
-    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if (
-        maker is None
-        or not is_standard(maker, "Transpose")
-        or list(attribute(maker, "perm", [1, 0])) != [1, 0]
-    ):
-        return None
-    return maker.inputs[0] if real_tensor(maker.inputs[0]) is not None else None
-
-
-def _rows_axis(node: gs.Node, is_transposed: bool) -> int:
-    """The axis of the outputs in the weight of a layer, before a Transpose of it."""
-    if node.op == "Conv":
-        return 0
-    return 0 if bool(attribute(node, "transB", 0)) != is_transposed else 1
 
 
 def _check_gemm(node: gs.Node) -> None:
@@ -340,86 +276,6 @@ def _check_gemm(node: gs.Node) -> None:
         raise Refusal("it transposes its input (transA)")
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
         raise Refusal("its alpha or beta is not 1")
-
-
-def _weight(graph: ModelGraph, tensor: gs.Tensor, axis: int) -> _Weight:
-    real = real_tensor(tensor)
-    if real is None:
-        raise Refusal("its weight is quantized in blocks, or transposed otherwise than a matrix")
-    values = _constant_integers(graph, real.integers)
-    if (
-        real.axis % max(values.ndim, 1) != axis
-        and (scale := graph.constant(real.scale)) is not None
-        and scale.size > 1
-    ):
-        raise Refusal(f"its weight has scales along axis {real.axis}, not one for each output")
-    return _centred(graph, values, real.integers, scale=real.scale, zero_point=real.zero_point, axis=axis)
-
-
-def _constant_integers(graph: ModelGraph, tensor: gs.Tensor) -> Array:
-    """A constant, or what a QuantizeLinear makes of one: so networks trained with rounded weights are
-    written."""
-    values = graph.constant(tensor)
-    if values is not None:
-        return values
-    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if maker is None or not is_standard(maker, "QuantizeLinear"):
-        raise Refusal(why_not_constant(graph, "weight", tensor))
-    real, scale = graph.constant(maker.inputs[0]), graph.constant(maker.inputs[1])
-    zero_point = optional_input(maker, 2)
-    zero = np.zeros((), np.uint8) if zero_point is None else graph.constant(zero_point)
-    if real is None or scale is None or zero is None:
-        raise Refusal(why_not_constant(graph, "weight", tensor))
-    if zero.dtype not in (np.uint8, np.int8):
-        raise Refusal(f"its weight is {zero.dtype}, not 8-bit")
-    axis = int(attribute(maker, "axis", 1))
-    steps = np.rint(real / _along(scale, real.ndim, axis)) + _along(zero, real.ndim, axis).astype(np.float64)
-    limits = np.iinfo(zero.dtype)
-    return np.asarray(np.clip(steps, limits.min, limits.max).astype(zero.dtype))
-
-
-def _along(values: Array, rank: int, axis: int) -> Array:
-    """One value, or one for each channel, to be broadcast along an axis."""
-    if values.size == 1:
-        return values.reshape(())
-    return values.reshape([-1 if place == axis % rank else 1 for place in range(rank)])
-
-
-def _centred(
-    graph: ModelGraph,
-    values: Array,
-    tensor: gs.Tensor,
-    *,
-    scale: gs.Tensor,
-    zero_point: gs.Tensor | None,
-    axis: int,
-) -> _Weight:
-    """Integers less their zero points, along the axis of outputs."""
-    if values.dtype not in (np.int8, np.uint8):
-        raise Refusal(f"its weight is {values.dtype}, not 8-bit")
-    if values.size == 0:
-        raise Refusal("weight has no elements")
-    steps = graph.constant(scale)
-    if steps is None:
-        raise Refusal(why_not_constant(graph, "scale of the weight", scale))
-    zero = np.zeros((), values.dtype) if zero_point is None else graph.constant(zero_point)
-    if zero is None:
-        raise Refusal(why_not_constant(graph, "zero point of the weight", zero_point))
-    outputs = values.shape[axis]
-    if steps.dtype != np.float32:
-        raise Refusal(f"its scales are {steps.dtype}, not float32")
-    if steps.size not in (1, outputs) or zero.size not in (1, outputs):
-        raise Refusal("its weight has neither one scale nor one for each output")
-    if zero.any():
-        shifted = values.astype(np.int32) - _along(zero, values.ndim, axis)
-        if shifted.min() < -128 or shifted.max() > 127:
-            raise Refusal("its weight has a zero point other than 0, and does not fit int8 without it")
-        values = shifted.astype(np.int8)
-    elif values.dtype == np.uint8:
-        if values.max() > 127:
-            raise Refusal("its weight is uint8, and does not fit int8")
-        values = values.astype(np.int8)
-    return _Weight(values, steps.reshape(()) if steps.size == 1 else steps.reshape(-1), (tensor.name, axis))
 
 
 def _x_inputs(
@@ -481,7 +337,7 @@ def through_quantize(
             low, high = (min(max(bound, limits[0]), limits[1]) for bound in (low, high))
         else:
             break
-    if not is_standard(reader, "QuantizeLinear") or reader.inputs[0] is not through[-2].outputs[0]:
+    if not is_quantization(reader, "QuantizeLinear") or reader.inputs[0] is not through[-2].outputs[0]:
         return tuple(through), None, None
     scale = one_number(graph, reader.inputs[1], "scale of its output")
     zero_point = optional_input(reader, 2)
@@ -542,13 +398,23 @@ def _real_bias(graph: ModelGraph, node: gs.Node, M: int) -> tuple[Array, Array |
     return vector * steps, vector, steps
 
 
-def _integer_bias(
+def integer_bias(
     inputs: Mapping[str, gs.Tensor | Array],
     w_scale: Array,
     bias: tuple[Array, Array | None, Array | None] | None,
     M: int,
 ) -> Array:
-    """The bias at the scale of the sums; ONNX Runtime rounds one of real numbers alike."""
+    """The bias at the scale of the sums; ONNX Runtime rounds one of real numbers alike.
+
+    Args:
+        inputs: of the sparse operator, ``x_scale`` among them.
+        w_scale: ``[M]``, or a scalar.
+        bias: in real numbers; and its integers and their scale where it has some. None for none.
+        M: outputs.
+
+    Raises:
+        Refusal: it does not fit int32.
+    """
     if bias is None:
         return np.zeros(M, np.int32)
     x_scale = inputs["x_scale"]
@@ -576,30 +442,39 @@ def _check_types(inputs: Mapping[str, gs.Tensor | Array]) -> None:
         raise Refusal(f"its input is {x.dtype}, its output {y.dtype}")
 
 
-def _added_bias(graph: ModelGraph, node: gs.Node, M: int) -> tuple[tuple[gs.Node, ...], Array]:
+def _added_bias(graph: ModelGraph, node: gs.Node, work: LayerWork) -> tuple[tuple[gs.Node, ...], Array]:
     """The Add of one number for each output behind a product, and the numbers; nothing and zeros if it is
     another."""
     reader = graph.sole_consumer(node.outputs[0])
-    rank = graph.shape(node.outputs[0])
-    if reader is not None and rank is not None and is_standard(reader, "Add"):
+    if reader is not None and is_standard(reader, "Add"):
         other = reader.inputs[1] if reader.inputs[0] is node.outputs[0] else reader.inputs[0]
-        values = graph.constant(other)
-        vector = None if values is None else per_channel(values, M, len(rank), -1)
+        vector = _by_output(graph, graph.constant(other), node.outputs[0], work)
         if vector is not None and vector.dtype == np.float32:
             return (reader,), vector
-    return (), np.zeros(M, np.float32)
+    return (), np.zeros(work.M, np.float32)
+
+
+def _by_output(graph: ModelGraph, values: Array | None, y: gs.Tensor, work: LayerWork) -> Array | None:
+    """``[M]`` of what gives each output of a layer a number of its own, or all the same, else None."""
+    if values is None:
+        return None
+    if work.is_conv:
+        axes = len(work.kernel)
+        return per_channel(values, work.M, axes + 2, -1 - axes)
+    rank = graph.shape(y)
+    return None if rank is None else per_channel(values, work.M, len(rank), -1)
 
 
 # -- operators of integers ----------------------------------------------------------------------------------
 
 
-def _weight_of(graph: ModelGraph, node: gs.Node, first: int, axis: int) -> _Weight:
+def _weight_of(graph: ModelGraph, node: gs.Node, first: int, axis: int) -> Weight:
     """The weight whose integers, scale and zero point are three inputs in a row."""
     tensor = node.inputs[first]
     values = graph.constant(tensor)
     if values is None:
         raise Refusal(why_not_constant(graph, "weight", tensor))
-    return _centred(
+    return centred(
         graph,
         values,
         tensor,
@@ -643,7 +518,7 @@ def _qgemm(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...
         x_scale, w_scale = inputs["x_scale"], inputs["w_scale"]
         assert isinstance(x_scale, np.ndarray) and isinstance(w_scale, np.ndarray)
         inputs["bias"] = (bias * (x_scale * w_scale)).astype(np.float32)
-        op_type = qlinear_ops.TO_FLOAT
+        op_type = qlinear_ops.GEMM_TO_FLOAT
     else:
         inputs["bias"] = bias
         _add_output(graph, node, 7, inputs)
@@ -691,20 +566,14 @@ def _add_output(graph: ModelGraph, node: gs.Node, index: int, inputs: dict[str, 
     _check_types(inputs)
 
 
-def _conv_integer(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
-    raise Refusal(
-        "there is no sparse operator for convolutions whose input is quantized while the model runs"
-    )
-
-
-def _matmul_integer(
-    graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]
-) -> QuantizedLayer:
+def _integer(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> QuantizedLayer:
+    """ConvInteger or MatMulInteger, and what makes float32 of its sums."""
     tensor = node.inputs[1]
     values = graph.constant(tensor)
     if values is None:
         raise Refusal(why_not_constant(graph, "weight", tensor))
-    if values.ndim != 2:
+    is_conv = node.op == "ConvInteger"
+    if not is_conv and values.ndim != 2:
         raise Refusal(f"its weight has rank {values.ndim}; only matrices can be sparse")
     cast = graph.sole_consumer(node.outputs[0])
     scaled = None
@@ -712,54 +581,68 @@ def _matmul_integer(
         scaled = graph.sole_consumer(cast.outputs[0])
     if cast is None or scaled is None or not is_standard(scaled, "Mul"):
         raise Refusal("its sums are not multiplied by their scale right behind it")
-    factor = scaled.inputs[1] if scaled.inputs[0] is cast.outputs[0] else scaled.inputs[0]
-    x_scale, w_scale = _two_scales(graph, factor, values.shape[1])
     zero_point = optional_input(node, 3)
     steps = gs.Constant(f"{tensor.name}/scale", np.ones((), np.float32))
-    weight = _centred(graph, values, tensor, scale=steps, zero_point=zero_point, axis=1)
-    matrix = weight.values.T
-    kind = graph.type(node.inputs[0])
-    if kind not in _EIGHT_BITS:
-        raise Refusal("the type of its input is not known to be 8-bit")
-    x_zero_point: gs.Tensor | Array | None = optional_input(node, 2)
-    if x_zero_point is None:
-        x_zero_point = np.zeros((), np.uint8 if kind == TensorProto.UINT8 else np.int8)
-    elif (constant := graph.constant(x_zero_point)) is not None:
-        if constant.size != 1:
-            raise Refusal("it has a zero point for each row of its input")
-        x_zero_point = constant.reshape(())
-    elif graph.shape(x_zero_point) != ():
-        raise Refusal("the zero point of its input is not known to be a scalar")
-    work = matrix_work("MatMul", matrix, node.inputs[0], shapes)
-    added, bias = _added_bias(graph, scaled, work.M)
+    weight = centred(graph, values, tensor, scale=steps, zero_point=zero_point, axis=0 if is_conv else 1)
+    if is_conv:
+        work, attributes = conv_work(graph, node, weight.values, shapes, x=node.inputs[0], y=node.outputs[0])
+        matrix, op_type = weight.values.reshape(work.M, -1), qlinear_ops.CONV_TO_FLOAT
+    else:
+        matrix, op_type = weight.values.T, qlinear_ops.GEMM_TO_FLOAT
+        work = matrix_work("MatMul", matrix, node.inputs[0], shapes)
+        attributes = {"weight_shape": list(matrix.shape)}
+    factor = scaled.inputs[1] if scaled.inputs[0] is cast.outputs[0] else scaled.inputs[0]
+    x_scale, w_scale = _two_scales(graph, factor, scaled.outputs[0], work)
+    added, bias = _added_bias(graph, scaled, work)
     inputs = {
-        "X": node.inputs[0], "x_scale": x_scale, "x_zero_point": x_zero_point, "w_scale": w_scale,
-        "bias": np.ascontiguousarray(bias),
+        "X": node.inputs[0], "x_scale": x_scale, "x_zero_point": _given_zero_point(graph, node),
+        "w_scale": w_scale, "bias": np.ascontiguousarray(bias),
     }  # fmt: skip
     return QuantizedLayer(
-        node, (node, cast, scaled, *added), qlinear_ops.TO_FLOAT, work, matrix, (*weight.key, matrix.shape),
-        inputs, {"weight_shape": list(matrix.shape)},
+        node, (node, cast, scaled, *added), op_type, work, matrix, (*weight.key, matrix.shape), inputs,
+        attributes,
     )  # fmt: skip
 
 
-def _two_scales(graph: ModelGraph, factor: gs.Tensor, M: int) -> tuple[gs.Tensor | Array, Array]:
+def _given_zero_point(graph: ModelGraph, node: gs.Node) -> gs.Tensor | Array:
+    """Of the input of a ConvInteger or MatMulInteger; perhaps computed."""
+    kind = graph.type(node.inputs[0])
+    if kind not in _EIGHT_BITS:
+        raise Refusal("the type of its input is not known to be 8-bit")
+    tensor = optional_input(node, 2)
+    if tensor is None:
+        return np.zeros((), np.uint8 if kind == TensorProto.UINT8 else np.int8)
+    constant = graph.constant(tensor)
+    if constant is not None:
+        if constant.size != 1:
+            raise Refusal("it has a zero point for each row of its input")
+        return constant.reshape(())
+    if graph.shape(tensor) != ():
+        raise Refusal("the zero point of its input is not known to be a scalar")
+    return tensor
+
+
+def _two_scales(
+    graph: ModelGraph, factor: gs.Tensor, y: gs.Tensor, work: LayerWork
+) -> tuple[gs.Tensor | Array, Array]:
     """What sums are multiplied by: a scalar, perhaps computed, and a constant, a scalar or one for each
     output."""
     constant = graph.constant(factor)
     if constant is not None:
-        return np.ones((), np.float32), _row_scales(constant, M)
+        return np.ones((), np.float32), _row_scales(graph, constant, y, work)
     maker = factor.inputs[0] if len(factor.inputs) == 1 else None
     if maker is not None and is_standard(maker, "Mul"):
         for one, other in (maker.inputs, reversed(maker.inputs)):
             steps = graph.constant(other)
             if steps is not None and graph.shape(one) == () and graph.type(one) == TensorProto.FLOAT:
-                return one, _row_scales(steps, M)
+                return one, _row_scales(graph, steps, y, work)
     if graph.shape(factor) == () and graph.type(factor) == TensorProto.FLOAT:
         return factor, np.ones((), np.float32)
     raise Refusal("the scale of its sums is not a scalar times one constant for each output")
 
 
-def _row_scales(values: Array, M: int) -> Array:
-    if values.dtype != np.float32 or values.size not in (1, M) or values.shape[-1:] not in ((), (1,), (M,)):
+def _row_scales(graph: ModelGraph, values: Array, y: gs.Tensor, work: LayerWork) -> Array:
+    vector = values if values.size == 1 else _by_output(graph, values, y, work)
+    if vector is None or vector.dtype != np.float32:
         raise Refusal("the scales of its weight are not one float32 for each output")
-    return values.reshape(()) if values.size == 1 else np.ascontiguousarray(values.reshape(-1))
+    return vector.reshape(()) if vector.size == 1 else np.ascontiguousarray(vector)

@@ -1,6 +1,6 @@
 """What a model with QuantizeLinear and DequantizeLinear says of its integers.
 
-Activations have one scale; their 8-bit numbers are counted from −128 on, also those that came unsigned.
+Activations have one scale; numbers that came unsigned are counted from −128 or −32768 on.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,76 @@ from onnx import TensorProto
 from scalpel_graph.errors import InputError
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.mcu.network import Format
+from scalpel_graph.mcu.network import Dtype, Format
 from scalpel_graph.passes.matching import attribute, is_standard, optional_input
 
-_OFFSETS: Mapping[int, int] = {TensorProto.INT8: 0, TensorProto.UINT8: 128}
+_OFFSETS: Mapping[int, int] = {
+    TensorProto.INT8: 0,
+    TensorProto.UINT8: 2**7,
+    TensorProto.INT16: 0,
+    TensorProto.UINT16: 2**15,
+}
+_DTYPES: Mapping[int, Dtype] = {
+    TensorProto.INT8: "int8",
+    TensorProto.UINT8: "int8",
+    TensorProto.INT16: "int8x16",
+    TensorProto.UINT16: "int8x16",
+}
 
 
-def format_of(graph: ModelGraph, node: gs.Node) -> Format:
+def dtype_of(graph: ModelGraph, wanted: Dtype | None) -> Dtype:
+    """What a network is to be computed in.
+
+    Args:
+        graph: the model.
+        wanted: by the user; None for what the model has.
+
+    Raises:
+        InputError: the model is quantized to something else.
+    """
+    for node in graph.nodes:
+        if is_standard(node, "QuantizeLinear") and graph.constant(node.inputs[0]) is None:
+            found = _DTYPES[_kind(graph, node)]
+            if wanted is not None and wanted != found:
+                why = f"the model is quantized already, as --dtype {found}; leave --dtype {wanted} out"
+                raise _refusal(node, why)
+            return found
+    return wanted or "q15"
+
+
+def format_of(graph: ModelGraph, node: gs.Node, dtype: Dtype) -> Format:
     """How the integers of a QuantizeLinear or DequantizeLinear of an activation are stored.
 
     Raises:
-        InputError: they are not of 8 bits with one constant scale.
+        InputError: they are not of the model's type with one constant scale.
     """
-    scale, zero, kind = _parameters(graph, node)
+    scale, zero, _ = _parameters(graph, node)
     if scale.size != 1 or zero.size != 1:
         raise _refusal(node, "it has a scale for each channel of an activation; kernels take one for all")
-    if kind is None or kind not in _OFFSETS:
+    kind = _kind(graph, node)
+    if _DTYPES[kind] != dtype:
+        name = TensorProto.DataType.Name(kind).lower()
+        raise _refusal(node, f"it stores {name}, but activations before it have another number of bits")
+    stored_zero = int(zero.reshape(())) - _OFFSETS[kind]
+    if dtype == "int8x16" and stored_zero != 0:
+        raise _refusal(
+            node,
+            f"its zero point is {int(zero.reshape(()))}; 16-bit activations are taken if they are symmetric"
+            f" (zero point {_OFFSETS[kind]}): quantize with symmetric activations",
+        )
+    return Format(float(scale.reshape(())), stored_zero)
+
+
+def _kind(graph: ModelGraph, node: gs.Node) -> int:
+    """The element type of an activation."""
+    _, _, kind = _parameters(graph, node)
+    if kind is None or kind not in _DTYPES:
         name = TensorProto.DataType.Name(kind or 0).lower()
-        raise _refusal(node, f"it stores {name}; quantized models are taken with 8 bits (int8, uint8)")
-    return Format(float(scale.reshape(())), int(zero.reshape(())) - _OFFSETS[kind])
+        raise _refusal(
+            node,
+            f"it stores {name}; quantized models are taken with 8 or 16 bits (int8, uint8, int16, uint16)",
+        )
+    return kind
 
 
 @dataclass(frozen=True)

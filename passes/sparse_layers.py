@@ -18,14 +18,17 @@ from scalpel_graph import autotune, cost, gpu_cost, layout
 from scalpel_graph.cost import LayerWork
 from scalpel_graph.graph import ModelGraph, node_label
 from scalpel_graph.group_csr import Array
-from scalpel_graph.passes.base import PassContext, Skip
+from scalpel_graph.passes.base import PassContext, Refusal, Skip
 from scalpel_graph.passes.matching import (
+    MOVES,
     attribute,
+    is_quantization,
     is_standard,
     optional_input,
     per_channel,
     why_not_constant,
 )
+from scalpel_graph.passes.quantized_tensors import matrix_of
 from scalpel_graph.report import Candidate, LayerDecision
 from scalpel_graph.target import CpuTarget, GpuTarget
 from scalpel_graph.value_types import Storage, ValueType, dtype, storage
@@ -74,17 +77,15 @@ class Decisions(Generic[_Layer]):
     skipped: list[Skip] = field(default_factory=list)
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
-    """Why a layer has to stay dense whatever it costs."""
-
-
 def decide(graph: ModelGraph, context: PassContext) -> Decisions[Layer]:
     """Chooses dense or a group shape for every layer of the graph."""
     decisions = Decisions[Layer]()
+    is_cpu = isinstance(context.target, CpuTarget)
     nodes = [
         node
         for node in graph.nodes
-        if is_standard(node, "Conv", "Gemm", "MatMul") and not has_quantized_weight(node)
+        if is_standard(node, "Conv", "Gemm", "MatMul")
+        and (not has_quantized_weight(node) or (is_cpu and has_quantized_weight_alone(node)))
     ]
     shapes = graph.assumed_shapes(context.dimensions) if nodes else {}
     described: list[Layer] = []
@@ -248,12 +249,31 @@ def in_one_network(layers: Sequence[Layer], weights: ValueType) -> list[Layer]:
     together = []
     for layer in layers:
         if layer.key not in storages:
-            storages[layer.key] = storage(layer.weights, weights)
+            storages[layer.key] = _storage(layer, weights)
         stored = storages[layer.key]
         value_bytes = dtype(stored.type).itemsize
         work = replace(layer.work, network_bytes=network_bytes, value_bytes=value_bytes)
         together.append(replace(layer, work=work, storage=stored))
     return together
+
+
+def _storage(layer: Layer, wanted: ValueType) -> Storage:
+    """What a layer's values are to be stored as: integers stay so."""
+    if layer.storage.type == "int8":
+        return layer.storage
+    if wanted == "int8" and layer.work.is_conv:
+        return Storage(reason="there is no Conv of int8 weights and float32 activations")
+    return storage(layer.weights, wanted)
+
+
+def has_quantized_weight_alone(node: gs.Node) -> bool:
+    """Whether a product has a weight of integers, but activations of real numbers."""
+    if not is_standard(node, "Gemm", "MatMul") or not has_quantized_weight(node):
+        return False
+    tensor = node.inputs[0]
+    while len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], *MOVES):
+        tensor = tensor.inputs[0].inputs[0]
+    return not (len(tensor.inputs) == 1 and is_quantization(tensor.inputs[0], "DequantizeLinear"))
 
 
 def has_quantized_weight(node: gs.Node) -> bool:
@@ -262,7 +282,7 @@ def has_quantized_weight(node: gs.Node) -> bool:
     tensor = node.inputs[1]
     while len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "Transpose"):
         tensor = tensor.inputs[0].inputs[0]
-    return len(tensor.inputs) == 1 and is_standard(tensor.inputs[0], "DequantizeLinear")
+    return len(tensor.inputs) == 1 and is_quantization(tensor.inputs[0], "DequantizeLinear")
 
 
 def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
@@ -277,6 +297,8 @@ def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, .
         Refusal: it has to stay dense.
     """
     tensor = node.inputs[1]
+    if has_quantized_weight_alone(node):
+        return _with_integers(graph, node, shapes)
     kind = graph.type(tensor) or graph.type(node.inputs[0])
     if kind is not None and kind != TensorProto.FLOAT:
         raise Refusal(f"weight is {TensorProto.DataType.Name(kind).lower()}, not float32")
@@ -289,6 +311,21 @@ def describe(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, .
         raise Refusal("all its weights are zero")
     by_operator = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
     return by_operator[node.op](graph, node, weight, shapes)
+
+
+def _with_integers(graph: ModelGraph, node: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+    """A product whose weight is made of constant integers: these are stored, whatever else is."""
+    found, matrix = matrix_of(graph, node)
+    if not matrix.any():
+        raise Refusal("all its weights are zero")
+    if attribute(node, "alpha", 1.0) != 1.0:
+        raise Refusal("its alpha is not 1")
+    scale = np.broadcast_to(found.scale, matrix.shape[:1])
+    weights = matrix.astype(np.float32) * scale[:, np.newaxis]
+    by_operator = {"Gemm": _gemm, "MatMul": _matmul}
+    tensor = weights if attribute(node, "transB", 0) else weights.T
+    layer = by_operator[node.op](graph, node, tensor, shapes)
+    return replace(layer, key=(*found.key, *layer.key), storage=Storage("int8", scale=scale))
 
 
 def _conv(graph: ModelGraph, node: gs.Node, weight: Array, shapes: Mapping[str, tuple[int, ...]]) -> Layer:

@@ -54,16 +54,16 @@ def make(
     """A node of one of our operators, without outputs and with no activation.
 
     Args:
-        op_type: `ops.GEMM` or `ops.CONV`.
+        op_type: one of `ops.GROUP_CSR_OPERATORS`.
         name: of the node.
-        arrays: a tensor for each of `ops.INPUTS`.
+        arrays: a tensor for each of its inputs.
         attributes: all others than the activation.
     """
     node = gs.Node(
         op=op_type,
         name=name,
         domain=ops.DOMAIN,
-        inputs=[arrays[key] for key in ops.INPUTS],
+        inputs=[arrays[key] for key in ops.inputs(op_type)],
         attrs=dict(attributes),
     )
     set_activation(node, *NO_ACTIVATION)

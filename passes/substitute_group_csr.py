@@ -3,7 +3,8 @@
 ``Conv(x, W, b)``, ``Gemm(x, W, b)`` and ``MatMul(x, W)`` become ``GroupCsrConv`` or ``GroupCsrGemm`` of
 ``x`` and the group-CSR form of ``W`` (`scalpel_graph.ops`): the products with stored zeros are the only ones
 left out. ``alpha`` and ``beta`` of Gemm are multiplied into weight and bias. What is stored can be rounded to
-16 bits (`scalpel_graph.value_types`).
+16 bits, or to integers of 8 (`scalpel_graph.value_types`); products then become ``GroupCsrScaledGemm``, as
+they do where DequantizeLinear makes ``W`` of constant integers.
 
 Whether and in which group shape is the cost model's choice (`scalpel_graph.cost`, `scalpel_graph.layout`); it
 is recorded for every layer with constant float32 weights.
@@ -21,7 +22,7 @@ from scalpel_graph.passes import sparse_layers, sparse_node
 from scalpel_graph.passes.base import Pass, PassContext, PassResult
 from scalpel_graph.passes.sparse_layers import Layer
 from scalpel_graph.report import Candidate, LayerDecision
-from scalpel_graph.value_types import Storage, dtype
+from scalpel_graph.value_types import Storage
 
 
 class SubstituteGroupCsr(Pass):
@@ -71,14 +72,15 @@ def _substitute(
     assert shape is not None
     arrays = shared.get((layer.key, shape))
     if arrays is None:
-        weights = np.asarray(layer.weights, dtype=dtype(layer.storage.type), order="C")
-        matrix = group_csr.encode(weights, shape)
+        matrix = group_csr.encode(layer.storage.values(layer.weights), shape)
         name = node.inputs[1].name
         arrays = {
             "values": graph.add_constant(f"{name}_values", matrix.values),
             "row_offsets": graph.add_constant(f"{name}_row_offsets", matrix.row_offsets),
             "column_indices": graph.add_constant(f"{name}_column_indices", matrix.column_indices),
         }
+        if layer.storage.scale is not None:
+            arrays["w_scale"] = graph.add_constant(f"{name}_scale", layer.storage.scale.copy())
         shared[layer.key, shape] = arrays
     bias: gs.Tensor = none
     if layer.bias is not None:
@@ -92,5 +94,6 @@ def _substitute(
         "bias": bias,
         "residual": none if layer.residual is None else layer.residual,
     }
-    op_type = ops.CONV if layer.work.is_conv else ops.GEMM
+    product = ops.GEMM if layer.storage.scale is None else ops.SCALED_GEMM
+    op_type = ops.CONV if layer.work.is_conv else product
     graph.replace(node, sparse_node.make(op_type, node.name, inputs, layer.attributes))

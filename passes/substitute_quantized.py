@@ -1,11 +1,11 @@
 """Makes a quantized layer sparse where its zeros pay.
 
-A layer of 8-bit integers (`scalpel_graph.passes.quantized_layers`) becomes ``QLinearGroupCsrConv``,
-``QLinearGroupCsrGemm`` or ``GroupCsrIntegerToFloat`` of the same integers (`scalpel_graph.qlinear_ops`); the
-QuantizeLinear behind it goes into it, and what is read and what is made stay quantized. A weight is zero
-where it is at its zero point, and nothing is rounded anew but a bias of real numbers. A Relu or Clip that
-saturation does not do
-already becomes a Clip of integers: quantizing is monotone, so it may as well come first.
+A layer of 8-bit integers (`scalpel_graph.passes.quantized_layers`) becomes ``QLinearGroupCsrConv`` or
+``-Gemm``, or, where its output is not quantized, ``GroupCsrConvIntegerToFloat`` or ``-Gemm-``, of the same
+integers (`scalpel_graph.qlinear_ops`); the QuantizeLinear behind it goes into it, and what is read and what
+is made stay quantized. A weight is zero where it is at its zero point, and nothing is rounded anew but a bias
+of real numbers. A Relu or Clip that saturation does not do already becomes a Clip of integers: quantizing is
+monotone, so it may as well come first.
 
 Whether and in which group shape is the cost model's choice, recorded for every layer that could be sparse.
 """

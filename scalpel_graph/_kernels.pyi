@@ -46,6 +46,7 @@ class Gemm(_Runner):
         row_offsets: _Array,
         column_indices: _Array,
         shape: tuple[int, int],
+        row_scale: _Array | None = None,
         isa: str = "",
     ) -> None: ...
 

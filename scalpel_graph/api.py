@@ -24,7 +24,7 @@ from scalpel_graph.mcu.cost import dense_instructions, instructions
 from scalpel_graph.mcu.network import DTYPES, Dtype
 from scalpel_graph.mcu.program import Program, accumulator_bits, stored_as
 from scalpel_graph.passes import pipelines, sparse_layers
-from scalpel_graph.passes.base import PassContext, Quantization
+from scalpel_graph.passes.base import PassContext, Quantization, Refusal
 from scalpel_graph.passes.expand_lrn import ExpandLrn
 from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fold_shapes import FoldShapes
@@ -95,19 +95,17 @@ def optimize(
         threads: intra-op threads the model will run on.
         input_shapes: sizes to assume for inputs with symbolic dimensions, by input name. The model stays
             symbolic; a symbol that gets no size here counts as 1.
-        check: run the model before and after on the same inputs.
-        check_inputs: an ``.npz`` file with one array for each input; None makes seeded random ones.
-        rtol, atol: relative and absolute tolerance of the check, for each output element.
-        runs: sets of random inputs that are compared.
-        seed: of the random inputs.
-        skip_passes: names of passes to leave out.
-        autotune: time the candidates of each layer on this machine instead of predicting them.
-        weights: what the values of sparse layers are stored as, ``fp32``, ``fp16`` or ``bf16``. Everything is
+        check: run the model before and after on the same inputs. check_inputs: an ``.npz`` file with one
+        array for each input; None makes seeded random ones. rtol, atol: relative and absolute tolerance of
+        the check, for each output element. runs: sets of random inputs that are compared. seed: of the random
+        inputs. skip_passes: names of passes to leave out. autotune: time the candidates of each layer on this
+        machine instead of predicting them. weights: what the values of sparse layers are stored as, ``fp32``,
+        ``fp16``, ``bf16`` or ``int8``. Everything is
             computed in float32; the check allows for their rounding.
         calibration: for microcontrollers and to quantize, an ``.npz`` file with an array for each input whose
             first axis counts samples; the ranges of activations are found on them, and the answers compared.
-        dtype: for microcontrollers, what to compute in: ``q15`` or ``int8``; None for what a quantized model
-            is in, else ``q15``.
+        dtype: for microcontrollers, what to compute in: ``q15``, ``int8`` or ``int8x16`` (8-bit weights,
+            16-bit activations); None for what a quantized model is in, else ``q15``.
         most_error: for microcontrollers, how far the answers may be from the float model's on the calibration
             inputs: norm of the difference over norm of the answers; None for `mcu.agreement.MOST_ERROR`.
         quantize: for CPUs, ``int8`` to quantize the float model first (`scalpel_graph.quantize`). What that
@@ -136,7 +134,7 @@ def optimize(
     quantization = None
     samples = None if calibration is None else load_samples(Path(calibration), source.proto)
     if profile.kind == "mcu":
-        quantization = Quantization(dtype or _usual_dtype(source.proto), samples)
+        quantization = Quantization(dtype, samples)
     given_source, name = source, source.path or "the model"
     source, quantized = _quantized_first(source, quantize, samples, tell)
     given = None if check_inputs is None else inputs.load_check_inputs(Path(check_inputs), source.proto)
@@ -167,7 +165,7 @@ def optimize(
                 optimized,
                 context.program.network,
                 quantization.samples,
-                most_error=MOST_ERROR[quantization.dtype] if most_error is None else most_error,
+                most_error=MOST_ERROR[context.program.network.dtype] if most_error is None else most_error,
                 library=custom_op_library(),
             )
             outcome = agreement.verified
@@ -270,7 +268,7 @@ def _check_kind(
     if quantize is not None:
         _check_quantize(profile, quantize, calibration)
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype must be {' or '.join(DTYPES)}, got {dtype!r}")
+        raise InputError(f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
     only_mcu = {
         "--calibration": calibration is not None and quantize is None,
         "--dtype": dtype is not None,
@@ -288,6 +286,11 @@ def _check_kind(
         raise InputError(
             f"--autotune times layers on the CPU here, and target {profile.name} is a GPU: leave it out;"
             " scalpel-calibrate --target gpu measures a GPU"
+        )
+    if weights == "int8" and profile.kind == "gpu":
+        raise InputError(
+            f"--weights int8 has no meaning for target {profile.name}: there are no kernels for it; give fp16"
+            " or leave it out"
         )
     is_mcu = profile.kind == "mcu"
     if is_mcu and Quantize.name in skip_passes:
@@ -314,10 +317,6 @@ def _check_quantize(profile: Target, quantize: str, calibration: str | os.PathLi
             "--quantize needs inputs to find the ranges of activations: give --calibration X.npz with some"
             " hundred of them"
         )
-
-
-def _usual_dtype(model: ModelProto) -> Dtype:
-    return "int8" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "q15"
 
 
 def _mcu_report(context: PassContext, agreement: Agreement) -> McuReport:
@@ -383,7 +382,7 @@ def layer_works(graph: ModelGraph, dimensions: Mapping[str, int]) -> dict[str, L
     described = []
     for node in graph.nodes:
         if is_standard(node, "Conv", "Gemm", "MatMul"):
-            with contextlib.suppress(sparse_layers.Refusal):
+            with contextlib.suppress(Refusal):
                 described.append(sparse_layers.describe(graph, node, shapes))
     together = sparse_layers.in_one_network(described, "fp32")
     return {node_label(layer.node): layer.work for layer in together}

@@ -17,7 +17,7 @@ from scalpel_graph.group_csr import GroupShape, encode
 Array = npt.NDArray[Any]
 
 #: By group shape: pixels of a row that a CONV kernel computes together.
-PIXELS_PER_TILE: Mapping[GroupShape, int] = {(1, 2): 4, (2, 2): 2, (4, 2): 1, (1, 4): 1, (2, 4): 1, (4, 4): 1}
+PIXELS_PER_TILE: Mapping[GroupShape, int] = {(1, 2): 4, (2, 2): 2, (4, 2): 1, (1, 4): 4, (2, 4): 2, (4, 4): 1}
 
 #: Pixels of a row of a window whose maximum is taken together.
 TAPS_OF_MAXIMUM = 3

@@ -52,6 +52,10 @@ DEPTHWISE_KERNELS = {(3, 1), (3, 2), (5, 1), (5, 2)}
 _MOST_CONV_BYTES = 1.07
 _MOST_QUANTIZED_CONV_BYTES = 1.3
 _FREE_BYTES = 1024
+#: Output channels that ONNX Runtime's Conv of integers takes together.
+_CHANNELS_AT_ONCE = 16
+#: For an element of a window; measured on an AMD EPYC (Zen 5), where it is 50 times what channels last take.
+_PLAIN_POOL_NS = 2.0
 #: Inputs that an instruction of integers multiplies together.
 _QUAD = 4
 #: Rows of X in a tile of our kernels, about.
@@ -252,6 +256,12 @@ def quantized_reorder_us(elements: int, prices: QuantizedPrices, threads: int) -
     return price_us(prices.dense["quantized_reorder"], {"input": Amount(elements)}, threads)
 
 
+def quantized_pool_us(elements: int) -> float:
+    """Microseconds that ONNX Runtime takes for MaxPool of 8-bit integers in the plain layout, if its windows
+    have so many elements together; channels last it takes next to nothing."""
+    return elements * _PLAIN_POOL_NS / 1000
+
+
 def kernels(work: LayerWork, target: CpuTarget) -> tuple[Kernel, ...]:
     """Our kernels that a layer could run in: what they take, for each group shape."""
     if not work.quantized:
@@ -305,6 +315,8 @@ def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
         if work.channels > block:
             K = _round_up(work.channels // work.group, block) * prod(work.kernel)
     macs = M * K * work.N
+    unrolled = 0.0 if _reads_in_place(work) else float(K * work.N * work.group)
+    left_over = (work.M if work.is_depthwise else work.M // work.group) % _CHANNELS_AT_ONCE
     return {
         "multiply_add": Amount(macs, work.N if not work.is_conv else K),
         "few_multiply_adds": Amount(macs, macs),
@@ -312,7 +324,11 @@ def dense_amounts(work: LayerWork, block: int) -> dict[str, Amount]:
         "edge": Amount(macs * _edge_columns(work) / work.out_size[-1] if work.is_conv else 0.0),
         "input": Amount(work.inputs),
         "output": Amount(M * work.N),
-        "unrolled": Amount(0.0 if _reads_in_place(work) else K * work.N * work.group),
+        "unrolled": Amount(unrolled),
+        # Runs of the channels of a group, one for each place of the kernel.
+        "copy": Amount(unrolled * work.group / work.channels if work.is_conv else 0.0),
+        # Outputs of channels that do not fill a vector.
+        "left_over": Amount(work.N * (K if work.is_depthwise else work.group) * left_over),
         "weight": Amount(M * K, resident),
     }
 

@@ -13,7 +13,7 @@ exact optimum of that model, found by Dinic's algorithm.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -73,6 +73,7 @@ def choose_sparse(
     copy_us: Callable[[int], float],
     *,
     quantized: bool = False,
+    pool_us: Callable[[int], float] = lambda elements: 0.0,
 ) -> set[int]:
     """Chooses the Conv nodes to make sparse.
 
@@ -84,6 +85,8 @@ def choose_sparse(
         copy_us: microseconds to change the layout of a tensor of so many elements.
         quantized: whether these are the Conv of integers: all that stay dense are computed channels last,
             whatever their sizes, and that layout goes through the conversions around them.
+        pool_us: microseconds that MaxPool of integers takes longer in the plain layout, which it is computed
+            in where its input has that, for windows of so many elements together.
 
     Returns:
         ``id(node)`` of the nodes to make sparse.
@@ -101,7 +104,11 @@ def choose_sparse(
         key = id(node)
         if (node.domain or "") not in (("", "ai.onnx", "com.microsoft") if quantized else ("", "ai.onnx")):
             continue
-        if quantized and node.op in ("Conv", "QLinearConv"):
+        if quantized and node.op == "ConvInteger":  # which stays in the plain layout
+            time = times.get(key)
+            if time is not None and time.sparse_us is not None and time.sparse_us < time.dense_us:
+                local.add(key)
+        elif quantized and node.op in ("Conv", "QLinearConv"):
             sides[key] = cut.conv(plain, blocked, times.get(key))
         elif node.op == "Conv":
             weight, group = graph.shape(node.inputs[1]), int(node.attrs.get("group", 1))
@@ -114,20 +121,20 @@ def choose_sparse(
             if reads_plain(dims, group, block):
                 plain_readers.add(key)
             sides[key] = cut.conv(plain, blocked, time)
-        elif node.op in _POOLS and not (quantized and node.op != "MaxPool"):
+        elif quantized and node.op == "MaxPool":
+            if len(node.outputs) == 1:
+                sides[key] = cut.conv(plain, blocked, ConvTimes(0.0, pool_us(_window_elements(node, shapes))))
+                _follow(cut, plain, sides, node.inputs[:1], sides[key])
+        elif node.op in _POOLS and not quantized:
             shape = shapes.get(node.inputs[0].name, ())
-            fits = quantized or (len(shape) == 4 and shape[1] % block == 0)
-            if fits and len(node.outputs) == 1:
+            if len(shape) == 4 and shape[1] % block == 0 and len(node.outputs) == 1:
                 sides[key] = cut.vertex()
                 cut.edge(sides[key], blocked, _INFINITE)
         elif node.op in _FOLLOWERS or (quantized and node.op in _QUANTIZED_FOLLOWERS):
             sides[key] = cut.vertex()
-            activations = node.inputs[:1] if node.op in _PARAMETERS_BEHIND else node.inputs
-            if quantized:
-                activations = [tensor for tensor in activations if tensor.inputs]
-            for tensor in activations:
-                maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-                cut.edge(plain if maker is None else sides.get(id(maker), plain), sides[key], _INFINITE)
+            given = node.inputs[:1] if node.op in _PARAMETERS_BEHIND else node.inputs
+            activations = [tensor for tensor in given if tensor.inputs or not quantized]
+            _follow(cut, plain, sides, activations, sides[key])
     for node in graph.nodes:
         for tensor in node.outputs:
             side = sides.get(id(node), plain)
@@ -143,6 +150,20 @@ def choose_sparse(
         _charge(cut, plain, readers, _copy_cost(tensor, shapes, copy_us))
     plain_side = cut.source_side(plain, blocked)
     return local | {key for key in times if key in sides and sides[key] in plain_side}
+
+
+def _follow(
+    cut: "_MinimumCut", plain: int, sides: Mapping[int, int], inputs: Sequence[gs.Tensor], vertex: int
+) -> None:
+    """Only what reads nothing but the blocked layout is computed in it."""
+    for tensor in inputs:
+        maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+        cut.edge(plain if maker is None else sides.get(id(maker), plain), vertex, _INFINITE)
+
+
+def _window_elements(pool: gs.Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    window: tuple[int, ...] = tuple(pool.attrs.get("kernel_shape", ()))
+    return prod(shapes.get(pool.outputs[0].name, ())) * prod(window)
 
 
 def _copy_cost(

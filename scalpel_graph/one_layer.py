@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scalpel_graph import group_csr, ops, qlinear_ops
 from scalpel_graph.group_csr import Array, GroupShape
-from scalpel_graph.value_types import ValueType, dtype
+from scalpel_graph.value_types import ValueType, storage
 
 _OPSET = 17
 INPUT = "X"
@@ -46,17 +46,21 @@ def one_layer(
             more = {"transB": 1}
         inputs = [INPUT, "W", "bias"]
     else:
-        matrix = group_csr.encode(np.ascontiguousarray(weights), group_shape)
+        stored = storage(weights, value_type)
+        matrix = group_csr.encode(stored.values(weights), group_shape)
         tensors = [
-            numpy_helper.from_array(matrix.values.astype(dtype(value_type)), "values"),
+            numpy_helper.from_array(matrix.values, "values"),
             numpy_helper.from_array(matrix.row_offsets, "row_offsets"),
             numpy_helper.from_array(matrix.column_indices, "column_indices"),
             bias,
             numpy_helper.from_array(np.zeros((), np.float32), "residual"),
         ]
         op_type, domain = (ops.CONV if is_conv else ops.GEMM), ops.DOMAIN
+        if stored.scale is not None:
+            op_type = ops.SCALED_GEMM
+            tensors.append(numpy_helper.from_array(stored.scale, "w_scale"))
         more = {**attributes, "activation_min": -math.inf, "activation_max": math.inf, "activation_gate": 0}
-        inputs = list(ops.INPUTS)
+        inputs = list(ops.inputs(op_type))
     node = helper.make_node(op_type, inputs, ["Y"], name="layer", domain=domain, **more)
     return _model([node], tensors, x_shape, TensorProto.FLOAT)
 

@@ -1,21 +1,23 @@
 """The operators of domain ``ai.scalpel``: their contract, and each as a function of standard operators.
 
-`GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`); `WindowedLrn`
-has a file of its own (`scalpel_graph.windowed_lrn`), and so have those of 8-bit networks
-(`scalpel_graph.qlinear_ops`) and of microcontrollers (`scalpel_graph.quantized_ops`). Inputs of the first
-two:
+`GroupCsrGemm` and `GroupCsrConv` multiply by a group-CSR matrix (`scalpel_graph.group_csr`), and so does
+`GroupCsrScaledGemm`, whose values are int8, multiples of a scale for each row; `WindowedLrn` has a file of
+its own (`scalpel_graph.windowed_lrn`), and so have those of 8-bit networks (`scalpel_graph.qlinear_ops`) and
+of microcontrollers (`scalpel_graph.quantized_ops`). Inputs of the first three:
 
 ==  ================  ===========================================================================
 0   X                 Gemm: ``[..., K]`` float32. Conv: ``[N, C, W]`` or ``[N, C, H, W]`` float32
-1   values            ``[n_groups, r, c]`` float32, float16 or bfloat16, an initializer
+1   values            ``[n_groups, r, c]`` float32, float16 or bfloat16, an initializer; ScaledGemm: int8
 2   row_offsets       ``[ceil(M / r) + 1]`` int32, an initializer
 3   column_indices    ``[n_groups]`` uint16 or int32, an initializer
 4   bias              ``[M]`` float32, or a scalar 0 where there is none, an initializer
 5   residual          float32 of the output's shape, added before the activation; a scalar 0 for none
+6   w_scale           ScaledGemm only: ``[M]`` float32, or a scalar, an initializer
 ==  ================  ===========================================================================
 
 Output: Gemm ``[..., M]``, Conv ``[N, M, ...]``, float32:
-``y · gate(y)`` of ``y = clip(X · Wᵀ + bias + residual, activation_min, activation_max)``.
+``y · gate(y)`` of ``y = clip(X · Wᵀ + bias + residual, activation_min, activation_max)``; of ScaledGemm
+``y = clip((X · Wᵀ) · w_scale + bias + residual, activation_min, activation_max)``.
 
 Attributes: ``weight_shape`` (ints, the dense weight's shape: ``[M, K]``, or ``[M, C / group, kernel...]``),
 ``activation_min``, ``activation_max`` (floats; −inf/+inf: none, 0/+inf: Relu, 0/6: Relu6),
@@ -44,8 +46,9 @@ DOMAIN = "ai.scalpel"
 VERSION = 1
 GEMM = "GroupCsrGemm"
 CONV = "GroupCsrConv"
+SCALED_GEMM = "GroupCsrScaledGemm"
 LRN = windowed_lrn.OP_TYPE
-GROUP_CSR_OPERATORS = (GEMM, CONV)
+GROUP_CSR_OPERATORS = (GEMM, CONV, SCALED_GEMM)
 OPERATORS = (*GROUP_CSR_OPERATORS, LRN, *qlinear_ops.OPERATORS, *quantized_ops.OPERATORS)
 
 #: The oldest opset whose operators the function bodies use, and the first IR version with functions.
@@ -116,7 +119,9 @@ def inputs(op_type: str) -> tuple[str, ...]:
         return qlinear_ops.inputs(op_type)
     if op_type in quantized_ops.OPERATORS:
         return quantized_ops.inputs(op_type)
-    return windowed_lrn.INPUTS if op_type == LRN else INPUTS
+    if op_type == LRN:
+        return windowed_lrn.INPUTS
+    return (*INPUTS, "w_scale") if op_type == SCALED_GEMM else INPUTS
 
 
 def is_ours(node: NodeProto) -> bool:
@@ -132,7 +137,11 @@ def is_ours(node: NodeProto) -> bool:
 
 def _write_group_csr_body(body: FunctionBody, op_type: str) -> None:
     # Shape inference has the weight's shape from here: only an attribute's value does it see at every opset.
-    weight = body("Reshape", [_dense_matrix(body), "weight_shape"], "weight")
+    matrix = _dense_matrix(body)
+    if op_type == SCALED_GEMM:
+        column = body.ints("column", [-1, 1])
+        matrix = body("Mul", [matrix, body("Reshape", ["w_scale", column], "row_scales")], "scaled_matrix")
+    weight = body("Reshape", [matrix, "weight_shape"], "weight")
     if op_type == CONV:
         bias = body("Expand", ["bias", "M"], "bias_of_each_row")
         product = body("Conv", ["X", weight, bias], "product", refs=_CONV_ATTRIBUTES)

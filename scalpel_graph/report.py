@@ -132,7 +132,7 @@ class McuReport:
     """What a network takes on a microcontroller, and how far its integers are from the float network.
 
     Attributes:
-        dtype: ``q15`` or ``int8``.
+        dtype: ``q15``, ``int8`` or ``int8x16``.
         instructions: of one run, predicted.
         dense_instructions: if every layer were dense.
         flash_bytes: of all constants.

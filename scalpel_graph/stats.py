@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from scalpel_graph import ops, quantized_ops
+from scalpel_graph import ops, qlinear_ops, quantized_ops
 from scalpel_graph.assumed_sizes import shapes_with
 from scalpel_graph.stand_ins import replace_by_stand_ins
 
@@ -28,6 +28,10 @@ INTEGER_DATA = {
 #: Which input holds the weights, where it is not input 1.
 WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
 
+_INTEGER_OPERATORS = (*quantized_ops.OPERATORS, *qlinear_ops.OPERATORS, ops.SCALED_GEMM)
+#: Those of ours that are convolutions.
+_CONVS = (ops.CONV, quantized_ops.CONV, quantized_ops.GROUP_CSR_CONV, *qlinear_ops.CONVS)
+
 #: Initializers of more elements than this cannot hold a shape.
 _SMALL = 1024
 
@@ -43,9 +47,9 @@ class Size:
             the integer tensors that DequantizeLinear or an integer layer reads; subgraphs included. A
             group-CSR matrix counts the values it stores.
         macs: multiply-accumulates of the Conv, ConvTranspose, Gemm and MatMul nodes of the main graph, of
-            their integer forms (QLinearConv, ConvInteger, QGemm and their kin), and of LSTM, GRU, RNN,
-            GroupCsrConv and GroupCsrGemm. A group-CSR matrix counts the values it stores; a node whose shapes
-            cannot be inferred counts nothing.
+            their integer forms (QLinearConv, ConvInteger, QGemm and their kin), of LSTM, GRU, RNN, and of the
+            operators of `scalpel_graph.ops` that multiply by a matrix. A group-CSR matrix counts the values
+            it stores; a node whose shapes cannot be inferred counts nothing.
     """
 
     parameters: int
@@ -89,8 +93,8 @@ def _integer_weights(graph: GraphProto) -> set[str]:
     names: set[str] = set()
     for node in graph.node:
         places: Sequence[int] = INTEGER_DATA.get(node.op_type, ())
-        if node.domain == ops.DOMAIN and node.op_type in quantized_ops.OPERATORS:
-            given = enumerate(quantized_ops.inputs(node.op_type))
+        if node.domain == ops.DOMAIN and node.op_type in _INTEGER_OPERATORS:
+            given = enumerate(ops.inputs(node.op_type))
             places = [place for place, name in given if name in ("values", "weight", "bias")]
         names.update(node.input[place] for place in places if place < len(node.input))
         for subgraph in _subgraphs(node):
@@ -149,6 +153,8 @@ def _replace_group_csr(graph: GraphProto) -> None:
 def _macs(node: NodeProto, shapes: _Shapes) -> int:
     """Multiply-accumulates of one node; 0 where it has none or its shapes are unknown."""
     place = WEIGHT_PLACES.get(node.op_type, 1)
+    if node.domain == ops.DOMAIN and node.op_type in qlinear_ops.OPERATORS:
+        place = qlinear_ops.inputs(node.op_type).index("values")
     tensors = [*node.input[:1], *node.input[place : place + 1], *node.output[:1]]
     if len(tensors) < 3 or any(name not in shapes for name in tensors):
         return 0
@@ -174,14 +180,8 @@ def macs(op: str, x: Sequence[int], weight: Sequence[int], y: Sequence[int], *, 
         ("", "QLinearMatMul"): _matmul,
         ("com.microsoft", "QGemm"): _gemm,
         **{("", name): _recurrent for name in ("LSTM", "GRU", "RNN")},
-        (ops.DOMAIN, ops.CONV): _group_csr_conv,
-        (ops.DOMAIN, ops.GEMM): _group_csr_gemm,
-        **{
-            (ops.DOMAIN, name): _group_csr_conv for name in (quantized_ops.CONV, quantized_ops.GROUP_CSR_CONV)
-        },
-        **{
-            (ops.DOMAIN, name): _group_csr_gemm for name in (quantized_ops.GEMM, quantized_ops.GROUP_CSR_GEMM)
-        },
+        **{(ops.DOMAIN, name): _group_csr_gemm for name in (*ops.GROUP_CSR_OPERATORS, *_INTEGER_OPERATORS)},
+        **{(ops.DOMAIN, name): _group_csr_conv for name in _CONVS},
     }
     rule = rules.get(("" if domain == "ai.onnx" else domain, op))
     try:

@@ -55,8 +55,10 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "sparse_gemv": ("input", "output", "weight"),
     "depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),
     "quantized_depthwise_kernel": ("multiply_add", "strided", "input", "output", "channel"),
-    "quantized_conv": ("multiply_add", "few_multiply_adds", "input", "output", "unrolled", "weight"),
-    "quantized_depthwise": ("multiply_add", "input"),
+    "quantized_conv": (
+        "multiply_add", "few_multiply_adds", "input", "output", "unrolled", "copy", "left_over", "weight",
+    ),
+    "quantized_depthwise": ("multiply_add", "input", "left_over"),
     "quantized_gemm": ("multiply_add", "few_multiply_adds", "input", "output", "weight"),
     "quantized_gemv": ("output", "weight"),
     "quantized_reorder": ("input",),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from models.builder import BATCH, GraphBuilder
 from scalpel_graph.graph import ModelGraph
@@ -67,6 +67,19 @@ def one_dimensional() -> onnx.ModelProto:
     return g.model({g.gemm(g.flatten(y), "fc", 6, 5): [BATCH, 5]})
 
 
+def long_sums() -> onnx.ModelProto:
+    """More products of 8-bit weights and 16-bit activations than 32 bits hold; the second layer is pruned."""
+    g = GraphBuilder("long sums", seed=3, opset=17)
+    x = g.relu(g.conv(g.input("x", [BATCH, 70, 3, 4]), "conv", 70, 129, 3, pad=1), "relu")
+    model = g.model({g.gemm(g.flatten(x), "fc", 129 * 12, 6): [BATCH, 6]})
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".weight"):
+            W = numpy_helper.to_array(tensor)
+            W = np.sign(W) * np.float32(np.abs(W).max()) * (1 - np.abs(W) / np.abs(W).max() / 8)
+            tensor.CopyFrom(numpy_helper.from_array(W.astype(np.float32), tensor.name))
+    return prune_magnitude(model, 0.5, (1, 4), layers=["fc"]).model
+
+
 #: By name, a network that is pruned in groups, and the shape of its input.
 NETWORKS: Mapping[str, tuple[Callable[[], onnx.ModelProto], tuple[int, ...]]] = {
     "perceptron": (lambda: pruned(perceptron(), 0.7, (1, 2)), (21,)),
@@ -74,6 +87,7 @@ NETWORKS: Mapping[str, tuple[Callable[[], onnx.ModelProto], tuple[int, ...]]] = 
     "many-operators": (lambda: pruned(many_operators(), 0.6, (1, 2)), (3, 11, 13)),
     "softmax": (lambda: many_operators("Softmax"), (3, 11, 13)),
     "argmax": (lambda: many_operators("ArgMax"), (3, 11, 13)),
+    "long-sums": (long_sums, (70, 3, 4)),
     "one-dimensional": (lambda: pruned(one_dimensional(), 0.5, (2, 2)), (4, 30)),
 }
 
@@ -93,7 +107,7 @@ def samples(model: onnx.ModelProto, count: int = 40) -> Samples:
     return check_samples(inputs(model, count), model, Path("calibration"))
 
 
-def quantized(model: onnx.ModelProto, dtype: Dtype = "q15") -> tuple[Program, onnx.ModelProto]:
+def quantized(model: onnx.ModelProto, dtype: Dtype | None = None) -> tuple[Program, onnx.ModelProto]:
     """The program for the device and the ONNX model."""
     target = load_target("mcu")
     context = PassContext(target=target, quantization=Quantization(dtype, samples(model)))
@@ -103,7 +117,7 @@ def quantized(model: onnx.ModelProto, dtype: Dtype = "q15") -> tuple[Program, on
     return context.program, graph.to_proto()
 
 
-def network_of(model: onnx.ModelProto, dtype: Dtype = "q15") -> Network:
+def network_of(model: onnx.ModelProto, dtype: Dtype | None = None) -> Network:
     return quantized(model, dtype)[0].network
 
 

@@ -25,11 +25,11 @@ class QLinearLayer:
         x_shape: of X.
         dtype: of X, Y and the residual.
         single_scale: whether there is one weight scale for all rows.
-        scales: x_scale, y_scale (of ConvAdd the product's), and the residual's and the sum's.
+        scales: x_scale, y_scale (of those that add the product's), and the residual's and the sum's.
         zero_points: likewise.
         geometry: attributes of a Conv that are not the usual.
-        residual_first: of ConvAdd.
-        adds: whether GroupCsrIntegerToFloat has a residual.
+        residual_first, rounds_product: of those that add.
+        adds: whether IntegerToFloat has a residual.
     """
 
     op_type: str
@@ -42,6 +42,7 @@ class QLinearLayer:
     zero_points: tuple[int, int, int, int] = (3, 100, 7, 90)
     geometry: dict[str, Any] = field(default_factory=dict)
     residual_first: bool = False
+    rounds_product: bool = True
     adds: bool = False
 
     def arrays(self) -> dict[str, Array]:
@@ -55,10 +56,10 @@ class QLinearLayer:
         matrix = group_csr.encode(weight, self.group_shape)
         steps = np.asarray(0.01, np.float32) if self.single_scale else rng.random(M).astype(np.float32) / 50
         bias = rng.standard_normal(M) * 2000
-        to_float = self.op_type == qlinear_ops.TO_FLOAT
+        to_float = self.op_type in qlinear_ops.TO_FLOAT
         x_scale, product_scale, residual_scale, y_scale = (np.float32(scale) for scale in self.scales)
         x_zero, product_zero, residual_zero, y_zero = (self.dtype(zero) for zero in self.zero_points)
-        adds = self.op_type == qlinear_ops.CONV_ADD
+        adds = self.op_type in qlinear_ops.ADDS
         every = {
             "x_scale": x_scale, "x_zero_point": x_zero,
             "values": matrix.values, "row_offsets": matrix.row_offsets,
@@ -78,7 +79,7 @@ class QLinearLayer:
         every = {
             "weight_shape": list(self.weight_shape), "strides": [1] * spatial, "pads": [0] * 2 * spatial,
             "dilations": [1] * spatial, "group": 1, "residual_first": int(self.residual_first),
-            **self.geometry,
+            "rounds_product": int(self.rounds_product), **self.geometry,
         }  # fmt: skip
         return {name: every[name] for name in qlinear_ops.attributes(self.op_type)}
 
@@ -92,17 +93,19 @@ class QLinearLayer:
         """A model of the layer, with its function."""
         arrays = self.arrays() if arrays is None else arrays
         attributes = self.attributes() if attributes is None else attributes
-        to_float = self.op_type == qlinear_ops.TO_FLOAT
+        to_float = self.op_type in qlinear_ops.TO_FLOAT
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
         names = qlinear_ops.inputs(self.op_type)
         node = helper.make_node(self.op_type, names, ["Y"], name="layer", domain=ops.DOMAIN, **attributes)
         x_dims = list(self.x_shape) if batch is None else [batch, *self.x_shape[1:]]
         inputs = [helper.make_tensor_value_info("X", kind, x_dims)]
-        if self.op_type == qlinear_ops.CONV_ADD:
+        if self.op_type in qlinear_ops.ADDS:
             dims = [batch or self.x_shape[0], *[f"y{axis}" for axis in range(1, len(self.x_shape))]]
             inputs.append(helper.make_tensor_value_info("residual", kind, dims))
         elif self.adds:
             dims = [*x_dims[:-1], self.weight_shape[0]]
+            if self.op_type == qlinear_ops.CONV_TO_FLOAT:
+                dims = [x_dims[0], *[f"y{axis}" for axis in range(1, len(self.x_shape))]]
             inputs.append(helper.make_tensor_value_info("residual", TensorProto.FLOAT, dims))
         y_dims = [f"out{axis}" for axis in range(len(self.x_shape))]
         output = helper.make_tensor_value_info("Y", TensorProto.FLOAT if to_float else kind, y_dims)
@@ -119,7 +122,7 @@ class QLinearLayer:
         rng = np.random.default_rng(list(self.x_shape))
         limits = np.iinfo(self.dtype)
         feeds = {"X": rng.integers(limits.min, limits.max + 1, self.x_shape).astype(self.dtype)}
-        if self.op_type == qlinear_ops.CONV_ADD:
+        if self.op_type in qlinear_ops.ADDS:
             shape = self.sums(feeds["X"]).shape
             feeds["residual"] = rng.integers(limits.min, limits.max + 1, shape).astype(self.dtype)
         elif self.adds:
@@ -166,15 +169,17 @@ class QLinearLayer:
         steps = np.broadcast_to(arrays["w_scale"], (M,)).reshape(by_row)
         bias = arrays["bias"].reshape(by_row)
         sums = self.sums(feeds["X"])
-        if self.op_type == qlinear_ops.TO_FLOAT:
+        if self.op_type in qlinear_ops.TO_FLOAT:
             product = sums.astype(np.float32) * (arrays["x_scale"] * steps) + bias
             return np.asarray(product + feeds["residual"] if self.adds else product)
-        adds = self.op_type == qlinear_ops.CONV_ADD
+        adds = self.op_type in qlinear_ops.ADDS
         own, own_zero = (arrays[f"{'product' if adds else 'y'}_{what}"] for what in ("scale", "zero_point"))
         scaled = (sums + bias).astype(np.float32) * (arrays["x_scale"] * steps / own)
         Y = quantize(scaled, own_zero)
         if adds:
             product = (Y - int(own_zero)).astype(np.float32) * (own / arrays["y_scale"])
+            if not self.rounds_product:
+                product = (sums + bias).astype(np.float32) * (arrays["x_scale"] * steps / arrays["y_scale"])
             other = feeds["residual"].astype(np.int64) - int(arrays["residual_zero_point"])
             sum_ = product + other.astype(np.float32) * (arrays["residual_scale"] / arrays["y_scale"])
             Y = quantize(sum_, arrays["y_zero_point"])

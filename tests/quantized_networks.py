@@ -111,6 +111,56 @@ def mixer(opset: int = 17) -> onnx.ModelProto:
     return model(text, weights, opset=opset)
 
 
+def exported(dtype: type[Any] = np.uint8, *, per_channel: bool = True) -> onnx.ModelProto:
+    """A network as PyTorch's exporter writes what PyTorch itself quantized.
+
+    Biases are of real numbers, a sum is quantized only behind its Relu and MaxPool, and what is read as real
+    numbers is not quantized at all.
+    """
+    text = """(float[2, 3, 12, 12] X) => (Y) {
+      x = QuantizeLinear<axis = 1>(X, xs, xz)      xf = DequantizeLinear<axis = 1>(x, xs, xz)
+      c0 = Conv<pads = [1, 1, 1, 1]>(xf, W0, b0)   c = Relu(c0)
+      p = QuantizeLinear(c, ps, pz)                pf = DequantizeLinear(p, ps, pz)
+      d0 = Conv<pads = [1, 1, 1, 1]>(pf, W1, b1)   d = Relu(d0)
+      q = QuantizeLinear(d, qs, pz)                qf = DequantizeLinear(q, qs, pz)
+      e0 = Conv<pads = [1, 1, 1, 1]>(qf, W2, b2)   e1 = Add(pf, e0)   e = Relu(e1)
+      m = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(e)
+      r = QuantizeLinear(m, rs, pz)                rf = DequantizeLinear(r, rs, pz)
+      f0 = Conv(rf, W3, b3)                        f1 = Add(rf, f0)   f = Relu(f1)
+      g0 = ReduceMean<axes = [-1, -2], keepdims = 1>(f)
+      g1 = Reshape(g0, shape)
+      g = QuantizeLinear(g1, gs, pz)               gf = DequantizeLinear(g, gs, pz)
+      h0 = Gemm<transB = 1>(gf, W4, b4)            h1 = Add(h0, gf)   h = Relu(h1)
+      i = QuantizeLinear(h, is, pz)                if = DequantizeLinear(i, is, pz)
+      w5 = Transpose<perm = [1, 0]>(W5)
+      Y0 = MatMul(if, w5)                          Y = Add(Y0, b5)
+    }"""
+    shapes: list[tuple[int, ...]] = [
+        (16, 3, 3, 3), (24, 16, 3, 3), (16, 24, 3, 3), (16, 16, 1, 1), (16, 16), (12, 16),
+    ]  # fmt: skip
+    low = int(np.iinfo(dtype).min)
+    tensors: dict[str, Any] = {
+        "xs": np.float32(0.03), "xz": dtype(low + 120), "ps": np.float32(0.02), "pz": dtype(low),
+        "qs": np.float32(0.025), "rs": np.float32(0.03), "gs": np.float32(0.01), "is": np.float32(0.02),
+        "shape": np.array([2, 16]),
+    }  # fmt: skip
+    dequantized = []
+    for number, shape in enumerate(shapes):
+        real = sparse(*shape, group_shape=(4, 1), density=0.5, seed=number) / np.sqrt(np.prod(shape[1:]))
+        channels = real.reshape(shape[0], -1)
+        steps = np.maximum(np.abs(channels).max(axis=1), 1e-3) / 127
+        steps = (steps if per_channel else steps.max()).astype(np.float32)
+        along = steps.reshape(-1, *[1] * (len(shape) - 1)) if per_channel else steps
+        tensors |= {
+            f"w{number}_integers": np.rint(real / along).astype(np.int8), f"w{number}_scale": steps,
+            f"w{number}_zero": np.zeros(steps.shape, np.int8),
+            f"b{number}": random(shape[0], seed=number) / 10,
+        }  # fmt: skip
+        given = ", ".join(f"w{number}_{name}" for name in ("integers", "scale", "zero"))
+        dequantized.append(f"W{number} = DequantizeLinear<axis = {0 if per_channel else 1}>({given})")
+    return model(text.replace("{", "{\n" + "\n".join(dequantized), 1), tensors)
+
+
 def inputs(proto: onnx.ModelProto, count: int = 4) -> list[dict[str, Any]]:
     """Some random inputs."""
     value = proto.graph.input[0]

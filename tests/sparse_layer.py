@@ -51,17 +51,24 @@ class SparseLayer:
 
     @property
     def op_type(self) -> str:
+        if self.value_type == "int8":
+            return ops.SCALED_GEMM
         return ops.CONV if self.conv else ops.GEMM
 
     def initializers(self) -> dict[str, npt.NDArray[Any]]:
-        matrix = group_csr.encode(self.weights.reshape(self.weights.shape[0], -1), self.group_shape)
+        weights = self.weights.reshape(self.weights.shape[0], -1)
+        if self.value_type == "int8":
+            weights = np.rint(weights / _scales(len(weights))[:, np.newaxis])
+        matrix = group_csr.encode(weights.astype(dtype(self.value_type)), self.group_shape)
         zero = np.zeros((), np.float32)
         arrays = {
-            "values": matrix.values.astype(dtype(self.value_type)),
+            "values": matrix.values,
             "row_offsets": matrix.row_offsets,
             "column_indices": matrix.column_indices,
             "bias": zero if self.bias is None else self.bias,
         }
+        if self.value_type == "int8":
+            arrays["w_scale"] = _scales(len(self.weights))
         return arrays if self.has_residual else {**arrays, "residual": zero}
 
     def attributes(self) -> dict[str, Any]:
@@ -179,7 +186,7 @@ def assemble(
     has_residual: bool = False,
 ) -> onnx.ModelProto:
     """A model of one operator, whose parts may contradict each other; what is no initializer is an input."""
-    names = ["x", *ops.INPUTS[1:]]
+    names = ["x", *ops.inputs(op_type)[1:]]
     node = helper.make_node(op_type, names, ["y"], name="layer", domain=ops.DOMAIN, **attributes)
     inputs: dict[str, Dims | None] = {"x": x_dims}
     if has_residual:
@@ -229,8 +236,16 @@ def conv(
     return SparseLayer(weights, group_shape, x_shape, conv=attributes, **_with_bias(weight_shape[0], options))
 
 
+def _scales(M: int) -> Floats:
+    """What the weights of each row are multiples of, where they are stored as integers."""
+    return (1 + np.arange(M) % 3).astype(np.float32) / 64
+
+
 def _rounded(weights: Floats, options: dict[str, Any]) -> Floats:
     """The weights as the stored type has them."""
+    if options.get("value_type") == "int8":
+        scales = _scales(len(weights))[:, np.newaxis]
+        return np.clip(np.rint(weights / scales), -127, 127).astype(np.float32) * scales
     return weights.astype(dtype(options.get("value_type", "fp32"))).astype(np.float32)
 
 

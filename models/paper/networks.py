@@ -98,10 +98,15 @@ def convnet() -> nn.Sequential:
 
 
 def nin() -> nn.Sequential:
-    """See `models.nin.nin`."""
+    """See `models.nin.nin`.
+
+    Nine layers deep without normalisation, it learns nothing from PyTorch's own first weights: they are those of
+    He et al. (ICCV 2015).
+    """
 
     def conv(name: str, channels: int, out: int, kernel: int) -> list[tuple[str, nn.Module]]:
         layer = nn.Conv2d(channels, out, kernel, padding=kernel // 2)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         return [(name, layer), (f"{name}_relu", nn.ReLU())]
 
     return _Sequential(

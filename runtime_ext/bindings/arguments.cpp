@@ -54,6 +54,15 @@ std::array<int64_t, 2> as_2d(const std::vector<int64_t>& values, int64_t height,
 
 }  // namespace
 
+GroupCsrView scaled_view(const py::array& values, const py::array& row_offsets, const py::array& column_indices,
+                         const Floats& row_scale, int64_t M, int64_t K) {
+  GroupCsrView matrix = int8_view(values, row_offsets, column_indices, M, K);
+  require_shape(row_scale, {M}, "row_scale");
+  matrix.value_type = ValueType::kInt8;
+  matrix.row_scale = row_scale.data();
+  return matrix;
+}
+
 GroupCsrView view(const py::array& values, const py::array& row_offsets, const py::array& column_indices, int64_t M,
                   int64_t K) {
   ValueType type;

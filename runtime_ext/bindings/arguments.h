@@ -24,6 +24,9 @@ GroupCsrView view(const py::array& values, const py::array& row_offsets, const p
 // The same of int8 values.
 GroupCsrView int8_view(const py::array& values, const py::array& row_offsets, const py::array& column_indices,
                        int64_t M, int64_t K);
+// Of int8 values that are multiples of `row_scale` [M].
+GroupCsrView scaled_view(const py::array& values, const py::array& row_offsets, const py::array& column_indices,
+                         const Floats& row_scale, int64_t M, int64_t K);
 
 // Of "" the one that operators use.
 Isa isa_from_name(const std::string& name);

@@ -93,10 +93,12 @@ class Runner {
 class Gemm final : public Runner<GemmPlan> {
  public:
   Gemm(const py::array& values, const py::array& row_offsets, const py::array& column_indices,
-       std::pair<int64_t, int64_t> shape, const std::string& isa) {
+       std::pair<int64_t, int64_t> shape, const std::optional<Floats>& row_scale, const std::string& isa) {
+    const auto [M, K] = shape;
+    const GroupCsrView matrix = row_scale ? scaled_view(values, row_offsets, column_indices, *row_scale, M, K)
+                                          : view(values, row_offsets, column_indices, M, K);
     std::string error;
-    plan_ = make_gemm_plan(view(values, row_offsets, column_indices, shape.first, shape.second), isa_from_name(isa),
-                           &error);
+    plan_ = make_gemm_plan(matrix, isa_from_name(isa), &error);
     if (plan_ == nullptr) throw py::value_error(error);
     M_ = shape.first;
     K_ = shape.second;
@@ -339,9 +341,11 @@ PYBIND11_MODULE(_kernels, module) {
 
   py::class_<Gemm> gemm(module, "Gemm", "Y[N, M] = X[N, K] · Wᵀ with W in group-CSR.");
   gemm.def(py::init<const py::array&, const py::array&, const py::array&, std::pair<int64_t, int64_t>,
-                    const std::string&>(),
+                    const std::optional<Floats>&, const std::string&>(),
            py::arg("values"), py::arg("row_offsets"), py::arg("column_indices"), py::arg("shape"),
-           py::arg("isa") = "", "Raises ValueError if the arrays are inconsistent or the machine lacks the ISA.");
+           py::arg("row_scale") = py::none(), py::arg("isa") = "",
+           "Values are int8 if they have a scale for each row. Raises ValueError if the arrays are inconsistent or the"
+           " machine lacks the ISA.");
   define_calls(gemm);
 
   py::class_<Conv> conv(module, "Conv", "A 1-D or 2-D convolution with W in group-CSR.");

@@ -202,6 +202,14 @@ SCALPEL_INLINE w8_rounding w8_rounding_of(const scalpel_w8_layer *layer) {
   return rounding;
 }
 
+SCALPEL_INLINE void w8_store(w8_rounding rounding, int16_t value, void *y, size_t at) {
+  if (rounding.y_is_int8) {
+    ((int8_t *)y)[at] = (int8_t)value;
+  } else {
+    ((int16_t *)y)[at] = value;
+  }
+}
+
 SCALPEL_INLINE void w8_output(w8_rounding rounding, uint32_t row, int32_t acc, void *y, size_t at) {
   const int64_t product = (int64_t)acc * rounding.multipliers[row];
   const uint32_t shift = rounding.shifts[row];
@@ -212,11 +220,12 @@ SCALPEL_INLINE void w8_output(w8_rounding rounding, uint32_t row, int32_t acc, v
   } else {
     value = (int16_t)clamp_64(rounding.zero_point + shift_half_up(product, shift), rounding.min, rounding.max);
   }
-  if (rounding.y_is_int8) {
-    ((int8_t *)y)[at] = (int8_t)value;
-  } else {
-    ((int16_t *)y)[at] = value;
-  }
+  w8_store(rounding, value, y, at);
+}
+
+SCALPEL_INLINE void w8_output_64(w8_rounding rounding, uint32_t row, int64_t acc, void *y, size_t at) {
+  const int64_t value = shift_half_up(acc * rounding.multipliers[row], rounding.shifts[row]);
+  w8_store(rounding, (int16_t)clamp_64(rounding.zero_point + value, rounding.min, rounding.max), y, at);
 }
 
 #endif

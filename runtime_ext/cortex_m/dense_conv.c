@@ -112,46 +112,79 @@ void scalpel_dense_conv_q15_acc64(const scalpel_q15_layer *layer, const scalpel_
   q15(layer, windows, runs, x, y, true);
 }
 
+/* acc[2 * i + row] += row of the weights with window i of two, in parts that 32 bits hold. */
+static void w8_sum_64(int64_t *acc, const byte_run_windows *at) {
+  byte_run_windows part = *at;
+  part.count = 1;
+  for (uint32_t run = 0; run < at->count; ++run) {
+    for (uint32_t k = 0; k < at->length; k += part.length) {
+      const uint32_t offset = at->offsets[run] + k;
+      int32_t sums[4] = {0};
+      part.offsets = &offset;
+      part.length = at->length - k < 4 * FOURS_OF_32_BITS ? at->length - k : 4 * FOURS_OF_32_BITS;
+      scalpel_sum_w8_2_rows_2_pixels(sums, &part);
+      FOR_ROWS(i, 4) acc[i] += sums[i];
+      part.values += 8 * ((part.length + 3) / 4);
+    }
+  }
+}
+
 /* Two rows of int8 weights, one row of pixels, two at a time; past the last pixel, it is computed again. */
-static void w8_two_rows(const scalpel_w8_layer *layer, const scalpel_windows *windows, byte_run_windows at,
-                        uint32_t row, void *y, size_t y_at) {
+SCALPEL_INLINE void w8_two_rows(const scalpel_w8_layer *layer, const scalpel_windows *windows, byte_run_windows at,
+                                uint32_t row, void *y, size_t y_at, bool acc64) {
   const w8_rounding rounding = w8_rounding_of(layer);
-  const int32_t bias[2] = {layer->bias[row], layer->bias[row + 1]};
   for (uint32_t w = 0; w < windows->width; w += 2) {
     const uint32_t second = w + 1 < windows->width;
-    int32_t acc[4] = {bias[0], bias[1], bias[0], bias[1]};
+    const size_t next = second * windows->y_pixel_step;
     at.x[1] = at.x[0] + second * windows->x_column_step;
-    scalpel_sum_w8_2_rows_2_pixels(acc, &at);
-    for (uint32_t i = 0; i < 4; ++i) {
-      w8_output(rounding, row + i % 2, acc[i], y, y_at + i / 2 * second * windows->y_pixel_step + i % 2);
+    if (acc64) {
+      const int64_t *bias = (const int64_t *)layer->bias + row;
+      int64_t acc[4] = {bias[0], bias[1], bias[0], bias[1]};
+      w8_sum_64(acc, &at);
+      for (uint32_t i = 0; i < 4; ++i) w8_output_64(rounding, row + i % 2, acc[i], y, y_at + i / 2 * next + i % 2);
+    } else {
+      const int32_t *bias = (const int32_t *)layer->bias + row;
+      int32_t acc[4] = {bias[0], bias[1], bias[0], bias[1]};
+      scalpel_sum_w8_2_rows_2_pixels(acc, &at);
+      for (uint32_t i = 0; i < 4; ++i) w8_output(rounding, row + i % 2, acc[i], y, y_at + i / 2 * next + i % 2);
     }
     at.x[0] += 2 * (size_t)windows->x_column_step;
     y_at += 2 * (size_t)windows->y_pixel_step;
   }
 }
 
-static void w8_one_row(const scalpel_w8_layer *layer, const scalpel_windows *windows, byte_run_windows at,
-                       uint32_t row, void *y, size_t y_at) {
+SCALPEL_INLINE void w8_one_row(const scalpel_w8_layer *layer, const scalpel_windows *windows, byte_run_windows at,
+                               uint32_t row, void *y, size_t y_at, bool acc64) {
+  const w8_rounding rounding = w8_rounding_of(layer);
   for (uint32_t w = windows->width; w != 0; --w) {
     const int8_t *values = at.values;
-    int32_t acc = layer->bias[row];
+    int64_t wide = acc64 ? ((const int64_t *)layer->bias)[row] : 0;
+    int32_t acc = acc64 ? 0 : ((const int32_t *)layer->bias)[row];
     for (uint32_t run = 0; run < at.count; ++run) {
       const int16_t *x = at.x[0] + at.offsets[run];
       for (uint32_t k = 0; k < at.length; k += 4) {
         const uint32_t left = at.length - k;
         const uint32_t second = left > 2 ? load_some(x + k + 2, left - 2) : 0;
         acc = add_four(load_word(values), load_some(x + k, left), second, acc);
+        if (acc64) {
+          wide += acc;
+          acc = 0;
+        }
         values += 4;
       }
     }
-    w8_output(w8_rounding_of(layer), row, acc, y, y_at);
+    if (acc64) {
+      w8_output_64(rounding, row, wide, y, y_at);
+    } else {
+      w8_output(rounding, row, acc, y, y_at);
+    }
     at.x[0] += windows->x_column_step;
     y_at += windows->y_pixel_step;
   }
 }
 
-void scalpel_dense_conv_w8(const scalpel_w8_layer *layer, const scalpel_windows *windows, const scalpel_runs *runs,
-                           const int16_t *x, void *y) {
+SCALPEL_INLINE void w8(const scalpel_w8_layer *layer, const scalpel_windows *windows, const scalpel_runs *runs,
+                       const int16_t *x, void *y, bool acc64) {
   const uint32_t group_rows = (uint32_t)layer->rows / runs->groups;
   const uint32_t row_values = (uint32_t)runs->count * ((runs->length + 3u) / 4u * 4u);
   byte_run_windows at = {runs->count, runs->length, runs->offsets, {x, x}, layer->values};
@@ -160,11 +193,12 @@ void scalpel_dense_conv_w8(const scalpel_w8_layer *layer, const scalpel_windows 
     for (uint32_t row = group * group_rows; row < end;) {
       const uint32_t r = end - row >= 2 ? 2 : 1;
       for (size_t h = 0; h < windows->height; ++h) {
+        const size_t to = h * windows->y_row_step + row;
         at.x[0] = x + h * windows->x_row_step;
         if (r == 2) {
-          w8_two_rows(layer, windows, at, row, y, h * windows->y_row_step + row);
+          w8_two_rows(layer, windows, at, row, y, to, acc64);
         } else {
-          w8_one_row(layer, windows, at, row, y, h * windows->y_row_step + row);
+          w8_one_row(layer, windows, at, row, y, to, acc64);
         }
       }
       at.values += r * row_values;
@@ -172,4 +206,14 @@ void scalpel_dense_conv_w8(const scalpel_w8_layer *layer, const scalpel_windows 
     }
     x += runs->group_channels;
   }
+}
+
+void scalpel_dense_conv_w8_acc32(const scalpel_w8_layer *layer, const scalpel_windows *windows,
+                                 const scalpel_runs *runs, const int16_t *x, void *y) {
+  w8(layer, windows, runs, x, y, false);
+}
+
+void scalpel_dense_conv_w8_acc64(const scalpel_w8_layer *layer, const scalpel_windows *windows,
+                                 const scalpel_runs *runs, const int16_t *x, void *y) {
+  w8(layer, windows, runs, x, y, true);
 }

@@ -34,24 +34,43 @@ void scalpel_depthwise_q15_acc64(const scalpel_q15_layer *layer, const scalpel_w
   q15(layer, windows, taps, n_taps, x, y, true);
 }
 
-void scalpel_depthwise_w8(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
-                          uint16_t n_taps, const int16_t *x, void *y) {
+SCALPEL_INLINE void w8(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
+                       uint16_t n_taps, const int16_t *x, void *y, bool acc64) {
   const w8_rounding rounding = w8_rounding_of(layer);
   for (uint32_t h = 0; h < windows->height; ++h) {
     const int16_t *from = x + (size_t)h * windows->x_row_step;
     size_t to = (size_t)h * windows->y_row_step;
     for (uint32_t w = 0; w < windows->width; ++w) {
       for (uint32_t row = 0; row < layer->rows; ++row) {
-        uint32_t acc = (uint32_t)layer->bias[row];
         const int8_t *weight = layer->values + row;
-        for (uint32_t tap = 0; tap < n_taps; ++tap) {
-          acc += (uint32_t)((int32_t)from[taps[tap] + row] * *weight);
-          weight += layer->rows;
+        if (acc64) {
+          int64_t acc = ((const int64_t *)layer->bias)[row];
+          for (uint32_t tap = 0; tap < n_taps; ++tap) {
+            acc += (int32_t)from[taps[tap] + row] * *weight;
+            weight += layer->rows;
+          }
+          w8_output_64(rounding, row, acc, y, to + row);
+        } else {
+          uint32_t acc = ((const uint32_t *)layer->bias)[row];
+          for (uint32_t tap = 0; tap < n_taps; ++tap) {
+            acc += (uint32_t)((int32_t)from[taps[tap] + row] * *weight);
+            weight += layer->rows;
+          }
+          w8_output(rounding, row, (int32_t)acc, y, to + row);
         }
-        w8_output(rounding, row, (int32_t)acc, y, to + row);
       }
       from += windows->x_column_step;
       to += windows->y_pixel_step;
     }
   }
+}
+
+void scalpel_depthwise_w8_acc32(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
+                                uint16_t n_taps, const int16_t *x, void *y) {
+  w8(layer, windows, taps, n_taps, x, y, false);
+}
+
+void scalpel_depthwise_w8_acc64(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
+                                uint16_t n_taps, const int16_t *x, void *y) {
+  w8(layer, windows, taps, n_taps, x, y, true);
 }

@@ -17,7 +17,8 @@
  * weights are 0. No other function reads or writes outside of its tensors.
  *
  * Overflow. acc32 kernels keep 32 bits: the caller has proven for each row that sum |w| * max|x| + |bias| < 2^31,
- * the rounding term being part of the bias. acc64 kernels keep 64 bits, which 2^31 columns cannot overflow.
+ * with int16 weights the rounding term being part of the bias. acc64 kernels keep 64 bits, which 2^31 columns cannot
+ * overflow.
  */
 #ifndef SCALPEL_KERNELS_H
 #define SCALPEL_KERNELS_H
@@ -25,7 +26,7 @@
 #include <stdint.h>
 
 /* Grows with every change of a layout or of a function's meaning. */
-#define SCALPEL_KERNELS_ABI 1
+#define SCALPEL_KERNELS_ABI 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -72,13 +73,14 @@ typedef struct {
 
 /* int8 weights, int16 inputs (int8 ones go through scalpel_pad_8_to_16 first), a scale for each row:
  *     y = clamp(zero_point + ((acc * multiplier + (shift > 0 ? 2^(shift - 1) : 0)) >> shift), min, max)
- * in 64 bits, acc = bias + sum w * x in 32. The zero point of x is folded into the bias; a border holds it as value.
- * Fastest with shift >= 33: then one SMMUL-like step does it. */
+ * in 64 bits, acc = bias + sum w * x in 32 or 64: with 64, the caller has proven that the product and the rounding term
+ * stay below 2^63 (fewer bits of a multiplier do that). The zero point of x is folded into the bias; a border holds it as
+ * value. acc32 is fastest with shift >= 33: then one SMMUL-like step does it. */
 typedef struct {
   const int8_t *values;
   const void *columns;
   const uint16_t *counts;
-  const int32_t *bias;
+  const void *bias; /* of each row: int32_t for acc32 functions, int64_t for acc64 ones */
   const int32_t *multipliers; /* of each row, 0..2^31-1 */
   const uint8_t *shifts;      /* of each row, 0..62 */
   uint16_t rows;
@@ -119,10 +121,12 @@ SCALPEL_DECLARE_FC_Q15(1x2);
 SCALPEL_DECLARE_FC_Q15(2x2);
 SCALPEL_DECLARE_FC_Q15(4x2);
 
-/* scalpel_fc_w8_RxC_INDEX(layer, x, y): y int8_t[M] or int16_t[M]. */
-#define SCALPEL_DECLARE_FC_W8(SHAPE)                                                                   \
-  void scalpel_fc_w8_##SHAPE##_u8(const scalpel_w8_layer *layer, const int16_t *x, void *y); \
-  void scalpel_fc_w8_##SHAPE##_u16(const scalpel_w8_layer *layer, const int16_t *x, void *y)
+/* scalpel_fc_w8_RxC_INDEX_ACC(layer, x, y): y int8_t[M] or int16_t[M]. */
+#define SCALPEL_DECLARE_FC_W8(SHAPE)                                                               \
+  void scalpel_fc_w8_##SHAPE##_u8_acc32(const scalpel_w8_layer *layer, const int16_t *x, void *y);  \
+  void scalpel_fc_w8_##SHAPE##_u16_acc32(const scalpel_w8_layer *layer, const int16_t *x, void *y); \
+  void scalpel_fc_w8_##SHAPE##_u8_acc64(const scalpel_w8_layer *layer, const int16_t *x, void *y);  \
+  void scalpel_fc_w8_##SHAPE##_u16_acc64(const scalpel_w8_layer *layer, const int16_t *x, void *y)
 SCALPEL_DECLARE_FC_W8(1x4);
 SCALPEL_DECLARE_FC_W8(2x4);
 SCALPEL_DECLARE_FC_W8(4x4);
@@ -137,9 +141,11 @@ SCALPEL_DECLARE_CONV_Q15(1x2);
 SCALPEL_DECLARE_CONV_Q15(2x2);
 SCALPEL_DECLARE_CONV_Q15(4x2);
 
-#define SCALPEL_DECLARE_CONV_W8(SHAPE)                                                                          \
-  void scalpel_conv_w8_##SHAPE(const scalpel_w8_layer *layer, const scalpel_windows *windows, const int16_t *x, \
-                               void *y)
+#define SCALPEL_DECLARE_CONV_W8(SHAPE)                                                                     \
+  void scalpel_conv_w8_##SHAPE##_acc32(const scalpel_w8_layer *layer, const scalpel_windows *windows,      \
+                                       const int16_t *x, void *y);                                         \
+  void scalpel_conv_w8_##SHAPE##_acc64(const scalpel_w8_layer *layer, const scalpel_windows *windows,      \
+                                       const int16_t *x, void *y)
 SCALPEL_DECLARE_CONV_W8(1x4);
 SCALPEL_DECLARE_CONV_W8(2x4);
 SCALPEL_DECLARE_CONV_W8(4x4);
@@ -147,7 +153,8 @@ SCALPEL_DECLARE_CONV_W8(4x4);
 /* FC, dense: x int16_t[inputs]. */
 void scalpel_dense_fc_q15_acc32(const scalpel_q15_layer *layer, const int16_t *x, int16_t *y);
 void scalpel_dense_fc_q15_acc64(const scalpel_q15_layer *layer, const int16_t *x, int16_t *y);
-void scalpel_dense_fc_w8(const scalpel_w8_layer *layer, const int16_t *x, void *y);
+void scalpel_dense_fc_w8_acc32(const scalpel_w8_layer *layer, const int16_t *x, void *y);
+void scalpel_dense_fc_w8_acc64(const scalpel_w8_layer *layer, const int16_t *x, void *y);
 
 /* CONV, dense: any number of channels, any groups; rows blocks never straddle groups (each group has its own blocks
  * of 2, then 1). */
@@ -155,8 +162,10 @@ void scalpel_dense_conv_q15_acc32(const scalpel_q15_layer *layer, const scalpel_
                                   const scalpel_runs *runs, const int16_t *x, int16_t *y);
 void scalpel_dense_conv_q15_acc64(const scalpel_q15_layer *layer, const scalpel_windows *windows,
                                   const scalpel_runs *runs, const int16_t *x, int16_t *y);
-void scalpel_dense_conv_w8(const scalpel_w8_layer *layer, const scalpel_windows *windows, const scalpel_runs *runs,
-                           const int16_t *x, void *y);
+void scalpel_dense_conv_w8_acc32(const scalpel_w8_layer *layer, const scalpel_windows *windows,
+                                 const scalpel_runs *runs, const int16_t *x, void *y);
+void scalpel_dense_conv_w8_acc64(const scalpel_w8_layer *layer, const scalpel_windows *windows,
+                                 const scalpel_runs *runs, const int16_t *x, void *y);
 
 /* Depthwise CONV (groups == channels == rows). values [taps][rows], in the order of `taps`, the offsets of the window's
  * kernel_h * kernel_w values in the padded input: (kh * dilation_h * padded_width + kw * dilation_w) * channels. int8
@@ -165,8 +174,10 @@ void scalpel_depthwise_q15_acc32(const scalpel_q15_layer *layer, const scalpel_w
                                  uint16_t n_taps, const int16_t *x, int16_t *y);
 void scalpel_depthwise_q15_acc64(const scalpel_q15_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
                                  uint16_t n_taps, const int16_t *x, int16_t *y);
-void scalpel_depthwise_w8(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
-                          uint16_t n_taps, const int16_t *x, void *y);
+void scalpel_depthwise_w8_acc32(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
+                                uint16_t n_taps, const int16_t *x, void *y);
+void scalpel_depthwise_w8_acc64(const scalpel_w8_layer *layer, const scalpel_windows *windows, const uint32_t *taps,
+                                uint16_t n_taps, const int16_t *x, void *y);
 
 /* ---- Copies ------------------------------------------------------------------------------------------------------ */
 

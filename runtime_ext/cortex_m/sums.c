@@ -385,13 +385,6 @@ NAKED void scalpel_sum_4_rows(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED con
   "smlad " ACC ", " FIRST ", " EVEN ", " ACC "\n\t"       \
   "smlad " ACC ", " SECOND ", " ODD ", " ACC "\n\t"
 
-#define STEP_1x4(NEXT)              \
-  NEXT("r0")                        \
-  "ldr.w r2, [lr], #4\n\t"          \
-  "ldr.w r6, [r3, r0, lsl #3]\n\t"  \
-  "ldr.w r7, [r8, r0, lsl #3]\n\t"  \
-  UNPACK_AND_ADD("r4", "r2", "r9", "r10", "r6", "r7")
-
 #define STEP_2x4(NEXT)              \
   NEXT("r0")                        \
   "ldr.w r2, [lr], #4\n\t"          \
@@ -438,9 +431,208 @@ NAKED void scalpel_sum_4_rows(UNUSED int32_t *acc, UNUSED uint32_t n, UNUSED con
                                        UNUSED const int16_t *x) {                                                    \
     SUM_W8(ACC, STEP_##SHAPE, NEXT_U16, BYTES);                                                                      \
   }
-DEFINE_SUM_W8(1x4, "{r4}", 32)
 DEFINE_SUM_W8(2x4, "{r4, r5}", 52)
 DEFINE_SUM_W8(4x4, "{r4, r5, r6, r7}", 92)
+
+/* The even, then the odd weights at four pixels. */
+#define STEP_1x4_4_PIXELS           \
+  "ldrh.w r2, [r12], #2\n\t"        \
+  "ldr.w r3, [lr]\n\t"              \
+  "lsl.w r2, r2, #3\n\t"            \
+  "ldr.w r0, [r8, r2]\n\t"          \
+  "ldr.w r1, [r9, r2]\n\t"          \
+  "sxtb16 r3, r3\n\t"               \
+  "smlad r4, r0, r3, r4\n\t"        \
+  "smlad r5, r1, r3, r5\n\t"        \
+  "ldr.w r0, [r10, r2]\n\t"         \
+  "ldr.w r1, [r11, r2]\n\t"         \
+  "add.w r2, r2, #4\n\t"            \
+  "smlad r6, r0, r3, r6\n\t"        \
+  "smlad r7, r1, r3, r7\n\t"        \
+  "ldr.w r3, [lr], #4\n\t"          \
+  "ldr.w r0, [r8, r2]\n\t"          \
+  "ldr.w r1, [r9, r2]\n\t"          \
+  "sxtb16 r3, r3, ror #8\n\t"       \
+  "smlad r4, r0, r3, r4\n\t"        \
+  "smlad r5, r1, r3, r5\n\t"        \
+  "ldr.w r0, [r10, r2]\n\t"         \
+  "ldr.w r1, [r11, r2]\n\t"         \
+  "smlad r6, r0, r3, r6\n\t"        \
+  "smlad r7, r1, r3, r7\n\t"
+
+/* The same of two rows at two pixels. */
+#define STEP_2x4_2_PIXELS           \
+  "ldrh.w r2, [r12], #2\n\t"        \
+  "ldrd r10, r11, [lr], #8\n\t"     \
+  "lsl.w r2, r2, #3\n\t"            \
+  "ldr.w r3, [r8, r2]\n\t"          \
+  "sxtb16 r0, r10\n\t"              \
+  "sxtb16 r1, r11\n\t"              \
+  "smlad r4, r3, r0, r4\n\t"        \
+  "smlad r5, r3, r1, r5\n\t"        \
+  "ldr.w r3, [r9, r2]\n\t"          \
+  "add.w r2, r2, #4\n\t"            \
+  "smlad r6, r3, r0, r6\n\t"        \
+  "smlad r7, r3, r1, r7\n\t"        \
+  "ldr.w r0, [r8, r2]\n\t"          \
+  "ldr.w r1, [r9, r2]\n\t"          \
+  "sxtb16 r10, r10, ror #8\n\t"     \
+  "sxtb16 r11, r11, ror #8\n\t"     \
+  "smlad r4, r0, r10, r4\n\t"       \
+  "smlad r5, r0, r11, r5\n\t"       \
+  "smlad r6, r1, r10, r6\n\t"       \
+  "smlad r7, r1, r11, r7\n\t"
+
+/* Into rounds of four steps of BYTES each. On the stack, from its top: end of the columns, entry into the first round,
+ * tiles left, y, the row. */
+#define BEGIN_BYTE_TILES(BYTES)                                   \
+  "push {r0, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"           \
+  "ldrd r1, r3, [r0, #4]\n\t"                                     \
+  "add r1, r1, r3, lsl #1\n\t"                                    \
+  "rsb r2, r3, #0\n\t"                                            \
+  "and r2, r2, #3\n\t"                                            \
+  "mov r4, #" #BYTES "\n\t"                                       \
+  "adr r12, 2f\n\t"                                               \
+  "mla r2, r2, r4, r12\n\t"                                       \
+  "adr r12, 3f\n\t"                                               \
+  "cmp r3, #0\n\t"                                                \
+  "it eq\n\t"                                                     \
+  "moveq r2, r12\n\t"                                             \
+  "ldr r3, [r0, #28]\n\t"                                         \
+  "ldr r12, [r0, #20]\n\t"                                        \
+  "push {r1, r2, r3, r12}\n\t"                                    \
+  "ldrd r8, r1, [r0, #12]\n\t"                                    \
+  "add r9, r8, r1\n\t"
+
+#define ROUNDS_OF_TILE(STEP)                \
+  "ldrd lr, r12, [r0]\n\t"                  \
+  "ldr r0, [sp, #4]\n\t"                    \
+  "mov pc, r0\n\t"                          \
+  ".balign 4\n\t"                           \
+  "2:\n\t" STEP STEP STEP STEP              \
+  "ldr r0, [sp]\n\t"                        \
+  "cmp r12, r0\n\t"                         \
+  "bne 2b\n\t"                              \
+  ".balign 4\n\t"                           \
+  "3:\n\t"                                  \
+  "ldr r0, [sp, #16]\n\t"
+
+/* r4 to r7 are shifted: limits them, two in r4 and two in r6. */
+#define LIMIT_BYTE_OUTPUTS         \
+  "ldrd r1, r2, [r0, #32]\n\t"     \
+  "ssat r4, #16, r4\n\t"           \
+  "ssat r5, #16, r5\n\t"           \
+  "ssat r6, #16, r6\n\t"           \
+  "ssat r7, #16, r7\n\t"           \
+  "pkhbt r4, r4, r5, lsl #16\n\t"  \
+  "pkhbt r6, r6, r7, lsl #16\n\t"  \
+  "ssub16 r3, r4, r1\n\t"          \
+  "sel r4, r4, r1\n\t"             \
+  "ssub16 r3, r6, r1\n\t"          \
+  "sel r6, r6, r1\n\t"             \
+  "ssub16 r3, r2, r4\n\t"          \
+  "sel r4, r4, r2\n\t"             \
+  "ssub16 r3, r2, r6\n\t"          \
+  "sel r6, r6, r2\n\t"             \
+  "lsr r5, r4, #16\n\t"            \
+  "lsr r7, r6, #16\n\t"            \
+  "ldrd r1, r2, [sp, #8]\n\t"      \
+  "ldr r3, [r0, #24]\n\t"          \
+  "ldr r12, [r0, #40]\n\t"
+
+#define END_BYTE_TILES                        \
+  "subs r1, r1, #1\n\t"                       \
+  "strd r1, r2, [sp, #8]\n\t"                 \
+  "bne 1b\n\t"                                \
+  "add sp, sp, #20\n\t"                       \
+  "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}"
+
+NAKED void scalpel_tiles_1x4(UNUSED const byte_row_of_tiles *row) {
+  __asm__ volatile(
+      BEGIN_BYTE_TILES(92)
+      "add r10, r9, r1\n\t"
+      "add r11, r10, r1\n\t"
+      "1:\n\t"
+      "ldr r4, [r0, #44]\n\t"
+      "mov r5, r4\n\t"
+      "mov r6, r4\n\t"
+      "mov r7, r4\n\t"
+      ROUNDS_OF_TILE(STEP_1x4_4_PIXELS)
+      "ldr r1, [r0, #52]\n\t"
+      "ldr r2, [r0, #60]\n\t"
+      "ldr r3, [r0, #68]\n\t"
+      "smmla r4, r4, r1, r2\n\t"
+      "smmla r5, r5, r1, r2\n\t"
+      "smmla r6, r6, r1, r2\n\t"
+      "smmla r7, r7, r1, r2\n\t"
+      "asr r4, r4, r3\n\t"
+      "asr r5, r5, r3\n\t"
+      "asr r6, r6, r3\n\t"
+      "asr r7, r7, r3\n\t"
+      LIMIT_BYTE_OUTPUTS
+      "cmp r12, #0\n\t"
+      "beq 4f\n\t"
+      "strb r4, [r2]\n\t"
+      "strb r5, [r2, r3]\n\t"
+      "add r2, r2, r3, lsl #1\n\t"
+      "strb r6, [r2]\n\t"
+      "strb r7, [r2, r3]\n\t"
+      "b 5f\n\t"
+      "4:\n\t"
+      "strh r4, [r2]\n\t"
+      "strh r5, [r2, r3]\n\t"
+      "add r2, r2, r3, lsl #1\n\t"
+      "strh r6, [r2]\n\t"
+      "strh r7, [r2, r3]\n\t"
+      "5:\n\t"
+      "add r2, r2, r3, lsl #1\n\t"
+      "ldr r3, [r0, #16]\n\t"
+      "add r8, r8, r3, lsl #2\n\t"
+      "add r9, r9, r3, lsl #2\n\t"
+      "add r10, r10, r3, lsl #2\n\t"
+      "add r11, r11, r3, lsl #2\n\t"
+      END_BYTE_TILES);
+}
+
+NAKED void scalpel_tiles_2x4(UNUSED const byte_row_of_tiles *row) {
+  __asm__ volatile(
+      BEGIN_BYTE_TILES(80)
+      "1:\n\t"
+      "ldrd r4, r5, [r0, #44]\n\t"
+      "mov r6, r4\n\t"
+      "mov r7, r5\n\t"
+      ROUNDS_OF_TILE(STEP_2x4_2_PIXELS)
+      "ldrd r1, r2, [r0, #52]\n\t"
+      "ldrd r3, r10, [r0, #60]\n\t"
+      "ldrd r11, r12, [r0, #68]\n\t"
+      "smmla r4, r4, r1, r3\n\t"
+      "smmla r5, r5, r2, r10\n\t"
+      "smmla r6, r6, r1, r3\n\t"
+      "smmla r7, r7, r2, r10\n\t"
+      "asr r4, r4, r11\n\t"
+      "asr r5, r5, r12\n\t"
+      "asr r6, r6, r11\n\t"
+      "asr r7, r7, r12\n\t"
+      LIMIT_BYTE_OUTPUTS
+      "cmp r12, #0\n\t"
+      "beq 4f\n\t"
+      "strb r4, [r2]\n\t"
+      "strb r5, [r2, #1]\n\t"
+      "add r2, r2, r3\n\t"
+      "strb r6, [r2]\n\t"
+      "strb r7, [r2, #1]\n\t"
+      "b 5f\n\t"
+      "4:\n\t"
+      "str r4, [r2]\n\t"
+      "add r2, r2, r3\n\t"
+      "str r6, [r2]\n\t"
+      "5:\n\t"
+      "add r2, r2, r3\n\t"
+      "ldr r3, [r0, #16]\n\t"
+      "add r8, r8, r3, lsl #1\n\t"
+      "add r9, r9, r3, lsl #1\n\t"
+      END_BYTE_TILES);
+}
 
 /* The two even, then the two odd weights of both rows at both pixels. */
 #define EVEN_2_ROWS_2_PIXELS    \

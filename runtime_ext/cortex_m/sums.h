@@ -54,6 +54,28 @@ typedef struct {
   const int8_t *values;
 } byte_run_windows;
 
+/* The assembler knows this order. y = clamp((((acc * multiplier) >> 32) + addend) >> shift, min, max). */
+typedef struct {
+  const int8_t *values;
+  const uint16_t *columns;
+  uint32_t n;
+  const int16_t *x; /* the first window */
+  uint32_t x_bytes; /* from one window to the next */
+  void *y;
+  uint32_t y_bytes; /* from one output to the next */
+  uint32_t tiles;   /* at least 1 */
+  uint32_t min;     /* in both halves */
+  uint32_t max;
+  uint32_t y_is_int8;
+  int32_t bias[2]; /* of each row of the block */
+  int32_t multipliers[2];
+  int32_t addends[2];
+  int32_t shifts[2];
+} byte_row_of_tiles;
+
+/* acc[i] += row i of n groups of int8 weights with one vector or window x; moves `at` behind them. */
+typedef void (*byte_sum)(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+
 #if SCALPEL_ASSEMBLER
 
 #define NEXT_COLUMN_u8(TO) "ldrb %[" TO "], [%[columns]], #1\n\t"
@@ -119,14 +141,50 @@ void scalpel_sum_2_rows_2_pixels(int32_t *acc, const run_windows *at);
 void scalpel_sum_4_rows(int32_t *acc, uint32_t n, const int16_t *values, const int16_t *x);
 
 /* The same for int8 weights, n counts fours of columns. */
-void scalpel_sum_1x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
-void scalpel_sum_1x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
+#define STEP_1x4(NEXT)                       \
+  NEXT("x0")                                 \
+  "ldr %[w0], [%[values]], #4\n\t"           \
+  "ldr %[x1], [%[x], %[x0], lsl #3]\n\t"     \
+  "ldr %[x0], [%[x4], %[x0], lsl #3]\n\t"    \
+  "sxtb16 %[w1], %[w0]\n\t"                  \
+  "sxtb16 %[w0], %[w0], ror #8\n\t"          \
+  PRODUCT("x1", "w1") PRODUCT("x0", "w0")
+
+/* n mod 4 first: its lower bit goes to N, the other to C. */
+#define DEFINE_SUM_1x4(INDEX)                                                                                         \
+  SCALPEL_INLINE void scalpel_sum_1x4_##INDEX(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x) {  \
+    uint32_t x0, x1, w0, w1;                                                                                          \
+    __asm__ volatile(                                                                                                 \
+        "lsls %[x0], %[n], #31\n\t"                                                                                   \
+        "bpl 1f\n\t" STEP_1x4(NEXT_COLUMN_##INDEX)                                                                    \
+        "1:\n\t"                                                                                                      \
+        "bcc 2f\n\t" STEP_1x4(NEXT_COLUMN_##INDEX) STEP_1x4(NEXT_COLUMN_##INDEX)                                      \
+        "2:\n\t"                                                                                                      \
+        "lsrs %[n], %[n], #2\n\t"                                                                                     \
+        "beq 4f\n\t"                                                                                                  \
+        "3:\n\t" STEP_1x4(NEXT_COLUMN_##INDEX) STEP_1x4(NEXT_COLUMN_##INDEX) STEP_1x4(NEXT_COLUMN_##INDEX)            \
+            STEP_1x4(NEXT_COLUMN_##INDEX)                                                                             \
+        "subs %[n], #1\n\t"                                                                                           \
+        "bne 3b\n\t"                                                                                                  \
+        "4:"                                                                                                          \
+        : [sum] "+r"(*acc), [n] "+r"(n), [values] "+r"(at->values), [columns] "+r"(at->columns), [x0] "=&r"(x0),      \
+          [x1] "=&r"(x1), [w0] "=&r"(w0), [w1] "=&r"(w1)                                                              \
+        : [x] "r"(x), [x4] "r"(x + 2)                                                                                 \
+        : "cc", "memory");                                                                                            \
+  }
+DEFINE_SUM_1x4(u8)
+DEFINE_SUM_1x4(u16)
+
 void scalpel_sum_2x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 void scalpel_sum_2x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 void scalpel_sum_4x4_u8(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 void scalpel_sum_4x4_u16(int32_t *acc, uint32_t n, byte_group_position *at, const int16_t *x);
 void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_windows *at);
 void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x);
+
+/* Tiles of four pixels by one row of weights in groups of 1x4, and of two pixels by two rows in groups of 2x4. */
+void scalpel_tiles_1x4(const byte_row_of_tiles *row);
+void scalpel_tiles_2x4(const byte_row_of_tiles *row);
 
 #else
 
@@ -259,6 +317,30 @@ SCALPEL_INLINE void scalpel_sum_w8_2_rows_2_pixels(int32_t *acc, const byte_run_
   }
 }
 
+SCALPEL_INLINE void byte_tiles(const byte_row_of_tiles *row, uint32_t r, byte_sum add_groups) {
+  const uint8_t *x = (const uint8_t *)row->x;
+  uint8_t *y = row->y;
+  for (uint32_t left = row->tiles * (4 / r); left != 0; --left) {
+    byte_group_position at = {row->values, (const uint8_t *)row->columns};
+    int32_t acc[2] = {row->bias[0], row->bias[1]};
+    add_groups(acc, row->n, &at, (const int16_t *)(const void *)x);
+    FOR_ROWS(i, r) {
+      const int32_t high = (int32_t)(((int64_t)acc[i] * row->multipliers[i]) >> 32) + row->addends[i];
+      const int16_t value = clamp_32(high >> row->shifts[i], low_half(row->min), low_half(row->max));
+      if (row->y_is_int8) {
+        y[i] = (uint8_t)value;
+      } else {
+        memcpy(y + 2 * i, &value, sizeof value);
+      }
+    }
+    x += row->x_bytes;
+    y += row->y_bytes;
+  }
+}
+
+SCALPEL_INLINE void scalpel_tiles_1x4(const byte_row_of_tiles *row) { byte_tiles(row, 1, scalpel_sum_1x4_u16); }
+SCALPEL_INLINE void scalpel_tiles_2x4(const byte_row_of_tiles *row) { byte_tiles(row, 2, scalpel_sum_2x4_u16); }
+
 SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t *values, const int16_t *x) {
   for (; n != 0; --n) {
     FOR_ROWS(i, 4) acc[i] = add_four(load_word(values + 4 * i), load_word(x), load_word(x + 2), acc[i]);
@@ -268,5 +350,21 @@ SCALPEL_INLINE void scalpel_sum_w8_4_rows(int32_t *acc, uint32_t n, const int8_t
 }
 
 #endif
+
+/* So many fours of products of int8 and int16 fit a sum of 32 bits: 127 * 4 * 2^7 * 2^15 < 2^31. Wide sums are sums of such. */
+#define FOURS_OF_32_BITS 127u
+
+SCALPEL_INLINE uint32_t fours_of_32_bits(uint32_t left) { return left < FOURS_OF_32_BITS ? left : FOURS_OF_32_BITS; }
+
+SCALPEL_INLINE void byte_groups_64(int64_t *acc, uint32_t n, byte_group_position *at, const int16_t *x, uint32_t r,
+                                   byte_sum add_groups) {
+  do {
+    const uint32_t some = fours_of_32_bits(n);
+    int32_t part[4] = {0};
+    add_groups(part, some, at, x);
+    FOR_ROWS(i, r) acc[i] += part[i];
+    n -= some;
+  } while (n != 0);
+}
 
 #endif

@@ -36,7 +36,7 @@ cudaStream_t stream(const OrtApi& api, const OrtKernelContext& context) {
 
 class GemmOnCuda final : public GroupCsrGemm {
  public:
-  explicit GemmOnCuda(const Node& node) : GroupCsrGemm(node) {
+  explicit GemmOnCuda(const Node& node) : GroupCsrGemm(node, StoredValues::kFloat) {
     labelled(layer(), [&] { plan_.emplace(layer().matrix(), on_device(layer().epilogue())); });
   }
 

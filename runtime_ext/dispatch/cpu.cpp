@@ -15,6 +15,9 @@
 #ifdef SCALPEL_NEON_DOTPROD
 #include "kernels/neon_dotprod.h"
 #endif
+#ifdef SCALPEL_NEON_QUADS
+#include "kernels/neon_quads.h"
+#endif
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -90,13 +93,6 @@ bool has_neon() { return false; }
 
 }  // namespace
 
-const Int8Kernels* int8_kernels([[maybe_unused]] Isa isa) {
-#ifdef SCALPEL_NEON_DOTPROD
-  if (isa == Isa::kNeon && has_dotprod()) return &neon_dotprod_kernels();
-#endif
-  return nullptr;
-}
-
 std::vector<const QuantizedKernels*> available_quantized_kernels() {
   std::vector<const QuantizedKernels*> sets;
 #ifdef SCALPEL_AVX2_QUADS
@@ -107,6 +103,12 @@ std::vector<const QuantizedKernels*> available_quantized_kernels() {
 #endif
 #ifdef SCALPEL_AVX512_VNNI
   if (has_avx512_vnni()) sets.push_back(&avx512_vnni_kernels());
+#endif
+#ifdef SCALPEL_NEON_QUADS
+  if (has_neon()) sets.push_back(&neon_quads_kernels());
+#endif
+#ifdef SCALPEL_NEON_DOTPROD
+  if (has_dotprod()) sets.push_back(&neon_dotprod_kernels());
 #endif
   return sets;
 }

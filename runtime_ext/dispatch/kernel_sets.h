@@ -1,6 +1,5 @@
 #pragma once
 
-#include "kernels/int8.h"
 #include "kernels/kernel_set.h"
 #include "kernels/quantized_kernels.h"
 
@@ -8,9 +7,6 @@ namespace scalpel {
 
 // The vector kernels of an instruction set, null for kScalar and for what this build does not have.
 const KernelSet* kernel_set(Isa isa);
-
-// The int8 kernels beside them, null where this machine has no dot products of int8.
-const Int8Kernels* int8_kernels(Isa isa);
 
 // The kernels of quantized layers that this machine can run, best last.
 std::vector<const QuantizedKernels*> available_quantized_kernels();

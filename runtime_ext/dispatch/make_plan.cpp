@@ -56,19 +56,6 @@ std::unique_ptr<ConvPlan> make_conv_plan(const GroupCsrView& matrix, const ConvG
   });
 }
 
-std::unique_ptr<Int8GemmPlan> make_int8_gemm_plan(const GroupCsrView& matrix, Isa isa, std::string* error) {
-  std::string problem = validate(matrix);
-  if (problem.empty() && matrix.K > kMostInt8Products) {
-    problem = "K=" + std::to_string(matrix.K) + " products of int8 could overflow their sum; there may be " +
-              std::to_string(kMostInt8Products);
-  }
-  return make<Int8GemmPlan>(describe(matrix), std::move(problem), error, [&] {
-    const Int8Kernels* kernels = int8_kernels(isa);
-    const bool fits = kernels != nullptr && matrix.c % 4 == 0 && matrix.M <= kMaxVectorM;
-    return fits ? make_vector_int8_gemm_plan(matrix, *kernels) : make_scalar_int8_gemm_plan(matrix);
-  });
-}
-
 std::unique_ptr<QuantizedGemmPlan> make_quantized_gemm_plan(const GroupCsrView& matrix, const QuantizedKernels* kernels,
                                                             std::string* error) {
   return make<QuantizedGemmPlan>(describe(matrix), validate(matrix), error, [&] {

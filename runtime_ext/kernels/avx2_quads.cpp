@@ -15,7 +15,11 @@ struct Avx2Words : Avx2Quads {
   struct Weights {
     Int even, odd;
   };
-  static Weights weights(const int8_t* from) { return widen(weight_quad(from)); }
+  // The four weights of a step for one of its `Rows` rows.
+  template <int Rows>
+  static Weights weights(const int8_t* from, int row) {
+    return widen(weight_quad(from + row * kQuadBytes));
+  }
   static Weights load_weights(const int8_t* from) { return widen(eight_quads(from)); }
   static void dot(Int& sum, Int x, const Weights& w) {
     const Int even = _mm256_and_si256(x, set16(0xff)), odd = _mm256_srli_epi16(x, 8);

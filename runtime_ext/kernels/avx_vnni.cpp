@@ -10,7 +10,11 @@ namespace scalpel {
 namespace {
 
 struct AvxVnni : Avx2Quads {
-  static Int weights(const int8_t* from) { return weight_quad(from); }
+  // The four weights of a step for one of its `Rows` rows.
+  template <int Rows>
+  static Int weights(const int8_t* from, int row) {
+    return weight_quad(from + row * kQuadBytes);
+  }
   static Int load_weights(const int8_t* from) { return eight_quads(from); }
   // In assembly, because GCC 12 copies the sums around the intrinsic at every step.
   static void dot(Int& sum, Int x, Int w) { __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w)); }

@@ -11,6 +11,7 @@ namespace {
 inline bool is_zero(float value) { return value == 0.0f; }
 inline bool is_zero(Float16 value) { return (value.bits & 0x7fff) == 0; }
 inline bool is_zero(Bfloat16 value) { return (value.bits & 0x7fff) == 0; }
+inline bool is_zero(int8_t value) { return value == 0; }
 
 template <typename Value>
 struct Streams {
@@ -66,6 +67,10 @@ GemvStreams::GemvStreams(const GroupCsrView& matrix, const GemvKernel& kernel_)
       break;
     case ValueType::kBfloat16:
       repack<Bfloat16>(matrix);
+      break;
+    case ValueType::kInt8:
+      repack<int8_t>(matrix);
+      row_scale.assign(matrix.row_scale, matrix.row_scale + M);
       break;
   }
 }
@@ -136,6 +141,7 @@ void GemvStreams::run(const float* x, float* y, const Epilogue& epilogue, int64_
   call.M = M;
   call.x = x;
   call.y = y;
+  call.scale = row_scale.empty() ? nullptr : row_scale.data();
   call.bias = epilogue.bias;
   call.residual = epilogue.residual;
   call.min = epilogue.min;

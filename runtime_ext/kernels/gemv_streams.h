@@ -22,7 +22,8 @@ struct GemvStreams {
   int64_t M, K;
   GemvKernel kernel;
   // [items, width], as wide as the file stores them; in the order of ValueType.
-  std::variant<std::vector<float>, std::vector<Float16>, std::vector<Bfloat16>> values;
+  std::variant<std::vector<float>, std::vector<Float16>, std::vector<Bfloat16>, std::vector<int8_t>> values;
+  std::vector<float> row_scale;          // [M] of integers, else empty
   std::vector<uint16_t> indices_u16;     // [items], empty if an index does not fit
   std::vector<uint32_t> indices_u32;     // [items], empty otherwise
   std::vector<int64_t> slice_begin;      // [slices + 1], first item

@@ -1,6 +1,6 @@
 // GEMV for every instruction set: the streams of a slice (gemv_streams.h) side by side, one accumulator each, so
-// that neither the latency of an addition nor the end of a row is waited for. Values stored in 16 bits are widened
-// in registers.
+// that neither the latency of an addition nor the end of a row is waited for. Values stored in 16 or 8 bits are
+// widened in registers.
 //
 // Included by the translation unit of an instruction set only; all of it has internal linkage.
 #pragma once
@@ -13,6 +13,7 @@ namespace scalpel {
 namespace {
 
 inline void store_row(const GemvCall& call, int64_t row, float sum) {
+  if (call.scale != nullptr) sum *= call.scale[row];
   if (call.bias != nullptr) sum += call.bias[row];
   if (call.residual != nullptr) sum += call.residual[row];
   sum = sum < call.min ? call.min : sum;
@@ -155,7 +156,8 @@ constexpr GemvKernel gemv_row(const char* name, int most_rows) {
           most_rows,
           {{gemv<Vectors, Layout, Streams, float, uint16_t>, gemv<Vectors, Layout, Streams, float, uint32_t>},
            {gemv<Vectors, Layout, Streams, Float16, uint16_t>, gemv<Vectors, Layout, Streams, Float16, uint32_t>},
-           {gemv<Vectors, Layout, Streams, Bfloat16, uint16_t>, gemv<Vectors, Layout, Streams, Bfloat16, uint32_t>}}};
+           {gemv<Vectors, Layout, Streams, Bfloat16, uint16_t>, gemv<Vectors, Layout, Streams, Bfloat16, uint32_t>},
+           {gemv<Vectors, Layout, Streams, int8_t, uint16_t>, gemv<Vectors, Layout, Streams, int8_t, uint32_t>}}};
 }
 
 }  // namespace

@@ -182,12 +182,12 @@ template <typename S, int Vectors>
                                               typename S::Int (&quads)[Vectors]) {
   using Int = typename S::Int;
   const Int ab = S::unpack_low8(a, b), cd = S::unpack_low8(c, d);
-  quads[0] = S::unpack_low16(ab, cd);
-  if constexpr (Vectors > 1) quads[1] = S::unpack_high16(ab, cd);
+  quads[0] = S::quads_low(ab, cd);
+  if constexpr (Vectors > 1) quads[1] = S::quads_high(ab, cd);
   if constexpr (Vectors > 2) {
     const Int ab_high = S::unpack_high8(a, b), cd_high = S::unpack_high8(c, d);
-    quads[2] = S::unpack_low16(ab_high, cd_high);
-    if constexpr (Vectors > 3) quads[3] = S::unpack_high16(ab_high, cd_high);
+    quads[2] = S::quads_low(ab_high, cd_high);
+    if constexpr (Vectors > 3) quads[3] = S::quads_high(ab_high, cd_high);
   }
 }
 
@@ -229,7 +229,7 @@ template <typename S, int Height, int Rows, int Vectors, QuadStore kStore, bool 
                                  S::load_row(X + step[3]), x);
 #pragma GCC unroll 8
           for (int i = 0; i < Rows; ++i) {
-            const auto quad = S::weights(w + i * kQuadBytes);
+            const auto quad = S::template weights<Rows>(w, i);
 #pragma GCC unroll 4
             for (int v = 0; v < Vectors; ++v) S::dot(sums[i][v], x[v], quad);
           }
@@ -689,7 +689,7 @@ double dot_products(int64_t rounds, int32_t* result) {
   for (int i = 0; i < kChains; ++i) sums[i] = S::set32(*result);
   auto x = S::set32(*result);
   const int8_t quad[kQuadBytes] = {1, 2, 3, 4};
-  const auto weights = S::weights(quad);
+  const auto weights = S::template weights<1>(quad, 0);
   for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 12
     for (int i = 0; i < kChains; ++i) {

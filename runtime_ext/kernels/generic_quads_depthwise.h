@@ -16,7 +16,7 @@ namespace {
 template <typename S, QuadStore kStore, int Taps, bool kFlips>
 class DepthwiseRows {
   using Int = typename S::Int;
-  using Weights = decltype(S::weights(nullptr));
+  using Weights = decltype(S::template weights<1>(nullptr, 0));
   using Store = typename StoreOf<S, kStore>::Type;
   static constexpr int64_t kTile = S::kLanes * 4;
   static constexpr int kQuads = Taps == 0 ? 1 : (Taps + kQuadBytes - 1) / kQuadBytes;
@@ -51,7 +51,7 @@ class DepthwiseRows {
       Weights weights[kQuads];
       if constexpr (Taps != 0) {
 #pragma GCC unroll 8
-        for (int i = 0; i < kQuads; ++i) weights[i] = S::weights(row_weights + i * kQuadBytes);
+        for (int i = 0; i < kQuads; ++i) weights[i] = S::template weights<1>(row_weights, i);
       }
       const auto tile = [&](int64_t i, const Store& store, auto plain) __attribute__((always_inline)) {
         Int sums[4];
@@ -63,7 +63,7 @@ class DepthwiseRows {
           for (int quad = 0; quad < kQuads; ++quad) multiply(x, i, quad, Taps - quad * 4, weights[quad], sums);
         } else {
           for (int64_t quad = 0; quad < quads(); ++quad) {
-            multiply(x, i, quad, kQuadBytes, S::weights(row_weights + quad * kQuadBytes), sums);
+            multiply(x, i, quad, kQuadBytes, S::template weights<1>(row_weights + quad * kQuadBytes, 0), sums);
           }
         }
         uint8_t* to = y + i * kTile * kElement;

@@ -19,8 +19,9 @@ namespace scalpel {
 
 enum class Isa { kScalar, kAvx2, kAvx512, kNeon };
 
-// What the values of a matrix are stored as; all of them are multiplied as float32.
-enum class ValueType { kFloat32, kFloat16, kBfloat16 };
+// What the values of a matrix are stored as; all of them are multiplied as float32. Integers are multiples of the scale
+// of their row.
+enum class ValueType { kFloat32, kFloat16, kBfloat16, kInt8 };
 
 // The portable group-CSR arrays of a matrix W[M, K]; see scalpel_graph/group_csr.py. Borrowed, not owned.
 struct GroupCsrView {
@@ -30,6 +31,7 @@ struct GroupCsrView {
   int64_t c = 1;
   const void* values = nullptr;            // [n_groups, r, c] of value_type
   ValueType value_type = ValueType::kFloat32;
+  const float* row_scale = nullptr;        // [M]; of kInt8 only
   int64_t n_groups = 0;
   const int32_t* row_offsets = nullptr;    // [n_row_offsets], must be ceil(M / r) + 1
   int64_t n_row_offsets = 0;

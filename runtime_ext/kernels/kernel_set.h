@@ -58,7 +58,7 @@ enum class GemvLayout {
 };
 
 struct GemvCall {
-  const void* values;   // float, Float16 or Bfloat16
+  const void* values;   // float, Float16, Bfloat16 or int8_t
   const void* indices;  // uint16 or uint32
   const int64_t* slice_begin;
   const uint32_t* lengths;
@@ -68,6 +68,7 @@ struct GemvCall {
   int64_t M;
   const float* x;
   float* y;               // [M]
+  const float* scale;     // [M], what the sum of each row is multiplied by, or null
   const float* bias;      // [M] or null
   const float* residual;  // [M] or null
   float min, max;
@@ -79,7 +80,7 @@ struct GemvKernel {
   int width;      // floats of an item
   int streams;    // of a slice: what the kernel interleaves
   int most_rows;  // of X for which one GEMV each beats SpMM
-  void (*run[3][2])(const GemvCall& call);  // by ValueType, and by uint16 or uint32 indices
+  void (*run[4][2])(const GemvCall& call);  // by ValueType, and by uint16 or uint32 indices
 };
 
 // to[j * ld_to + i] = clamp(from[i * ld_from + j] + residual[j * ld_to + i]) for i < rows, j < columns.

@@ -1,136 +1,77 @@
-// The int8 kernels on SDOT, which adds four products to each of four sums. Compiled with that instruction enabled:
-// nothing here may be called, and no inline function of another header instantiated, without checking for it.
+// The kernels of quantized layers on SDOT, which adds four products to each of four sums. Compiled with that instruction
+// enabled: nothing here may be called, and no inline function of another header instantiated, without checking that the
+// machine has it.
 #include "kernels/neon_dotprod.h"
 
-#include <arm_neon.h>
+#include "kernels/generic_quads_depthwise.h"
+#include "kernels/simd_quads_neon.h"
 
 namespace scalpel {
 namespace {
 
-constexpr int64_t kQuad = 4, kLanes = 4;
+struct NeonDotprod : NeonQuads {
+  static Int quads_low(Int ab, Int cd) { return unpack_low16(ab, cd); }
+  static Int quads_high(Int ab, Int cd) { return unpack_high16(ab, cd); }
 
-int32x4_t load_bias(const Int8Call& call, int64_t row) {
-  int32_t bias[kLanes] = {};
-  for (int64_t i = 0; call.bias != nullptr && i < kLanes && row + i < call.M; ++i) bias[i] = call.bias[row + i];
-  return vld1q_s32(bias);
-}
-
-int8x16_t repeated_quad(const int8_t* from) {
-  return vreinterpretq_s8_s32(vld1q_dup_s32(reinterpret_cast<const int32_t*>(from)));
-}
-
-// Four rows: the lanes of a vector.
-void gemv_4(const Int8Call& call) {
-  constexpr int kSums = 4;
-  for (int64_t block = call.first_block; block < call.last_block; ++block) {
-    const int64_t row = block * 4, end = call.begin[block + 1];
-    int64_t step = call.begin[block];
-    const int8_t* weights = call.weights + step * 4 * kQuad;
-    int32x4_t sums[kSums] = {load_bias(call, row), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-    const auto take = [&](int32x4_t sum, int i) {
-      return vdotq_s32(sum, vld1q_s8(weights + i * 16), repeated_quad(call.X + call.quads[step + i] * kQuad));
-    };
-    for (; step + kSums <= end; step += kSums, weights += kSums * 16) {
-#pragma GCC unroll 4
-      for (int i = 0; i < kSums; ++i) sums[i] = take(sums[i], i);
-    }
-    for (; step < end; ++step, weights += 16) sums[0] = take(sums[0], 0);
-    int32_t total[kLanes];
-    vst1q_s32(total, vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3])));
-    for (int64_t i = 0; i < kLanes && row + i < call.M; ++i) call.Y[row + i] = total[i];
-  }
-}
-
-// One row: four steps at once are the lanes.
-void gemv_1(const Int8Call& call) {
-  const auto* X = reinterpret_cast<const int32_t*>(call.X);
-  for (int64_t row = call.first_block; row < call.last_block; ++row) {
-    const int64_t end = call.begin[row + 1];
-    int64_t step = call.begin[row];
-    int32x4_t sums = vdupq_n_s32(0);
-    for (; step + kLanes <= end; step += kLanes) {
-      const uint32_t* quads = call.quads + step;
-      const int32x4_t x = {X[quads[0]], X[quads[1]], X[quads[2]], X[quads[3]]};
-      sums = vdotq_s32(sums, vld1q_s8(call.weights + step * kQuad), vreinterpretq_s8_s32(x));
-    }
-    for (; step < end; ++step) {
-      const int32x4_t x = {X[call.quads[step]], 0, 0, 0};
-      sums = vdotq_s32(sums, repeated_quad(call.weights + step * kQuad), vreinterpretq_s8_s32(x));
-    }
-    const uint32_t bias = call.bias != nullptr ? static_cast<uint32_t>(call.bias[row]) : 0;
-    call.Y[row] = static_cast<int32_t>(bias + static_cast<uint32_t>(vaddvq_s32(sums)));
-  }
-}
-
-// `Rows` rows times `Vectors` vectors of four rows of X, from `pixel` on.
-template <int Rows, int Vectors>
-void multiply_tile(const Int8Call& call, int64_t block, int64_t pixel) {
-  static_assert(Rows == 1 || Rows == 4, "a register holds the weights of four rows");
-  const int64_t row = block * Rows, pixels = (call.N + kLanes - 1) / kLanes * kLanes;
-  const int64_t begin = call.begin[block], end = call.begin[block + 1];
-  int32x4_t sums[Rows][Vectors];
-#pragma GCC unroll 4
-  for (int i = 0; i < Rows; ++i) {
-    const bool has_bias = call.bias != nullptr && row + i < call.M;
-#pragma GCC unroll 14
-    for (int t = 0; t < Vectors; ++t) sums[i][t] = vdupq_n_s32(has_bias ? call.bias[row + i] : 0);
-  }
-  for (int64_t step = begin; step < end; ++step) {
-    const int8_t* x = call.X + (call.quads[step] * pixels + pixel) * kQuad;
-    const int8_t* from = call.weights + step * Rows * kQuad;
-    const int8x16_t weights = Rows == 1 ? repeated_quad(from) : vld1q_s8(from);
-#pragma GCC unroll 14
-    for (int t = 0; t < Vectors; ++t) {
-      const int8x16_t values = vld1q_s8(x + t * 16);
-      if constexpr (Rows == 1) {
-        sums[0][t] = vdotq_s32(sums[0][t], values, weights);
-      } else {
-        sums[0][t] = vdotq_laneq_s32(sums[0][t], values, weights, 0);
-        sums[1][t] = vdotq_laneq_s32(sums[1][t], values, weights, 1);
-        sums[2][t] = vdotq_laneq_s32(sums[2][t], values, weights, 2);
-        sums[3][t] = vdotq_laneq_s32(sums[3][t], values, weights, 3);
-      }
+  // A register holds the weights of four rows; a dot product takes those of one of them.
+  struct RowWeights {
+    int8x16_t rows;
+    int lane;
+  };
+  template <int Rows>
+  static RowWeights weights(const int8_t* from, int row) {
+    if constexpr (Rows % 4 == 0) {
+      return {vld1q_s8(from + row / 4 * 16), row % 4};
+    } else {
+      int32_t quad;
+      __builtin_memcpy(&quad, from + row * kQuadBytes, sizeof quad);
+      return {vreinterpretq_s8_s32(vdupq_n_s32(quad)), 0};
     }
   }
-  int32_t tile[Rows][Vectors * kLanes];
-#pragma GCC unroll 4
-  for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 14
-    for (int t = 0; t < Vectors; ++t) vst1q_s32(tile[i] + t * kLanes, sums[i][t]);
-  }
-  for (int64_t n = 0; n < Vectors * kLanes && pixel + n < call.N; ++n) {
-    int32_t* y = call.Y + (pixel + n) * call.M + row;
-    for (int64_t i = 0; i < Rows && row + i < call.M; ++i) y[i] = tile[i][n];
-  }
-}
+  static int8x16_t load_weights(const int8_t* from) { return vld1q_s8(from); }
 
-// The function for tiles of `vectors` <= Vectors vectors.
-template <int Rows, int Vectors>
-auto tile_function(int64_t vectors) {
-  if constexpr (Vectors > 1) {
-    if (vectors < Vectors) return tile_function<Rows, Vectors - 1>(vectors);
+  static void dot(Int& sum, Int x, const RowWeights& w) {
+    const int8x16_t bytes = vreinterpretq_s8_s32(x);
+    switch (w.lane) {  // known at compile time, in a loop that is unrolled
+      case 0:
+        sum = vdotq_laneq_s32(sum, bytes, w.rows, 0);
+        break;
+      case 1:
+        sum = vdotq_laneq_s32(sum, bytes, w.rows, 1);
+        break;
+      case 2:
+        sum = vdotq_laneq_s32(sum, bytes, w.rows, 2);
+        break;
+      default:
+        sum = vdotq_laneq_s32(sum, bytes, w.rows, 3);
+    }
   }
-  return &multiply_tile<Rows, Vectors>;
-}
-
-template <int Rows, int MaxVectors>
-void spmm(const Int8Call& call) {
-  const int64_t vectors = (call.N + kLanes - 1) / kLanes;
-  for (int64_t first = 0; first < vectors; first += MaxVectors) {
-    const auto tile = tile_function<Rows, MaxVectors>(vectors - first);
-    for (int64_t block = call.first_block; block < call.last_block; ++block) tile(call, block, first * kLanes);
-  }
-}
-
-constexpr Int8Kernel kKernels[] = {
-    {"int8_4x4_neon_dotprod", 4, gemv_4, spmm<4, 6>},
-    {"int8_1x4_neon_dotprod", 1, gemv_1, spmm<1, 14>},
+  static void dot(Int& sum, Int x, int8x16_t w) { sum = vdotq_s32(sum, vreinterpretq_s8_s32(x), w); }
 };
 
-constexpr Int8Kernels kSet = {kKernels, sizeof(kKernels) / sizeof(*kKernels)};
+constexpr QuadKernel kQuads[] = {
+    quad_kernel<NeonDotprod, 16, 4, 8>("quads_16_neon_dotprod"), quad_kernel<NeonDotprod, 8, 4, 8>("quads_8_neon_dotprod"),
+    quad_kernel<NeonDotprod, 4, 4, 4>("quads_4_neon_dotprod"),   quad_kernel<NeonDotprod, 2, 2, 2>("quads_2_neon_dotprod"),
+    quad_kernel<NeonDotprod, 1, 1, 1>("quads_1_neon_dotprod"),
+};
+
+constexpr QuantizedKernels kSet = {"neon_dotprod",
+                                   Isa::kNeon,
+                                   true,
+                                   NeonDotprod::kLanes,
+                                   kQuads,
+                                   sizeof(kQuads) / sizeof(*kQuads),
+                                   {depthwise<NeonDotprod, QuadStore::kInt32>, depthwise<NeonDotprod, QuadStore::kBytes>,
+                                    depthwise<NeonDotprod, QuadStore::kResidual>},
+                                   lay_tile<NeonDotprod>,
+                                   copy_byte_planes<NeonDotprod>,
+                                   transpose_bytes<NeonDotprod>,
+                                   finish<NeonDotprod>,
+                                   finish_columns<NeonDotprod>,
+                                   dot_products<NeonDotprod>};
 
 }  // namespace
 
-const Int8Kernels& neon_dotprod_kernels() { return kSet; }
+const QuantizedKernels& neon_dotprod_kernels() { return kSet; }
 
 }  // namespace scalpel

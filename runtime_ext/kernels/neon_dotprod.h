@@ -1,10 +1,10 @@
 #pragma once
 
-#include "kernels/int8.h"
+#include "kernels/quantized_kernels.h"
 
 namespace scalpel {
 
 // Only for processors with dot products (ARMv8.2, or FEAT_DotProd).
-const Int8Kernels& neon_dotprod_kernels();
+const QuantizedKernels& neon_dotprod_kernels();
 
 }  // namespace scalpel

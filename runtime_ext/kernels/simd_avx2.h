@@ -30,6 +30,11 @@ struct Avx2Half {
     const __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
     return _mm_castsi128_ps(_mm_slli_epi32(wide, 16));
   }
+  static Vector load(const int8_t* from) {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, from, sizeof bytes);
+    return _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(bytes)));
+  }
   static void store(float* to, Vector v) { _mm_storeu_ps(to, v); }
   static Vector add(Vector a, Vector b) { return _mm_add_ps(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm_fmadd_ps(a, b, c); }
@@ -72,7 +77,11 @@ struct Avx2 {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
   }
+  static Vector load(const int8_t* from) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  }
   static float widen(float value) { return value; }
+  static float widen(int8_t value) { return static_cast<float>(value); }
   static float widen(Float16 value) { return _cvtsh_ss(value.bits); }
   static float widen(Bfloat16 value) {
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtsi32_si128(value.bits), 16)));

@@ -58,7 +58,14 @@ struct Neon {
   static Vector load(const Bfloat16* from) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t*>(from)), 16));
   }
+  static Vector load(const int8_t* from) {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, from, sizeof bytes);
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bytes)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+  }
   static float widen(float value) { return value; }
+  static float widen(int8_t value) { return static_cast<float>(value); }
   static float widen(Float16 value) {
     return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(value.bits))), 0);
   }

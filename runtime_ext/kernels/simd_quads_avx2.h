@@ -79,6 +79,10 @@ struct Avx2Quads {
   static Int unpack_low16(Int a, Int b) { return _mm256_unpacklo_epi16(a, b); }
   static Int unpack_high16(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }
 
+  // The quads of two vectors of pairs, as dot products take them.
+  static Int quads_low(Int ab, Int cd) { return unpack_low16(ab, cd); }
+  static Int quads_high(Int ab, Int cd) { return unpack_high16(ab, cd); }
+
   static Int weight_quad(const int8_t* from) {
     int32_t quad;
     __builtin_memcpy(&quad, from, sizeof quad);

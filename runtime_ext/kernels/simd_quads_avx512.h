@@ -77,10 +77,15 @@ struct Avx512Vnni {
   static Int unpack_low16(Int a, Int b) { return _mm512_unpacklo_epi16(a, b); }
   static Int unpack_high16(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }
 
-  // The four weights of a step and a row.
-  static Int weights(const int8_t* from) {
+  // The quads of two vectors of pairs, as dot products take them.
+  static Int quads_low(Int ab, Int cd) { return unpack_low16(ab, cd); }
+  static Int quads_high(Int ab, Int cd) { return unpack_high16(ab, cd); }
+
+  // The four weights of a step for one of its `Rows` rows.
+  template <int Rows>
+  static Int weights(const int8_t* from, int row) {
     int32_t quad;
-    __builtin_memcpy(&quad, from, sizeof quad);
+    __builtin_memcpy(&quad, from + row * kQuadBytes, sizeof quad);
     return _mm512_set1_epi32(quad);
   }
   static Int load_weights(const int8_t* from) { return _mm512_loadu_si512(from); }

@@ -1,4 +1,4 @@
-// The 16-bit types that values can be stored as.
+// The 16-bit types that values can be stored as, beside float and int8_t.
 #pragma once
 
 #include <cstdint>

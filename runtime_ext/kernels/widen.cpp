@@ -20,6 +20,21 @@ std::vector<float> widened(const GroupCsrView& matrix) {
   return result;
 }
 
+std::vector<float> scaled(const GroupCsrView& matrix) {
+  const auto* values = static_cast<const int8_t*>(matrix.values);
+  std::vector<float> result(static_cast<size_t>(matrix.n_groups * matrix.r * matrix.c));
+  for (int64_t block = 0; block + 1 < matrix.n_row_offsets; ++block) {
+    for (int64_t group = matrix.row_offsets[block]; group < matrix.row_offsets[block + 1]; ++group) {
+      for (int64_t row = 0; row < matrix.r && block * matrix.r + row < matrix.M; ++row) {
+        const float scale = matrix.row_scale[block * matrix.r + row];
+        const int64_t first = (group * matrix.r + row) * matrix.c;
+        for (int64_t i = first; i < first + matrix.c; ++i) result[static_cast<size_t>(i)] = static_cast<float>(values[i]) * scale;
+      }
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 float widen(Float16 value) {
@@ -48,6 +63,9 @@ WidenedValues::WidenedValues(const GroupCsrView& matrix) : data_(nullptr) {
       break;
     case ValueType::kBfloat16:
       own_ = widened<Bfloat16>(matrix);
+      break;
+    case ValueType::kInt8:
+      own_ = scaled(matrix);
       break;
   }
   data_ = own_.data();

@@ -13,7 +13,8 @@ namespace scalpel {
 float widen(Float16 value);
 float widen(Bfloat16 value);
 
-// The values of a matrix, read in place where they are float32; then the matrix must outlive this.
+// The values of a matrix, those that are integers times the scale of their row; read in place where they are float32:
+// then the matrix must outlive this.
 class WidenedValues {
  public:
   explicit WidenedValues(const GroupCsrView& matrix);  // a validated one

@@ -1,4 +1,4 @@
-// GroupCsrGemm and GroupCsrConv on the CPU.
+// GroupCsrGemm, GroupCsrScaledGemm and GroupCsrConv on the CPU.
 #include <memory>
 #include <string>
 
@@ -11,7 +11,7 @@ namespace {
 
 class CpuGemm final : public GroupCsrGemm {
  public:
-  CpuGemm(const Node& node, Isa isa) : GroupCsrGemm(node) {
+  CpuGemm(const Node& node, Isa isa, StoredValues stored) : GroupCsrGemm(node, stored) {
     std::string error;
     plan_ = make_gemm_plan(layer().matrix(), isa, &error);
     if (plan_ == nullptr) layer().fail(error);
@@ -48,7 +48,13 @@ class CpuConv final : public GroupCsrConv {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_gemm(const Node& node, Isa isa) { return std::make_unique<CpuGemm>(node, isa); }
+std::unique_ptr<Kernel> make_gemm(const Node& node, Isa isa) {
+  return std::make_unique<CpuGemm>(node, isa, StoredValues::kFloat);
+}
+
+std::unique_ptr<Kernel> make_scaled_gemm(const Node& node, Isa isa) {
+  return std::make_unique<CpuGemm>(node, isa, StoredValues::kScaled);
+}
 
 std::unique_ptr<Kernel> make_conv(const Node& node, Isa isa) { return std::make_unique<CpuConv>(node, isa); }
 

@@ -3,7 +3,7 @@
 namespace scalpel {
 
 GroupCsrConv::GroupCsrConv(const Node& node)
-    : Kernel(node.api()), layer_(node), attributes_(node, layer_.weight_shape()) {}
+    : Kernel(node.api()), layer_(node, StoredValues::kFloat), attributes_(node, layer_.weight_shape()) {}
 
 void GroupCsrConv::compute(OrtKernelContext& context) const {
   Layer::Call call(layer_, context);

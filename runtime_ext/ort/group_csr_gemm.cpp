@@ -4,7 +4,7 @@
 
 namespace scalpel {
 
-GroupCsrGemm::GroupCsrGemm(const Node& node) : Kernel(node.api()), layer_(node) {
+GroupCsrGemm::GroupCsrGemm(const Node& node, StoredValues stored) : Kernel(node.api()), layer_(node, stored) {
   if (layer_.weight_shape().size() != 2) {
     layer_.fail("weight_shape " + to_string(layer_.weight_shape()) + " must be [M, K]");
   }

@@ -1,4 +1,4 @@
-// GroupCsrGemm but for what computes it.
+// GroupCsrGemm and GroupCsrScaledGemm but for what computes them.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ class GroupCsrGemm : public Kernel {
   void compute(OrtKernelContext& context) const final;
 
  protected:
-  explicit GroupCsrGemm(const Node& node);
+  GroupCsrGemm(const Node& node, StoredValues stored);
   const Layer& layer() const { return layer_; }
 
  private:

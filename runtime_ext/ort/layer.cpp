@@ -1,21 +1,36 @@
 #include "layer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "error.h"
-#include "matrix_inputs.h"
 
 namespace scalpel {
 
-Layer::Layer(const Node& node) : api_(node.api()), label_(node.label()), cpu_memory_(node.api()) {
+Layer::Layer(const Node& node, StoredValues stored) : api_(node.api()), label_(node.label()), cpu_memory_(node.api()) {
   weight_shape_ = node.ints_attribute("weight_shape");
-  matrix_ = read_matrix(node, weight_shape_, kValues, StoredValues::kFloat);
+  matrix_ = read_matrix(node, weight_shape_, kValues, stored);
+  if (stored == StoredValues::kScaled) read_scales(node);
   read_bias(node);
   read_residual(node);
   read_activation(node);
 }
 
 void Layer::fail(const std::string& what) const { throw Error(label_ + ": " + what); }
+
+void Layer::read_scales(const Node& node) {
+  const Tensor scale = node.constant(kWScale, "w_scale");
+  const bool is_single = scale.dims.empty();
+  if (scale.type != kOrtFloat || !(is_single || (scale.dims.size() == 1 && scale.dims[0] == matrix_.M))) {
+    fail("w_scale must be float32 [" + std::to_string(matrix_.M) + "] or a scalar, got " + describe(scale));
+  }
+  const float* data = static_cast<const float*>(scale.data);
+  for (int64_t m = 0; m < matrix_.M; ++m) {
+    row_scale_.push_back(data[is_single ? 0 : m]);
+    if (!std::isfinite(row_scale_.back())) fail("w_scale is not finite");
+  }
+  matrix_.row_scale = row_scale_.data();
+}
 
 void Layer::read_bias(const Node& node) {
   const Tensor bias = node.constant(kBias, "bias");

@@ -1,4 +1,4 @@
-// What GroupCsrGemm and GroupCsrConv have in common: the constant inputs and attributes that are read when the
+// What GroupCsrGemm, GroupCsrConv and GroupCsrScaledGemm have in common: the constant inputs and attributes that are read when the
 // kernel is created, and what each call needs from ONNX Runtime.
 #pragma once
 
@@ -9,19 +9,20 @@
 
 #include "abi.h"
 #include "kernels/interface.h"
+#include "matrix_inputs.h"
 #include "node.h"
 #include "operator_call.h"
 #include "workspace.h"
 
 namespace scalpel {
 
-// Input positions of both operators; see scalpel_graph/ops.py.
-enum Input : size_t { kX, kValues, kRowOffsets, kColumnIndices, kBias, kResidual };
+// Input positions of all of them, the last one of GroupCsrScaledGemm alone; see scalpel_graph/ops.py.
+enum Input : size_t { kX, kValues, kRowOffsets, kColumnIndices, kBias, kResidual, kWScale };
 
 // The parts of a layer that do not depend on the operator.
 class Layer {
  public:
-  explicit Layer(const Node& node);
+  Layer(const Node& node, StoredValues stored);
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
 
@@ -54,6 +55,7 @@ class Layer {
   };
 
  private:
+  void read_scales(const Node& node);
   void read_bias(const Node& node);
   void read_residual(const Node& node);
   void read_activation(const Node& node);
@@ -62,6 +64,7 @@ class Layer {
   std::string label_;
   std::vector<int64_t> weight_shape_;
   GroupCsrView matrix_;
+  std::vector<float> row_scale_;
   std::vector<float> bias_;
   bool has_residual_ = true;
   Epilogue epilogue_;  // without the residual

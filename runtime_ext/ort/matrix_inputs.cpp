@@ -23,12 +23,13 @@ bool find_value_type(OrtElementType type, ValueType* out) {
 
 void read_values(const Node& node, size_t index, StoredValues stored, GroupCsrView* matrix) {
   const Tensor values = node.constant(index, "values");
-  const bool is_int8 = stored == StoredValues::kInt8;
+  const bool is_int8 = stored != StoredValues::kFloat;
   const bool is_right = is_int8 ? values.type == kOrtInt8 : find_value_type(values.type, &matrix->value_type);
   if (!is_right || values.dims.size() != 3 || values.dims[1] < 1 || values.dims[2] < 1) {
     node.fail(std::string("values must be ") + (is_int8 ? "int8" : "float32, float16 or bfloat16") +
               " [n_groups, r, c] with r, c >= 1, got " + describe(values));
   }
+  if (stored == StoredValues::kScaled) matrix->value_type = ValueType::kInt8;
   matrix->values = values.data;
   matrix->n_groups = values.dims[0];
   matrix->r = values.dims[1];

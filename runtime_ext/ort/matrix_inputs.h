@@ -9,7 +9,8 @@
 
 namespace scalpel {
 
-enum class StoredValues { kFloat, kInt8 };  // kFloat: of 32 or 16 bits
+// kFloat: of 32 or 16 bits. kScaled: int8, multiples of a scale of their row that the caller reads.
+enum class StoredValues { kFloat, kInt8, kScaled };
 
 // The matrix of a layer whose attribute weight_shape is given. Its arrays are ONNX Runtime's.
 // first: position of the input `values`; row_offsets and column_indices follow it.

@@ -16,7 +16,8 @@ namespace {
 // Input positions; see scalpel_graph/quantized_ops.py.
 enum Input : size_t { kX, kValues, kRowOffsets, kColumnIndices, kBias, kMultiplier, kShift };
 
-constexpr int64_t kInt32Limit = int64_t{1} << 31;
+// No sum is larger, nor one of int8 weights times its multiplier.
+constexpr int64_t kMostOfSum = int64_t{1} << 62;
 
 // The constants of a node, checked, as the kernels take them.
 class Weights {
@@ -154,7 +155,6 @@ class Weights {
   // No sum may overflow, whatever the input is.
   void check_sums(const Node& node) {
     const int64_t reach = std::max(std::abs(int64_t{input_min}), std::abs(int64_t{input_max}));
-    const int64_t most = is_wide ? int64_t{1} << 62 : kInt32Limit;
     for (size_t row = 0; row < static_cast<size_t>(M); ++row) {
       int64_t sum = 0, magnitude = 0;
       for (size_t k = 0; k < static_cast<size_t>(K); ++k) {
@@ -164,7 +164,8 @@ class Weights {
       }
       const int64_t rounding = is_wide && shifts[row] > 0 ? int64_t{1} << (shifts[row] - 1) : 0;
       extra_bias.push_back(rounding - input_zero_point * sum);
-      if (bias[row] <= -most || bias[row] >= most || magnitude * reach + std::abs(kernel_bias(row)) >= most) {
+      const int64_t most = kMostOfSum / std::max(multipliers[row], int32_t{1});
+      if (bias[row] <= -most || bias[row] >= most || magnitude * reach + std::abs(kernel_bias(row)) > most) {
         node.fail("the sums of output " + std::to_string(row) + " may overflow");
       }
     }
@@ -177,8 +178,7 @@ struct Packed {
   std::vector<int16_t> wide;  // aligned to 4 by its allocation
   std::vector<int8_t> narrow;
   std::vector<uint16_t> columns, counts;
-  std::vector<int64_t> bias64;
-  std::vector<int32_t> bias32;
+  std::vector<int64_t> bias;
   scalpel_q15_layer q15{};
   scalpel_w8_layer w8{};
 
@@ -216,14 +216,13 @@ struct Packed {
       counts.push_back(static_cast<uint16_t>(count));
     }
     for (size_t row = 0; row < static_cast<size_t>(weights.M); ++row) {
-      bias64.push_back(weights.kernel_bias(row));
-      bias32.push_back(static_cast<int32_t>(weights.is_wide ? 0 : weights.kernel_bias(row)));
+      bias.push_back(weights.kernel_bias(row));
     }
     const auto rows = static_cast<uint16_t>(weights.M);
     q15.values = wide.data();
     q15.columns = columns.data();
     q15.counts = counts.data();
-    q15.bias = bias64.data();
+    q15.bias = bias.data();
     q15.rows = rows;
     q15.min = weights.output_min;
     q15.max = weights.output_max;
@@ -231,7 +230,7 @@ struct Packed {
     w8.values = narrow.data();
     w8.columns = columns.data();
     w8.counts = counts.data();
-    w8.bias = bias32.data();
+    w8.bias = bias.data();
     w8.multipliers = weights.multipliers.data();
     w8.shifts = weights.shifts.data();
     w8.rows = rows;
@@ -255,11 +254,11 @@ using Q15Fc = void (*)(const scalpel_q15_layer*, const int16_t*, int16_t*);
 using W8Fc = void (*)(const scalpel_w8_layer*, const int16_t*, void*);
 using Q15Conv = void (*)(const scalpel_q15_layer*, const scalpel_windows*, const int16_t*, int16_t*);
 using W8Conv = void (*)(const scalpel_w8_layer*, const scalpel_windows*, const int16_t*, void*);
-// By the rows of a group: 1, 2 and 4.
+// By the rows of a group: 1, 2 and 4. Sums of 64 bits give what those of 32 give wherever they fit.
 constexpr Q15Fc kQ15Fc[] = {scalpel_fc_q15_1x2_u16_acc64, scalpel_fc_q15_2x2_u16_acc64, scalpel_fc_q15_4x2_u16_acc64};
-constexpr W8Fc kW8Fc[] = {scalpel_fc_w8_1x4_u16, scalpel_fc_w8_2x4_u16, scalpel_fc_w8_4x4_u16};
+constexpr W8Fc kW8Fc[] = {scalpel_fc_w8_1x4_u16_acc64, scalpel_fc_w8_2x4_u16_acc64, scalpel_fc_w8_4x4_u16_acc64};
 constexpr Q15Conv kQ15Conv[] = {scalpel_conv_q15_1x2_acc64, scalpel_conv_q15_2x2_acc64, scalpel_conv_q15_4x2_acc64};
-constexpr W8Conv kW8Conv[] = {scalpel_conv_w8_1x4, scalpel_conv_w8_2x4, scalpel_conv_w8_4x4};
+constexpr W8Conv kW8Conv[] = {scalpel_conv_w8_1x4_acc64, scalpel_conv_w8_2x4_acc64, scalpel_conv_w8_4x4_acc64};
 
 size_t which(const Weights& weights) { return static_cast<size_t>(weights.r / 2); }
 

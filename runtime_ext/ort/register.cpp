@@ -22,10 +22,11 @@ constexpr const char* kDomain = "ai.scalpel";
 // The constant inputs may have any type here, because the kernel refuses a wrong one in better words.
 constexpr OrtElementType kAny = kOrtUndefined;
 constexpr OrtElementType kGroupCsrInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny, kOrtFloat};
+constexpr OrtElementType kScaledInputs[] = {kOrtFloat, kAny, kAny, kAny, kAny, kOrtFloat, kAny};
 constexpr OrtElementType kLrnInputs[] = {kOrtFloat, kAny, kAny, kAny};
 constexpr OrtElementType kQInputs[] = {kOrtInt16, kAny, kAny, kAny, kAny, kAny, kAny};
 
-// Of QLinearGroupCsrConv, -Gemm, -ConvAdd and GroupCsrIntegerToFloat, for each type T of X.
+// Of QLinearGroupCsrConv and -Gemm, of those that add, and of GroupCsrConvIntegerToFloat and -Gemm-, for each type T of X.
 template <OrtElementType T>
 constexpr OrtElementType kQLinearInputs[] = {T, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny, kAny};
 template <OrtElementType T>
@@ -127,6 +128,7 @@ struct Domain {
     };
     add(kCpu, "GroupCsrGemm", kGroupCsrInputs, on_cpu<make_gemm>, infer_gemm_shape);
     add(kCpu, "GroupCsrConv", kGroupCsrInputs, on_cpu<make_conv>, infer_conv_shape);
+    add(kCpu, "GroupCsrScaledGemm", kScaledInputs, on_cpu<make_scaled_gemm>, infer_gemm_shape);
     add(kCpu, "WindowedLrn", kLrnInputs, on_cpu<make_lrn>, infer_lrn_shape);
     add(kCpu, "QGroupCsrGemm", kQInputs, on_cpu<make_q_gemm>, infer_q_gemm_shape);
     add(kCpu, "QGroupCsrConv", kQInputs, on_cpu<make_q_conv>, infer_q_conv_shape);
@@ -144,11 +146,15 @@ struct Domain {
   static void add_qlinear(const Add& add) {
     constexpr bool kIsSigned = T == kOrtInt8;
     add(kCpu, "QLinearGroupCsrGemm", kQLinearInputs<T>, on_cpu<of_type<make_qlinear_gemm, kIsSigned>>, infer_qlinear_gemm_shape);
+    add(kCpu, "QLinearGroupCsrGemmAdd", kQLinearAddInputs<T>, on_cpu<of_type<make_qlinear_gemm_add, kIsSigned>>,
+        infer_qlinear_gemm_shape);
     add(kCpu, "QLinearGroupCsrConv", kQLinearInputs<T>, on_cpu<of_type<make_qlinear_conv, kIsSigned>>, infer_qlinear_conv_shape);
     add(kCpu, "QLinearGroupCsrConvAdd", kQLinearAddInputs<T>, on_cpu<of_type<make_qlinear_conv_add, kIsSigned>>,
         infer_qlinear_conv_shape);
-    add(kCpu, "GroupCsrIntegerToFloat", kIntegerToFloatInputs<T>, on_cpu<of_type<make_integer_to_float, kIsSigned>>,
-        infer_gemm_shape, kOrtFloat);
+    add(kCpu, "GroupCsrGemmIntegerToFloat", kIntegerToFloatInputs<T>,
+        on_cpu<of_type<make_gemm_integer_to_float, kIsSigned>>, infer_gemm_shape, kOrtFloat);
+    add(kCpu, "GroupCsrConvIntegerToFloat", kIntegerToFloatInputs<T>,
+        on_cpu<of_type<make_conv_integer_to_float, kIsSigned>>, infer_conv_shape, kOrtFloat);
   }
 
   std::vector<std::unique_ptr<Operator>> operators;

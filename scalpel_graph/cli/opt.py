@@ -148,7 +148,8 @@ def _parser() -> cli.Parser:
     mcu.add_argument(
         "--dtype",
         choices=DTYPES,
-        help="16-bit fixed point or 8-bit integers (default: q15; int8 if quantized)",
+        help="16-bit fixed point, 8-bit integers, or 8-bit weights with 16-bit activations (default: what a"
+        " quantized model has, else q15)",
     )
     mcu.add_argument(
         "--emit-c", metavar="DIR", type=Path, help="also write the network as a C99 bundle into this folder"

@@ -20,7 +20,7 @@ from scalpel_graph.tally import Tally
 from scalpel_graph.verify import Verification
 
 #: The relative error from which on a quantized network is refused.
-MOST_ERROR: Mapping[Dtype, float] = {"q15": 0.05, "int8": 0.3}
+MOST_ERROR: Mapping[Dtype, float] = {"q15": 0.05, "int8": 0.3, "int8x16": 0.1}
 
 #: Calibration inputs whose bytes are compared with those of the reference, which is slow.
 _COMPARED = 32

@@ -17,6 +17,7 @@ from scalpel_graph.target import McuTarget
 SHAPES: Mapping[Dtype, tuple[GroupShape, ...]] = {
     "q15": ((1, 2), (2, 2), (4, 2)),
     "int8": ((1, 4), (2, 4), (4, 4)),
+    "int8x16": ((1, 4), (2, 4), (4, 4)),
 }
 
 

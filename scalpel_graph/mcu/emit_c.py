@@ -21,7 +21,7 @@ import scalpel_graph
 from scalpel_graph.errors import InputError, ScalpelError
 from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu import reference
-from scalpel_graph.mcu.network import LIMITS, Network
+from scalpel_graph.mcu.network import LIMITS, STORED, Network
 from scalpel_graph.mcu.program import Buffer, Call, Constant, Program, Struct, identifier
 from scalpel_graph.pruning.samples import Samples
 from scalpel_graph.report import McuReport
@@ -165,7 +165,7 @@ class _Bundle:
     def __init__(self, program: Program, sha256: str, samples: Array, report: Mapping[str, Any]) -> None:
         self.program, self.network = program, program.network
         self.name = identifier(self.network.name, set(_KEYWORDS))
-        self.ctype = "int16_t" if self.network.dtype == "q15" else "int8_t"
+        self.ctype = _CTYPES[STORED[self.network.dtype].name]
         self.sha256, self.report = sha256, report
         self.vectors = self_test(self.network, samples)
         self.environment = jinja2.Environment(

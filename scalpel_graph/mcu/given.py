@@ -6,10 +6,7 @@ from math import prod
 import numpy as np
 
 from scalpel_graph.errors import InputError
-from scalpel_graph.mcu.network import FloatLayer, FloatNetwork, Format
-
-#: What Softmax and ArgMax store, whatever a model says.
-_OWN = {"Softmax": Format(1 / 256, -128), "ArgMax": Format(1.0)}
+from scalpel_graph.mcu.network import PROBABILITIES, FloatLayer, FloatNetwork, Format
 
 
 def with_all_formats(network: FloatNetwork, hand_on: tuple[str, ...]) -> FloatNetwork:
@@ -34,11 +31,13 @@ class _Completion:
 
     def run(self) -> FloatNetwork:
         network = self.network
+        # What these store, whatever a model says.
+        own = {"Softmax": PROBABILITIES[network.dtype], "ArgMax": Format(1.0)}
         if network.input not in self.formats:
             raise InputError(f"input {network.input!r} is not quantized: no QuantizeLinear reads it")
         for layer in network.layers:
-            if layer.op in _OWN:
-                self.with_own(layer, _OWN[layer.op])
+            if layer.op in own:
+                self.with_own(layer, own[layer.op])
             elif layer.op in self.hand_on:
                 self.handing_on(layer)
             elif layer.output in self.formats:
@@ -48,7 +47,7 @@ class _Completion:
                     f"node {layer.name!r} ({layer.op}): the model does not say how its output is stored: no"
                     " QuantizeLinear reads it"
                 )
-        return FloatNetwork(network.input, network.output, self.layers, self.shapes, self.formats)
+        return replace(network, layers=self.layers, shapes=self.shapes, formats=self.formats)
 
     def with_own(self, layer: FloatLayer, own: Format) -> None:
         """A layer that stores its output in one way alone."""

@@ -6,11 +6,19 @@ import numpy as np
 
 from scalpel_graph.errors import InputError
 from scalpel_graph.group_csr import Array
-from scalpel_graph.mcu.network import ACCUMULATOR_32, LIMITS, FloatLayer, FloatNetwork, Format
+from scalpel_graph.mcu.network import (
+    ACCUMULATOR_32,
+    LIMITS,
+    PROBABILITIES,
+    FloatLayer,
+    FloatNetwork,
+    Format,
+)
 from scalpel_graph.mcu.ranges import Ranges
 
 _LOW, _HIGH = LIMITS["int8"]
 _MOST_SHIFT = 62
+_BITS_OF_BIAS = 29
 #: Inputs less their zero point do not exceed this.
 _WIDEST = 255
 
@@ -24,7 +32,7 @@ def formats(network: FloatNetwork, ranges: Ranges, same: Mapping[str, str]) -> d
     found = {of: _format(low, high) for of, (low, high) in edges.items()}
     for layer in network.layers:
         if layer.op == "Softmax":
-            found[same[layer.output]] = Format(1 / 256, _LOW)
+            found[same[layer.output]] = PROBABILITIES["int8"]
         elif layer.op == "ArgMax":
             found[same[layer.output]] = Format(1.0)
     return {value: found[of] for value, of in same.items()}
@@ -36,6 +44,21 @@ def weights(layer: FloatLayer, x: Format, y: Format) -> tuple[Array, Array, Arra
     Raises:
         InputError: a sum does not fit 32 bits.
     """
+    stored, bias, scale = rounded(layer, x, _BITS_OF_BIAS)
+    sums = np.abs(stored.astype(np.int64)).sum(axis=1) * _WIDEST + np.abs(bias)
+    if sums.max() >= ACCUMULATOR_32:
+        raise InputError(f"node {layer.name!r}: sums of {stored.shape[1]} products may not fit 32 bits")
+    return stored, bias, *fixed_point(x.scale * scale / y.scale)
+
+
+def rounded(layer: FloatLayer, x: Format, bits_of_bias: int) -> tuple[Array, Array, Array]:
+    """Weights (int8), bias (int64) and the scale of the weights of each output.
+
+    Args:
+        layer: it; scales that it has are kept.
+        x: the format of its input.
+        bits_of_bias: what others are chosen for: no bias is stored as more than 2 to this.
+    """
     W = layer.weights
     assert W is not None
     bias = np.zeros(len(W)) if layer.bias is None else layer.bias
@@ -44,15 +67,10 @@ def weights(layer: FloatLayer, x: Format, y: Format) -> tuple[Array, Array, Arra
     else:
         scale = np.abs(W).max(axis=1) / _HIGH
         # A bias that is large against the weights of its row needs a larger unit.
-        scale = np.maximum(scale, np.abs(bias) / (x.scale * 2.0**29))
+        scale = np.maximum(scale, np.abs(bias) / (x.scale * 2.0**bits_of_bias))
         scale[scale == 0] = 1.0
-    stored = np.rint(W / scale[:, None]).astype(np.int64)
     stored_bias = np.rint(bias / (x.scale * scale)).astype(np.int64)
-    sums = np.abs(stored).sum(axis=1) * _WIDEST + np.abs(stored_bias)
-    if sums.max() >= ACCUMULATOR_32:
-        raise InputError(f"node {layer.name!r}: sums of {W.shape[1]} products may not fit 32 bits")
-    multiplier, shift = fixed_point(x.scale * scale / y.scale)
-    return stored.astype(np.int8), stored_bias, multiplier, shift
+    return np.rint(W / scale[:, None]).astype(np.int8), stored_bias, scale
 
 
 def fixed_point(ratios: Array) -> tuple[Array, Array]:

@@ -17,14 +17,23 @@ import numpy as np
 from scalpel_graph.group_csr import Array, GroupShape
 
 Shape = tuple[int, ...]
-Dtype = Literal["q15", "int8"]
-DTYPES: tuple[Dtype, ...] = ("q15", "int8")
+Dtype = Literal["q15", "int8", "int8x16"]
+DTYPES: tuple[Dtype, ...] = ("q15", "int8", "int8x16")
+
+#: What activations are stored as.
+STORED: Mapping[Dtype, np.dtype[Any]] = {
+    "q15": np.dtype(np.int16),
+    "int8": np.dtype(np.int8),
+    "int8x16": np.dtype(np.int16),
+}
 
 #: Smallest and largest stored number.
-LIMITS: Mapping[Dtype, tuple[int, int]] = {"q15": (-(2**15), 2**15 - 1), "int8": (-128, 127)}
+LIMITS: Mapping[Dtype, tuple[int, int]] = {
+    dtype: (int(np.iinfo(stored).min), int(np.iinfo(stored).max)) for dtype, stored in STORED.items()
+}
 
 #: Weights side by side in a group: what a kernel multiplies at once.
-SIMD_WIDTH: Mapping[Dtype, int] = {"q15": 2, "int8": 4}
+SIMD_WIDTH: Mapping[Dtype, int] = {"q15": 2, "int8": 4, "int8x16": 4}
 
 #: Sums that stay below this in magnitude fit an accumulator of 32 bits.
 ACCUMULATOR_32 = 2**31
@@ -92,6 +101,14 @@ class Format:
         return -round(math.log2(self.scale))
 
 
+#: How Softmax stores probabilities.
+PROBABILITIES: Mapping[Dtype, Format] = {
+    "q15": Format(2.0**-15),
+    "int8": Format(1 / 256, -128),
+    "int8x16": Format(2.0**-15),
+}
+
+
 @dataclass
 class FloatNetwork:
     """The layers of a network in the order that they run, with the shape of every value.
@@ -100,6 +117,7 @@ class FloatNetwork:
         input, output: names of values.
         layers: in the order that they run.
         shapes: of values, by name.
+        dtype: what they are to be stored as.
         formats: that a quantized model gives, by name; empty for others.
     """
 
@@ -107,6 +125,7 @@ class FloatNetwork:
     output: str
     layers: list[FloatLayer]
     shapes: dict[str, Shape]
+    dtype: Dtype
     formats: dict[str, Format] = field(default_factory=dict)
 
 
@@ -270,7 +289,7 @@ class Network:
 
     Attributes:
         name: of the graph it came from.
-        dtype: what activations are stored as.
+        dtype: of its integers.
         input, output: names of values.
         values: by name.
         layers: in the order that they run.

@@ -15,6 +15,7 @@ from scalpel_graph.group_csr import Array
 from scalpel_graph.mcu.network import (
     ACCUMULATOR_32,
     SIMD_WIDTH,
+    STORED,
     Add,
     ArgMax,
     Clip,
@@ -226,8 +227,8 @@ def border(layer: Multiply, x: Value, c: int) -> tuple[tuple[int, int, int, int]
 class _Planner:
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.itemsize = 2 if network.dtype == "q15" else 1
-        self.bits = "16" if network.dtype == "q15" else "8"
+        self.itemsize = STORED[network.dtype].itemsize
+        self.bits = str(8 * self.itemsize)
         self.buffers: dict[str, Buffer] = {}
         self.names: set[str] = set()
         self.constants: list[Constant] = []
@@ -340,10 +341,9 @@ class _Planner:
         _, _, channels = x_value.hwc
         pads, wide_channels = border(layer, x_value, c)
         x = self.buffers[layer.inputs[0]]
-        is_narrow = self.network.dtype == "int8"
         is_given = layer.inputs[0] == self.network.input
         reads_more = channels % c != 0 and (layer.op == "Conv" or is_given)
-        if is_narrow or any(pads) or reads_more:
+        if self.itemsize == 1 or any(pads) or reads_more:
             x = self.padded(x, x_value, pads, wide_channels, wide=True)
         y = self.written(layer)
         if layer.op == "Gemm":
@@ -439,10 +439,11 @@ class _Planner:
 
     def family(self, layer: Multiply) -> tuple[str, str]:
         """Of kernels, and which accumulator."""
-        if self.network.dtype == "int8":
-            return "w8", ""
-        wide = bound(layer.weights, layer.bias, int(layer.shift[0])) >= ACCUMULATOR_32
-        return "q15", "_acc64" if wide else "_acc32"
+        if self.itemsize == 1:
+            return "w8", "_acc32"  # int8.weights has seen to it
+        family, rounding = ("q15", int(layer.shift[0])) if self.network.dtype == "q15" else ("w8", 0)
+        wide = bound(layer.weights, layer.bias, rounding) >= ACCUMULATOR_32
+        return family, "_acc64" if wide else "_acc32"
 
     def sparse_constants(self, arrays: packing.SparseArrays) -> tuple[Constant, Constant, Constant]:
         # A layer whose weights are all zero has no groups, and C no arrays without elements.
@@ -462,9 +463,10 @@ class _Planner:
             "counts": counts.name if counts else "NULL",
         }
         rows = K if layer.op == "Gemm" else 0
-        if self.network.dtype == "q15":
+        family, acc = self.family(layer)
+        dtype = np.int64 if acc == "_acc64" else np.int32
+        if family == "q15":
             shift = int(layer.shift[0])
-            dtype = np.int64 if self.family(layer)[1] == "_acc64" else np.int32
             bias = self.constant("bias", (layer.bias + (2**shift >> 1)).astype(dtype))
             return self.struct(
                 "scalpel_q15_layer", "layer", **pointers, bias=bias.name, rows=M, inputs=rows,
@@ -474,11 +476,11 @@ class _Planner:
         folded = layer.bias - zero * layer.weights.astype(np.int64).sum(axis=1)
         return self.struct(
             "scalpel_w8_layer", "layer", **pointers,
-            bias=self.constant("bias", folded.astype(np.int32)).name,
+            bias=self.constant("bias", folded.astype(dtype)).name,
             multipliers=self.constant("multipliers", layer.multiplier.astype(np.int32)).name,
             shifts=self.constant("shifts", layer.shift.astype(np.uint8)).name,
             rows=M, inputs=rows, zero_point=self.value(layer.output).format.zero_point,
-            min=layer.low, max=layer.high, y_is_int8=1,
+            min=layer.low, max=layer.high, y_is_int8=int(self.itemsize == 1),
         )  # fmt: skip
 
     def pool(self, layer: Pool) -> None:
@@ -554,12 +556,12 @@ class _Planner:
             "scalpel_lrn", "lrn", pixels=height * width, channels=channels, before=layer.before,
             after=layer.after, table=table.name, entries=len(layer.table), square_shift=layer.square_shift,
             fraction_bits=layer.fraction_bits, shift=layer.shift,
-            min=layer.low if self.network.dtype == "q15" else -(2**15),
-            max=layer.high if self.network.dtype == "q15" else 2**15 - 1,
+            min=layer.low if self.itemsize == 2 else -(2**15),
+            max=layer.high if self.itemsize == 2 else 2**15 - 1,
         )  # fmt: skip
         x, y, size = self.buffers[layer.inputs[0]], self.written(layer), height * width * channels
         amounts = {"element": size, "pixel": height * width}
-        if self.network.dtype == "q15":
+        if self.itemsize == 2:
             self.call("lrn_16", lrn, reads=[x], writes=y, amounts=amounts)
             return
         # In 16 bits between two changes of zero point.

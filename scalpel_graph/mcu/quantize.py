@@ -1,6 +1,6 @@
 """Chooses how values are stored and rounds weights: float layers become integer ones.
 
-What differs between the two kinds of integers is in `q15` and `int8`.
+What differs between the kinds of integers is in `q15`, `int8` and `int8x16`.
 """
 
 from collections.abc import Mapping
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from scalpel_graph.mcu import int8, q15
+from scalpel_graph.mcu import int8, int8x16, q15
 from scalpel_graph.mcu.given import with_all_formats
 from scalpel_graph.mcu.int8 import fixed_point
 from scalpel_graph.mcu.network import (
     LIMITS,
+    PROBABILITIES,
+    STORED,
     Add,
     ArgMax,
     Clip,
@@ -33,6 +35,8 @@ from scalpel_graph.mcu.network import (
 from scalpel_graph.mcu.ranges import Ranges
 from scalpel_graph.mcu.same_format import classes
 
+_KINDS = {"q15": q15, "int8": int8, "int8x16": int8x16}
+
 #: Layers that hand values on as they are stored.
 _HAND_ON = ("MaxPool", "AveragePool", "Clip", "Concat", "Flatten")
 
@@ -44,18 +48,18 @@ _LARGEST = 32767
 _NOTHING = 11.0
 
 
-def quantize(network: FloatNetwork, ranges: Ranges, name: str, dtype: Dtype) -> Network:
+def quantize(network: FloatNetwork, ranges: Ranges, name: str) -> Network:
     """Makes a network of integers.
 
     Args:
         network: the float layers.
         ranges: of every value, before the limits of its layer; none for a network that has formats.
         name: of the network.
-        dtype: of activations.
 
     Raises:
         InputError: a layer's numbers do not fit.
     """
+    dtype = network.dtype
     if network.formats:
         network = with_all_formats(network, _HAND_ON)
         formats = network.formats
@@ -65,7 +69,7 @@ def quantize(network: FloatNetwork, ranges: Ranges, name: str, dtype: Dtype) -> 
             low, high = ranges[layer.output]
             ranges[layer.output] = max(low, layer.low), min(high, layer.high)
         same = classes(network, lambda layer: layer.op in _HAND_ON)
-        formats = (q15 if dtype == "q15" else int8).formats(network, ranges, same)
+        formats = _KINDS[dtype].formats(network, ranges, same)
     values = {value: Value(value, shape, formats[value]) for value, shape in network.shapes.items()}
     layers = tuple(_layer(layer, values, dtype) for layer in network.layers)
     return Network(name, dtype, network.input, network.output, values, layers)
@@ -99,8 +103,7 @@ def _layer(layer: FloatLayer, values: Mapping[str, Value], dtype: Dtype) -> Inte
         case "ArgMax":
             return ArgMax(**common)
     x = values[layer.inputs[0]]
-    scheme = q15 if dtype == "q15" else int8
-    weights, bias, multiplier, shift = scheme.weights(layer, x.format, form)
+    weights, bias, multiplier, shift = _KINDS[dtype].weights(layer, x.format, form)
     if layer.op == "Conv":
         weights = hwc_columns(weights, x.shape[0] // layer.window.group)
     return Multiply(
@@ -131,7 +134,7 @@ def _lrn(common: Mapping[str, Any], layer: FloatLayer, values: Mapping[str, Valu
     """A table of ``(bias + alpha / size · Σ x²)^−beta`` over the whole range of the sum."""
     size, alpha, beta, bias = (layer.attributes[name] for name in ("size", "alpha", "beta", "bias"))
     x, y = (values[name].format.scale for name in (layer.inputs[0], layer.output))
-    largest_square = 2**30 if dtype == "q15" else 2**16
+    largest_square = 2**30 if STORED[dtype].itemsize == 2 else 2**16
     sum_bits = (min(size, values[layer.inputs[0]].shape[0]) * largest_square).bit_length()
     interval_bits = sum_bits - (_LRN_ENTRIES - 1).bit_length() + 1
     fraction_bits = min(interval_bits, _LRN_FRACTION_BITS)
@@ -157,5 +160,5 @@ def _softmax(
     index_shift = max(0, int(np.ceil(np.log2(_NOTHING / (scale * _SOFTMAX_ENTRIES)))))
     differences = np.arange(_SOFTMAX_ENTRIES) * 2.0**index_shift * scale
     table = np.rint(_LARGEST * np.exp(-differences)).astype(np.int64)
-    one = 32768 if dtype == "q15" else 256
+    one = round(1 / PROBABILITIES[dtype].scale)
     return Softmax(**common, table=table, index_shift=index_shift, one=one)

@@ -39,7 +39,6 @@ _DENSITIES = tuple(
 #: Shapes of a layer that are compared: those that are fastest at this density, and how many.
 _USUAL_DENSITY = 0.2
 _SHAPES = 3
-_FLOAT_BYTES = 4
 #: Times that a prediction is corrected by a measurement, and how near is near enough.
 _CORRECTIONS = 4
 _CLOSE = 0.02
@@ -154,7 +153,7 @@ class Budget:
 
     def _cost_of(self, network: Network) -> Cost:
         if self._size is not None:
-            return _stored_bytes
+            return partial(_stored_bytes, network)
         speed = network.request.speed
         if speed is None:
             works = network.request.works
@@ -340,12 +339,12 @@ def _shapes(network: Network, layer: WeightLayer, settings: Settings, cost: Cost
     return sorted(shapes, key=lambda shape: cost(layer, shape, _USUAL_DENSITY) or 0.0)[:_SHAPES]
 
 
-def _stored_bytes(layer: WeightLayer, shape: GroupShape | None, density: float) -> float:
+def _stored_bytes(network: Network, layer: WeightLayer, shape: GroupShape | None, density: float) -> float:
     M, K = layer.shape
     if shape is None:
-        return float(_FLOAT_BYTES * M * K)
+        return float(network.weight_bytes(layer) * M * K)
     groups = round(density * -(-M // shape[0]) * -(-K // shape[1]))
-    return float(group_csr.encoded_bytes((M, K), shape, groups))
+    return float(group_csr.encoded_bytes((M, K), shape, groups, network.weight_bytes(layer)))
 
 
 def _distinct(network: Network) -> list[WeightLayer]:

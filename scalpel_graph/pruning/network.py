@@ -25,6 +25,8 @@ from scalpel_graph.pruning.structure import Groups
 from scalpel_graph.pruning.techniques import Facts, Kind, Plan, plan
 from scalpel_graph.pruning.weights import Weights
 
+_FLOAT_BYTES = 4
+
 
 @dataclass(frozen=True)
 class Request:
@@ -42,6 +44,7 @@ class Request:
         understood: makes a graph of a model in which shapes are known as far as they can be.
         orders: by name, the order in which the target stores the columns of a layer; ONNX's where it is
             missing.
+        quantized: names of the layers whose weights are integers of 8 bits.
     """
 
     kind: Kind
@@ -54,6 +57,7 @@ class Request:
     works: Mapping[str, LayerWork] = field(default_factory=dict)
     understood: Understand = ModelGraph
     orders: Mapping[str, ChannelsLast] = field(default_factory=dict)
+    quantized: frozenset[str] = frozenset()
 
 
 class Network:
@@ -126,6 +130,10 @@ class Network:
     def order(self, layer: WeightLayer) -> ChannelsLast:
         """The order in which the target stores the columns of a layer."""
         return self.request.orders.get(layer.name, AS_GIVEN)
+
+    def weight_bytes(self, layer: WeightLayer) -> int:
+        """Of one of a layer's weights, as it is to be stored."""
+        return 1 if layer.name in self.request.quantized else _FLOAT_BYTES
 
     def is_fixed(self, name: str) -> bool:
         """Whether the recipe gives this layer in particular a sparsity."""

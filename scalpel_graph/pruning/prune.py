@@ -22,7 +22,6 @@ from scalpel_graph.report import BeforeAfter
 
 #: Methods that choose by magnitude even where inputs are given.
 _BY_MAGNITUDE = ("magnitude", "optimized")
-_FLOAT_BYTES = 4
 
 Planner = Callable[[Network], Mapping[str, Plan]]
 
@@ -164,7 +163,7 @@ def _result(
         if layer.weight not in counted:
             counted.add(layer.weight)
             before = network.weights.matrix(layer)
-            sizes[0] += _FLOAT_BYTES * before.size
+            sizes[0] += network.weight_bytes(layer) * before.size
             sizes[1] += size
             counts[0] += int(np.count_nonzero(before))
             counts[1] += int(np.count_nonzero(matrix))
@@ -189,7 +188,8 @@ def _layer_report(
     rows_gone = int(network.nodes.dead_rows(layer, gone).sum()) if gone.any() else 0
     # Rows and columns that nodes leave empty are cut out; what is left is stored densely or in groups.
     width, height = int(matrix.any(axis=0).sum()), M - rows_gone
-    size = _FLOAT_BYTES * (height * width if gone.any() and error is not None else M * K)
+    weight_bytes = network.weight_bytes(layer)
+    size = weight_bytes * (height * width if gone.any() and error is not None else M * K)
     structure, speed = chosen.structure, network.request.speed
     dense_us = None if speed is None else speed.dense_us(layer.name)
     after_us = dense_us
@@ -207,7 +207,7 @@ def _layer_report(
         technique, group_shape, asked = "group", structure.shape, chosen.sparsity
         group_density = structure.density(matrix)
         n_groups = round(group_density * -(-M // group_shape[0]) * -(-K // group_shape[1]))
-        size = min(size, group_csr.encoded_bytes((M, K), group_shape, n_groups))
+        size = min(size, group_csr.encoded_bytes((M, K), group_shape, n_groups, weight_bytes))
         if speed is not None and dense_us is not None:
             sparse_us = speed.sparse_us(layer.name, group_shape, group_density)
             if sparse_us is not None and speed.pays(layer.name, group_shape, group_density):
@@ -216,7 +216,7 @@ def _layer_report(
         technique, asked = str(structure), chosen.sparsity
         # Two bits say which of four.
         index_bits = structure.n * max(1, (structure.m - 1).bit_length())
-        size = M * -(-K // structure.m) * (structure.n * _FLOAT_BYTES * 8 + index_bits) // 8
+        size = M * -(-K // structure.m) * (structure.n * weight_bytes * 8 + index_bits) // 8
     density = float(np.count_nonzero(matrix) / matrix.size)
     nodes = BeforeAfter(M, M - rows_gone)
     report = LayerReport(

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from scalpel_graph.group_csr import Array
+from scalpel_graph.pruning.integer_operators import real_form
 from scalpel_graph.pruning.layers import constant_tensors
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -49,7 +50,8 @@ class QuantizedForm:
     """A network whose weights are real numbers, and the way back.
 
     Args:
-        model: any network; it is not changed. One that is not quantized is its own form.
+        model: any network; it is not changed. One that is not quantized is its own form. Operators of
+            integers are written as layers of real numbers first (`scalpel_graph.pruning.integer_operators`).
 
     Attributes:
         model: the form for pruning.
@@ -57,6 +59,8 @@ class QuantizedForm:
     """
 
     def __init__(self, model: ModelProto) -> None:
+        self._real = real_form(model)
+        model = self._real.model
         tensors = constant_tensors(model.graph)
         read = {
             name
@@ -95,7 +99,7 @@ class QuantizedForm:
             pruned: `model` with other numbers in some tensors; a tensor that was read twice may be two.
         """
         if not self._constants:
-            return pruned
+            return self._real.restore(pruned)
         made: dict[str, _Constant] = {}
         for before, after in zip(self.model.graph.node, pruned.graph.node, strict=True):
             for old, new in zip(before.input, after.input, strict=False):
@@ -126,7 +130,7 @@ class QuantizedForm:
         nodes.extend(graph.node)
         del graph.node[:]
         graph.node.extend(nodes)
-        return result
+        return self._real.restore(result)
 
 
 def _constant(node: NodeProto, tensors: Mapping[str, TensorProto]) -> _Constant | None:

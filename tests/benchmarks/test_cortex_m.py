@@ -1,6 +1,7 @@
 """What the kernels for Cortex-M have to reach, in exact instruction counts."""
 
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def other_layers() -> list[Layer]:
     """Not those that prices were fitted to."""
     rng = np.random.default_rng(1)
     layers = []
-    for family, acc64 in (("q15", False), ("q15", True), ("w8", False)):
+    for family, acc64 in product(GROUP_SHAPES, (False, True)):
         dense = Weights(family, None, acc64=acc64)
         layers += [fully_connected(100, 300, dense, rng), convolution(CONV_SHAPE, dense, rng)]
         layers += [depthwise(ConvShape(20, 20, (3, 3), (6, 6)), dense, rng)]

@@ -16,6 +16,14 @@ def test_instructions_are_counted_exactly(tmp_path):
     assert count(command, "scalar", layer, (8, 1), 0.5) > singles
 
 
+def test_a_dot_product_saves_instructions(tmp_path):
+    program, plugin = instructions._build(cross_build(), tmp_path)
+    command = [EMULATOR, "-cpu", "cortex-a76", "-plugin", plugin, program]
+    layer = Layer("small", ("quantized_conv", 64, 64, 1, 1, 1, 8))
+    plain, dots = (count(command, kernels, layer, (8, 1), 0.5) for kernels in instructions.QUANTIZED_SETS)
+    assert 34 / 256 < dots < plain < 1
+
+
 def test_a_build_that_is_missing_is_told(tmp_path):
     with pytest.raises(
         InputError, match=r"libscalpel_kernels\.a: not there; make it as .*aarch64-linux-gnu\.cmake"

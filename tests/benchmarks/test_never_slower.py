@@ -69,6 +69,23 @@ def test_prepared_networks_are_files_or_nothing(tmp_path):
     assert prepare(Job("lenet-300-100", 0.0, (1, 1)), [1], str(tmp_path)) == [None]
 
 
+def test_quantized_networks_are_quantized_before_they_are_optimized(in_threads, tmp_path, monkeypatch):
+    (path,) = prepare(Job("lenet-300-100", 0.9, (8, 1)), [1], str(tmp_path), quantized=True)
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert "QLinearGroupCsrGemm" in kinds and "GroupCsrGemm" not in kinds
+    compared = []
+
+    def measure(job, threads, dense, path, seconds):
+        compared.append(dense.func.__self__)
+        return replace(ROW, **asdict(job), threads=threads)
+
+    monkeypatch.setattr(never_slower, "_measure", measure)
+    monkeypatch.chdir(tmp_path)
+    options = ["--network", "lenet-300-100", "--sparsity", "0.9", "--group-shape", "8x1", "--threads", "1"]
+    assert main([*options, "--jobs", "1", "--quantized"]) == 0
+    assert len(read(tmp_path / "build/benchmarks/never_slower-int8.jsonl")) == len(compared) == 1
+
+
 def test_rows_as_they_come_and_tables(in_threads, tmp_path, capsys):
     path = tmp_path / "out" / "rows.jsonl"
     options = ["--network", "lenet-300-100", "--sparsity", "0", "--sparsity", "0.98", "--group-shape", "8x1"]

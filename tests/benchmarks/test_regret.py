@@ -61,6 +61,25 @@ def test_the_command_writes_every_case(monkeypatch, tmp_path, capsys):
     assert "| always dense | 0.0 % | 0.0 % | 0.0 % |" in capsys.readouterr().out
 
 
+def test_layers_of_integers(monkeypatch, tmp_path):
+    asked = []
+
+    def timed(question):
+        asked.append(question)
+        return [10.0 + i for i in range(len(question.ways))]
+
+    monkeypatch.setattr(regret, "held_out_layers", lambda: [conv(32, 32, 1, 8), gemm(100, 50)])
+    monkeypatch.setattr(regret, "measure_on_host", timed)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--quantized", "--sparsity", "0.9", "--threads", "1", "--target", "avx512"]
+    assert regret.main(arguments) == 0
+    assert {str(question.weights.dtype) for question in asked} == {"int8"}
+    of_integers = {kernel.group_shape for kernel in load_target("avx512").quantized.kernels}
+    cases = json.loads((tmp_path / "build/benchmarks/regret-int8.json").read_text())["cases"]
+    assert {tuple(case["group_shape"]) for case in cases} <= of_integers
+    assert regret.main(["--quantized", "--target", "aarch64"]) == 2
+
+
 def test_other_targets_are_refused(capsys):
     assert regret.main(["--target", "gpu"]) == 2
     assert "is not a CPU" in capsys.readouterr().err

@@ -10,6 +10,9 @@ from scalpel_graph import group_csr
 from scalpel_graph.graph import ModelGraph
 from scalpel_graph.group_csr import GroupCsr
 from scalpel_graph.passes.base import PassContext
+from scalpel_graph.passes.clean_up import CleanUp
+from scalpel_graph.passes.fuse_activation import FuseActivation
+from scalpel_graph.passes.fuse_bias import FuseBias
 from scalpel_graph.passes.substitute_group_csr import SubstituteGroupCsr
 from tests.pass_runner import (
     CPU,
@@ -306,3 +309,65 @@ def test_a_dense_layer_has_values_of_float32():
     run(proto, SubstituteGroupCsr(), context=context)
     (layer,) = context.layers
     assert layer.chosen.decision == "dense" and layer.values.type == "fp32" and layer.values.error == 0
+
+
+QDQ_WEIGHT = """(float[%s, 24] X) => (Y) {
+  w = DequantizeLinear<axis = %d>(W, ws, wz)
+  %s
+}"""
+FORMS = {
+    "matmul": (1, "m = MatMul(X, w)   Y = Add(m, b)", True),
+    "gemm": (0, "g = Gemm<transB = 1>(X, w, b)   Y = Relu(g)", False),
+    "transposed": (0, "t = Transpose<perm = [1, 0]>(w)   Y = Gemm(X, t, b)", False),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_product_whose_weight_alone_is_quantized(form, per_channel, rows):
+    axis, nodes, is_transposed = FORMS[form]
+    integers = np.rint(sparse(16, 24, group_shape=(4, 1), density=0.4) * 40).clip(-127, 127).astype(np.int8)
+    scale = (np.arange(16 if per_channel else 1, dtype=np.float32) + 1) / 500
+    weights = {
+        "W": integers.T.copy() if is_transposed else integers, "b": random(16),
+        "ws": scale if per_channel else scale[0], "wz": np.zeros(16 if per_channel else (), np.int8),
+    }  # fmt: skip
+    proto = model(QDQ_WEIGHT % (rows, axis, nodes), weights)
+    context = PassContext(EAGER, weights="fp16")
+    out, _ = run(proto, SubstituteGroupCsr(), FuseBias(), FuseActivation(), CleanUp(), context=context)
+    [node] = out.graph.node
+    assert node.op_type == "GroupCsrScaledGemm"
+    np.testing.assert_array_equal(decoded(out, node), integers)
+    assert weights_of(out)[node.input[6]].tolist() == np.broadcast_to(scale, (16,)).tolist()
+    assert [layer.values.type for layer in context.layers] == ["int8"] and context.layers[0].values.error == 0
+
+
+def test_a_weight_of_integers_that_does_not_suit_stays():
+    proto = model(
+        QDQ_WEIGHT % (2, 0, "Y = MatMul(X, w)"),
+        {"W": np.ones((24, 16), np.int8), "ws": np.ones(24, np.float32), "wz": np.zeros(24, np.int8)},
+    )
+    out, records = run(proto, SubstituteGroupCsr(), target=EAGER)
+    assert op_types(out) == ["DequantizeLinear", "MatMul"]
+    [reason] = reasons(records["substitute-group-csr"]).values()
+    assert reason == "its weight has scales along axis 0, not one for each output"
+
+
+def test_weights_rounded_to_integers():
+    weights = {"W": sparse(16, 24, density=0.3), "V": sparse(8, 16, 1, 1, density=0.3)}
+    proto = model(
+        """(float[3, 24] X) => (Y) {
+          g = Gemm<transB = 1>(X, W)   r = Reshape(g, shape)   Y = Conv(r, V)
+        }""",
+        {**weights, "shape": np.array([3, 16, 1, 1])},
+    )
+    context = PassContext(EAGER, weights="int8")
+    out, _ = run(proto, SubstituteGroupCsr(), context=context, atol=0.1)
+    assert op_types(out) == ["GroupCsrScaledGemm", "Reshape", "GroupCsrConv"]
+    gemm, conv = sparse_nodes(out)
+    scale = weights_of(out)[gemm.input[6]][:, np.newaxis]
+    np.testing.assert_allclose(decoded(out, gemm) * scale, weights["W"], atol=np.abs(scale).max() / 2)
+    assert weights_of(out)[conv.input[1]].dtype == np.float32
+    assert [layer.values.type for layer in context.layers] == ["int8", "fp32"]
+    assert "there is no Conv of int8 weights" in context.layers[1].reason

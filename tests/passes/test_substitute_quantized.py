@@ -17,10 +17,11 @@ from scalpel_graph.passes.clean_up import CleanUp
 from scalpel_graph.passes.fold_constants import FoldConstants
 from scalpel_graph.passes.fuse_quantized_residual import FuseQuantizedResidual
 from scalpel_graph.passes.manager import PassManager, PassRecord
+from scalpel_graph.passes.move_quantization import MoveQuantization
 from scalpel_graph.passes.substitute_quantized import SubstituteQuantized
 from tests.ort_sessions import session
 from tests.pass_runner import CPU, EAGER, model, random, sparse
-from tests.quantized_networks import convnet, dynamic, inputs, mixer, quantized, separable
+from tests.quantized_networks import convnet, dynamic, exported, inputs, mixer, quantized, separable
 
 SYMMETRIC = {"ActivationSymmetric": True}
 MODES: dict[str, dict[str, Any]] = {
@@ -32,6 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
     "qdq-own-pairs": {"extra_options": {"DedicatedQDQPair": True}},
     "qdq-float-bias": {"extra_options": {"QuantizeBias": False}},
     "qdq-fake-weights": {"extra_options": {"AddQDQPairToWeight": True}},
+    "qdq-microsoft": {"extra_options": {"UseQDQContribOps": True}},
     "qoperator-u8-per-channel": {"quant_format": QuantFormat.QOperator},
     "qoperator-u8-per-tensor": {"quant_format": QuantFormat.QOperator, "per_channel": False},
     "qoperator-s8": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QInt8},
@@ -41,7 +43,9 @@ CONVNET_LAYERS = {qlinear_ops.CONV: 4, qlinear_ops.CONV_ADD: 1, qlinear_ops.GEMM
 
 def rewrite(proto: onnx.ModelProto, target: Any = EAGER) -> tuple[onnx.ModelProto, dict[str, PassRecord]]:
     graph = ModelGraph(proto)
-    passes = [FoldConstants(), SubstituteQuantized(), FuseQuantizedResidual(), CleanUp()]
+    passes = [
+        FoldConstants(), MoveQuantization(), SubstituteQuantized(), FuseQuantizedResidual(), CleanUp(),
+    ]  # fmt: skip
     records = PassManager(passes).run(graph, PassContext(target))
     out = graph.to_proto()
     onnx.checker.check_model(out, full_check=True)
@@ -83,6 +87,8 @@ def test_convnet(mode: str) -> None:
     before = quantized(convnet(), **MODES[mode])
     after, records = rewrite(before)
     assert ours(after) == CONVNET_LAYERS, records["substitute-quantized"].skipped
+    # None of the dense weights is left.
+    assert not any(tensor.name.startswith("W") for tensor in after.graph.initializer)
     # ONNX Runtime computes Conv of int8 activations in float32, which rounds differently here and there.
     exact = mode.startswith(("qdq-u8", "qoperator-u8", "qdq-own"))
     assert_same(before, after, steps=1.01, exact=exact)
@@ -121,17 +127,50 @@ def test_opsets(opset: int) -> None:
 def test_mixer_quantized_while_it_runs(per_channel: bool) -> None:
     before = dynamic(mixer(), per_channel=per_channel)
     after, records = rewrite(before)
-    assert ours(after) == {qlinear_ops.TO_FLOAT: 4}, records["substitute-quantized"].skipped
+    assert ours(after) == {qlinear_ops.GEMM_TO_FLOAT: 4}, records["substitute-quantized"].skipped
     kinds = [node.op_type for node in after.graph.node]
     assert not {"MatMulInteger", "Cast", "Add"} & set(kinds)  # biases and a residual are inside
     assert_same(before, after, steps=0, exact=True)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_convnet_quantized_while_it_runs(per_channel: bool) -> None:
+    before = dynamic(convnet(), per_channel=per_channel, op_types_to_quantize=["Conv", "MatMul", "Gemm"])
+    after, records = rewrite(before)
+    wanted = {qlinear_ops.CONV_TO_FLOAT: 5, qlinear_ops.GEMM_TO_FLOAT: 2}
+    assert ours(after) == wanted, records["substitute-quantized"].skipped
+    kinds = [node.op_type for node in after.graph.node]
+    assert not {"ConvInteger", "MatMulInteger", "Cast", "Add", "Mul"} & set(kinds)  # all is inside
+    assert_same(before, after, steps=0, exact=True)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_a_network_that_torch_quantized(dtype: type[Any], per_channel: bool) -> None:
+    before = exported(dtype, per_channel=per_channel)
+    after, records = rewrite(before)
+    wanted = {
+        qlinear_ops.CONV: 2, qlinear_ops.CONV_ADD: 1, qlinear_ops.CONV_TO_FLOAT: 1, qlinear_ops.GEMM_ADD: 1,
+        qlinear_ops.GEMM_TO_FLOAT: 1,
+    }  # fmt: skip
+    assert ours(after) == wanted, records["substitute-quantized"].skipped
+    [added] = [node for node in after.graph.node if node.op_type == qlinear_ops.CONV_ADD]
+    assert {a.name: a.i for a in added.attribute if a.name == "rounds_product"} == {"rounds_product": 0}
+    # The last product sums what was rounded twice, by steps of 0.03 at most.
+    expected = session(before, library=False).run(None, inputs(before)[0])[0]
+    for library in (True, False):
+        found = session(after, library=library).run(None, inputs(before)[0])[0]
+        assert np.abs(found - expected).max() < 0.03
+        assert np.median(np.abs(found - expected)) < 1e-6
 
 
 @pytest.mark.parametrize("mode", ["qdq-u8-per-channel", "qdq-s8-per-channel", "qoperator-u8-per-channel"])
 def test_mixer(mode: str) -> None:
     before = quantized(mixer(), **MODES[mode])
     after, records = rewrite(before)
-    assert ours(after) == {qlinear_ops.GEMM: 4}, records["substitute-quantized"].skipped
+    assert ours(after) == {qlinear_ops.GEMM: 3, qlinear_ops.GEMM_ADD: 1}, records[
+        "substitute-quantized"
+    ].skipped
     assert_same(before, after, steps=1.01, exact=mode != "qdq-s8-per-channel")
 
 
@@ -159,7 +198,7 @@ def matmul_weights(**changes: Any) -> dict[str, Any]:
 def test_a_product_that_nobody_quantizes_stays_float32() -> None:
     before = model(QDQ_MATMUL, matmul_weights())
     after, _ = rewrite(before)
-    assert ours(after) == {qlinear_ops.TO_FLOAT: 1}
+    assert ours(after) == {qlinear_ops.GEMM_TO_FLOAT: 1}
     assert_same(before, after, steps=0, exact=True)
 
 
@@ -168,7 +207,7 @@ def test_a_uint8_weight_is_read_less_its_zero_point() -> None:
     shifted = matmul_weights(W=(centred + 128).clip(0, 255).astype(np.uint8), wz=np.full(16, 128, np.uint8))
     before = model(QDQ_MATMUL, shifted)
     after, _ = rewrite(before)
-    assert ours(after) == {qlinear_ops.TO_FLOAT: 1}
+    assert ours(after) == {qlinear_ops.GEMM_TO_FLOAT: 1}
     values = next(t for t in after.graph.initializer if t.name.endswith("_values"))
     assert numpy_helper.to_array(values).size < centred.size
     assert_same(before, after, steps=0, exact=True)
@@ -221,21 +260,20 @@ def test_an_activation_that_saturation_does_not_do_becomes_a_clip_of_integers() 
     assert_same(before, after, steps=1.01, exact=False)
 
 
-def test_a_convolution_whose_output_is_read_as_float_stays_dense() -> None:
+def test_a_convolution_whose_output_is_read_as_float() -> None:
     text = """(float[1, 8, 6, 6] X) => (Y) {
       x = QuantizeLinear(X, xs, z)   xf = DequantizeLinear(x, xs, z)
       w = DequantizeLinear<axis = 0>(W, ws)
-      Y = Conv(xf, w)
+      c = Conv(xf, w, b)   Y = Add(more, c)
     }"""
     weights = {
-        "xs": np.float32(0.03), "z": np.uint8(3), "ws": np.full(16, 0.01, np.float32),
-        "W": integers(16, 8).reshape(16, 8, 1, 1),
+        "xs": np.float32(0.03), "z": np.uint8(3), "ws": np.full(16, 0.01, np.float32), "b": random(16),
+        "W": integers(16, 8).reshape(16, 8, 1, 1), "more": random(1, 16, 1, 1),
     }  # fmt: skip
-    after, records = rewrite(model(text, weights))
-    assert not ours(after)
-    assert [skip.reason for skip in records["substitute-quantized"].skipped] == [
-        "its output is not quantized"
-    ]
+    before = model(text, weights)
+    after, _ = rewrite(before)
+    assert [node.op_type for node in after.graph.node] == ["QuantizeLinear", qlinear_ops.CONV_TO_FLOAT]
+    assert_same(before, after, steps=0, exact=True)
 
 
 def test_torch_linear_with_a_transposed_weight_and_a_float_bias() -> None:
@@ -262,7 +300,7 @@ def test_shared_weights_are_stored_once() -> None:
       a = MatMul(xf, w)   b = MatMul(xf, w)   Y = Add(a, b)
     }"""
     after, _ = rewrite(model(text, matmul_weights()))
-    assert ours(after) == {qlinear_ops.TO_FLOAT: 2}
+    assert ours(after) == {qlinear_ops.GEMM_TO_FLOAT: 2}
     assert sum(tensor.name.endswith("_values") for tensor in after.graph.initializer) == 1
 
 

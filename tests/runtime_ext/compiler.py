@@ -20,12 +20,16 @@ _X86_FLAGS = {
         "-fno-exceptions",
     ],
 }
-_ARM_FLAGS = {"neon": [], "neon_dotprod": ["-march=armv8.2-a+dotprod"]}
-_FLAGS = {"x86_64": _X86_FLAGS, "AMD64": _X86_FLAGS, "aarch64": _ARM_FLAGS, "arm64": _ARM_FLAGS}
+ARM_FLAGS = {
+    "neon": [],
+    "neon_quads": ["-ffp-contract=off", "-fno-exceptions"],
+    "neon_dotprod": ["-march=armv8.2-a+dotprod", "-ffp-contract=off", "-fno-exceptions"],
+}
+_FLAGS = {"x86_64": _X86_FLAGS, "AMD64": _X86_FLAGS, "aarch64": ARM_FLAGS, "arm64": ARM_FLAGS}
 #: Those of this machine.
 ISA_FLAGS = _FLAGS.get(platform.machine(), {})
 #: What it does not build on this machine.
-LEFT_OUT = (_X86_FLAGS | _ARM_FLAGS).keys() - ISA_FLAGS.keys()
+LEFT_OUT = (_X86_FLAGS | ARM_FLAGS).keys() - ISA_FLAGS.keys()
 
 
 def run(*command: str | Path) -> str:

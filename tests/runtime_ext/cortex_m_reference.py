@@ -102,6 +102,7 @@ def expectations() -> Iterator[Expectation]:
     rng = np.random.default_rng(0)
     yield from _fully_connected(rng)
     yield from _limits_of_32_bits()
+    yield from _limits_of_parts()
     yield from _convolutions(rng)
     yield from _depthwise(rng)
     yield from _copies(rng)
@@ -138,14 +139,31 @@ def _q15(
     return Expectation(Case(name, numbers, arrays, y.nbytes), y)
 
 
-def _requantization(rng: np.random.Generator, rows: int) -> Requantization:
+def _requantization(rng: np.random.Generator, rows: int, acc64: bool = False) -> Requantization:
+    """With multipliers whose products with sums of 64 bits (below 2^38) stay below 2^62."""
     shifts = rng.choice([0, 1, 20, 31, 32, 33, 34, 45, 62], rows)
-    multipliers = rng.choice([0, 1, 1 << 30, (1 << 31) - 1, 1234567], rows)
+    multipliers = rng.choice([0, 1, 1 << 30, (1 << 31) - 1, 1234567], rows) >> (7 if acc64 else 0)
     y_is_int8 = bool(rng.integers(2))
     limits = [INT8, (3, 90)][rng.integers(2)] if y_is_int8 else [INT16, (0, 3000)][rng.integers(2)]
     return Requantization(
         multipliers.astype(np.int32), shifts.astype(np.uint8), int(rng.integers(-128, 128)), limits, y_is_int8
     )
+
+
+def _w8_inputs(rng: np.random.Generator, shape: tuple[int, ...], acc64: bool) -> Array:
+    """For 32 bits so small that sums fit; else the extremes first, where parts of 32 bits begin."""
+    if not acc64:
+        return (_inputs(rng, shape) // 64).astype(np.int16)
+    x = _inputs(rng, shape)
+    x.reshape(-1)[:512] = -32768
+    return x
+
+
+def _w8_bias(rng: np.random.Generator, rows: int, acc64: bool) -> tuple[Array, str]:
+    """And which accumulator that is for."""
+    reach = 1 << (37 if acc64 else 24)
+    bias = rng.integers(-reach, reach, rows)
+    return bias.astype(np.int64 if acc64 else np.int32), "acc64" if acc64 else "acc32"
 
 
 def _w8_numbers(rows: int, inputs: int, by: Requantization) -> tuple[int, ...]:
@@ -172,23 +190,23 @@ def _fully_connected(rng: np.random.Generator) -> Iterator[Expectation]:
                 arrays = [filled_up(x, 2), sparse.values, stored_bias, sparse.columns, sparse.counts]
             acc = bias + weights.astype(np.int64) @ x
             yield _q15(name, (M, K, shift, *limits), arrays, acc, shift, limits)
-    for (M, K), density in product([*sizes, (5, 1030)], (0.0, 0.1, 0.4, 1.0)):
+    for (M, K), density, acc64 in product([*sizes, (5, 1030)], (0.0, 0.1, 0.4, 1.0), (False, True)):
         for w8_shape in (*W8_SHAPES, None):
             w = rng.choice([-128, -127, -1, 1, 127], (M, K)).astype(np.int8)
-            x = (_inputs(rng, (K,)) // 64).astype(np.int16)
-            bias = rng.integers(-(1 << 24), 1 << 24, M)
-            by = _requantization(rng, M)
+            x = _w8_inputs(rng, (K,), acc64)
+            bias, accumulator = _w8_bias(rng, M, acc64)
+            by = _requantization(rng, M, acc64)
             tail = [by.multipliers, by.shifts]
             if w8_shape is None:
-                name, arrays = "dense_fc_w8", [x, dense_fc(w, 4), bias.astype(np.int32), *tail]
+                name, arrays = "dense_fc_w8", [x, dense_fc(w, 4), bias, *tail]
             else:
                 w = pruned(rng, w, w8_shape, density)
                 sparse = sparse_fc(w, w8_shape)
                 name = f"fc_w8_{w8_shape[0]}x4_u{8 * sparse.columns.itemsize}"
-                arrays = [filled_up(x, 4), sparse.values, bias.astype(np.int32), *tail]
+                arrays = [filled_up(x, 4), sparse.values, bias, *tail]
                 arrays += [sparse.columns, sparse.counts]
             y = by(bias + w.astype(np.int64) @ x)
-            yield Expectation(Case(name, _w8_numbers(M, K, by), arrays, y.nbytes), y)
+            yield Expectation(Case(f"{name}_{accumulator}", _w8_numbers(M, K, by), arrays, y.nbytes), y)
 
 
 def _limits_of_32_bits() -> Iterator[Expectation]:
@@ -209,6 +227,21 @@ def _limits_of_32_bits() -> Iterator[Expectation]:
     yield _q15("dense_fc_q15_acc32", (4, K, 16, *INT16), [x, dense_fc(weights, 2), bias], acc, 16, INT16)
 
 
+def _limits_of_parts() -> Iterator[Expectation]:
+    """The largest sums of int8 weights there are, which 64 bits hold in parts of 32."""
+    M, K = 4, 1028
+    w, x = np.full((M, K), -128, np.int8), np.full(K, -32768, np.int16)
+    by = Requantization(np.full(M, 1 << 24, np.int32), np.full(M, 42, np.uint8), 0, INT16, False)
+    bias = np.array([0, 1, -1, 1 << 33])
+    y = by(bias + w.astype(np.int64) @ x)
+    numbers, scales = _w8_numbers(M, K, by), [by.multipliers, by.shifts]
+    for w8_shape in W8_SHAPES:
+        sparse = sparse_fc(w, w8_shape)
+        arrays = [x, sparse.values, bias, *scales, sparse.columns, sparse.counts]
+        yield Expectation(Case(f"fc_w8_{w8_shape[0]}x4_u16_acc64", numbers, arrays, y.nbytes), y)
+    yield Expectation(Case("dense_fc_w8_acc64", numbers, [x, dense_fc(w, 4), bias, *scales], y.nbytes), y)
+
+
 #: Convolution, rows, channels, height and width of the padded input.
 _CONVOLUTIONS = (
     (Convolution((3, 3)), 5, 4, (6, 9)),
@@ -225,6 +258,12 @@ _DENSE_CONVOLUTIONS = (
     (Convolution((3, 3)), 2, 3, (5, 7)),
     (Convolution((2, 2), groups=3), 9, 9, (3, 4)),
     (Convolution((1, 3), (1, 2), (1, 3)), 4, 5, (1, 12)),
+)
+
+#: With more products than 32 bits can add up, in a run and in a window.
+_LONG_CONVOLUTIONS = (
+    (Convolution((1, 3)), 3, 180, (1, 5)),
+    (Convolution((3, 3)), 2, 60, (3, 4)),
 )
 
 
@@ -274,17 +313,19 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Expectation]:
             y, steps = _placed(np.clip(acc >> shift, *limits).astype(np.int16), *extra)
             numbers = (M, 0, shift, *limits, *_window_numbers(convolution, x, acc, steps), *tail)
             yield Expectation(Case(name, numbers, arrays, y.nbytes), y)
-    for (convolution, M, C, size), extra in product(_DENSE_CONVOLUTIONS, ((0, 0), (3, 5))):
-        is_sparse = (convolution, M, C, size) in _CONVOLUTIONS
+    for (convolution, M, C, size), extra, acc64 in product(
+        (*_DENSE_CONVOLUTIONS, *_LONG_CONVOLUTIONS), ((0, 0), (3, 5)), (False, True)
+    ):
+        is_sparse = (convolution, M, C, size) in (*_CONVOLUTIONS, *_LONG_CONVOLUTIONS)
         for group_shape in (*(W8_SHAPES if is_sparse else ()), None):
             w = rng.choice([-128, -3, 5, 127], (M, *convolution.kernel, C // convolution.groups)).astype(
                 np.int8
             )
-            x = rng.integers(-128, 128, (*size, C)).astype(np.int16)
+            x = _w8_inputs(rng, (*size, C), acc64)
             padded = PaddedInput(size[1], C, convolution.dilations, convolution.groups)
-            bias = rng.integers(-(1 << 20), 1 << 20, M)
-            by = _requantization(rng, M)
-            arrays = [x, w, bias.astype(np.int32), by.multipliers, by.shifts]
+            bias, accumulator = _w8_bias(rng, M, acc64)
+            by = _requantization(rng, M, acc64)
+            arrays = [x, w, bias, by.multipliers, by.shifts]
             tail = ()
             if group_shape is None:
                 own = runs(w.shape, padded)
@@ -301,7 +342,7 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Expectation]:
             acc = bias + convolution.sums(x, w)
             y, steps = _placed(by(acc), *extra)
             numbers = (*_w8_numbers(M, 0, by), *_window_numbers(convolution, x, acc, steps), *tail)
-            yield Expectation(Case(name, numbers, arrays, y.nbytes), y)
+            yield Expectation(Case(f"{name}_{accumulator}", numbers, arrays, y.nbytes), y)
 
 
 def _depthwise(rng: np.random.Generator) -> Iterator[Expectation]:
@@ -321,14 +362,15 @@ def _depthwise(rng: np.random.Generator) -> Iterator[Expectation]:
             stored_bias = bias.astype(np.int64 if acc64 else np.int32)
             name = f"depthwise_q15_{'acc64' if acc64 else 'acc32'}"
             yield Expectation(Case(name, numbers, [x, weights, stored_bias, taps], y.nbytes), y)
-        w = rng.integers(-128, 128, (*convolution.kernel, C)).astype(np.int8)
-        by = _requantization(rng, C)
-        bias = rng.integers(-1000, 1000, C)
-        acc = bias + np.einsum("hwijc,ijc->hwc", windows, w.astype(np.int64))
-        y, steps = _placed(by(acc), 0, 0)
-        numbers = (*_w8_numbers(C, 0, by), *_window_numbers(convolution, x, acc, steps))
-        arrays = [x, w, bias.astype(np.int32), by.multipliers, by.shifts, taps]
-        yield Expectation(Case("depthwise_w8", numbers, arrays, y.nbytes), y)
+        for acc64 in (False, True):
+            w = rng.integers(-128, 128, (*convolution.kernel, C)).astype(np.int8)
+            by = _requantization(rng, C, acc64)
+            bias, accumulator = _w8_bias(rng, C, acc64)
+            acc = bias + np.einsum("hwijc,ijc->hwc", windows, w.astype(np.int64))
+            y, steps = _placed(by(acc), 0, 0)
+            numbers = (*_w8_numbers(C, 0, by), *_window_numbers(convolution, x, acc, steps))
+            arrays = [x, w, bias, by.multipliers, by.shifts, taps]
+            yield Expectation(Case(f"depthwise_w8_{accumulator}", numbers, arrays, y.nbytes), y)
 
 
 def _copies(rng: np.random.Generator) -> Iterator[Expectation]:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -190,33 +191,12 @@ class Gemm(_Runner):
         row_offsets: npt.NDArray[Any],
         column_indices: npt.NDArray[Any],
         shape: tuple[int, int],
+        row_scale: npt.NDArray[np.float32] | None = None,
+        *,
         isa: str,
     ) -> None:
-        super().__init__(cpu, "gemm", isa, *_matrix(values, row_offsets, column_indices, *shape))
-
-
-class Int8Gemm(_Plan):
-    """``Y[N, M] = X[N, K] · Wᵀ + bias`` of int8 in int32, with ``W`` in group-CSR."""
-
-    def __init__(
-        self,
-        cpu: str,
-        values: npt.NDArray[np.int8],
-        row_offsets: npt.NDArray[Any],
-        column_indices: npt.NDArray[Any],
-        shape: tuple[int, int],
-        isa: str,
-    ) -> None:
-        super().__init__(cpu, "int8_gemm", isa, *_matrix(values, row_offsets, column_indices, *shape))
-        self._M = shape[0]
-
-    def run(
-        self, X: npt.NDArray[np.int8], *, bias: npt.NDArray[np.int32] | None = None, threads: int = 1
-    ) -> npt.NDArray[np.int32]:
-        assert X.dtype == np.int8
-        rows, given = _ints(X.shape[:1]), b"" if bias is None else bias
-        (Y,) = self._server.ask("run_int8_gemm", self._id, rows, X, _ints([threads]), given)
-        return np.frombuffer(Y, np.int32).reshape(X.shape[0], self._M)
+        scale = np.zeros(0, np.float32) if row_scale is None else row_scale
+        super().__init__(cpu, "gemm", isa, *_matrix(values, row_offsets, column_indices, *shape), scale)
 
 
 class Conv(_Runner):
@@ -235,20 +215,101 @@ class Conv(_Runner):
         group: int,
         isa: str,
     ) -> None:
-        M, channels, *kernel = weight_shape
-        before = [0] * (2 - len(kernel))
-        begins, ends = pads[: len(kernel)], pads[len(kernel) :]
-        ones = [1] * len(before)
-        geometry = [channels * group, group, *ones, *kernel, *ones, *strides, *ones, *dilations]
-        K = channels * int(np.prod(kernel))
-        matrix = _matrix(values, row_offsets, column_indices, M, K)
-        super().__init__(cpu, "conv", isa, *matrix, _ints([*geometry, *before, *begins, *before, *ends]))
+        matrix = _matrix(values, row_offsets, column_indices, weight_shape[0], int(np.prod(weight_shape[1:])))
+        geometry = _geometry(weight_shape, strides, dilations, pads, group)
+        super().__init__(cpu, "conv", isa, *matrix, geometry)
 
     def _sizes(self, X: npt.NDArray[np.float32]) -> Sequence[int]:
-        return (*X.shape[:2], *[1] * (4 - X.ndim), *X.shape[2:])
+        return _image_sizes(X)
 
     def _shape(self, X: npt.NDArray[np.float32], sizes: list[int]) -> Sequence[int]:
-        return [*sizes[:2], *sizes[6 - X.ndim :]]
+        return _image_shape(X, sizes)
+
+
+@dataclass(frozen=True)
+class QuantizedOutput:
+    """What `scalpel_graph._kernels.QuantizedOutput` is made of."""
+
+    dtype: npt.DTypeLike
+    bias: npt.NDArray[np.int32] | None = None
+    scale: npt.NDArray[np.float32] | None = None
+    float_bias: npt.NDArray[np.float32] | None = None
+    zero_point: int = 0
+    activation_min: float = -np.inf
+    activation_max: float = np.inf
+    residual: npt.NDArray[Any] | None = None
+    residual_scale: float = 1.0
+    residual_offset: float = 0.0
+    residual_is_first: bool = False
+    sum_scale: float = 1.0
+    sum_quantization: tuple[float, float, int] | None = None
+
+
+class _QuantizedRunner(_Plan):
+    """A plan of kernels of quantized layers."""
+
+    def run(
+        self, X: npt.NDArray[Any], output: QuantizedOutput, *, x_zero_point: int = 0, threads: int = 1
+    ) -> npt.NDArray[Any]:
+        given = [output.bias, output.scale, output.float_bias, output.residual]
+        sum_min, sum_max, sum_zero_point = output.sum_quantization or (0.0, 0.0, 0)
+        settings = [threads, x_zero_point, output.zero_point, *(array is not None for array in given)]
+        settings += [output.residual_is_first, output.sum_quantization is not None, sum_zero_point]
+        limits = [output.activation_min, output.activation_max, output.residual_scale, output.residual_offset]
+        limits += [output.sum_scale, sum_min, sum_max]
+        dtype = np.dtype(output.dtype)
+        *by_row, residual = (b"" if array is None else array for array in given)
+        out, Y = self._server.ask(
+            "run_quantized",
+            self._id,
+            _ints(X.shape if X.ndim == 2 else _image_sizes(X)),
+            X,
+            X.dtype.name,
+            _ints(settings),
+            dtype.name,
+            np.array(limits, np.float32),
+            *by_row,
+            X.dtype.name if isinstance(residual, bytes) else residual.dtype.name,
+            residual,
+        )
+        sizes = np.frombuffer(out, np.int64).tolist()
+        return np.frombuffer(Y, dtype).reshape(sizes if X.ndim == 2 else _image_shape(X, sizes))
+
+
+class QuantizedGemm(_QuantizedRunner):
+    """`scalpel_graph._kernels.QuantizedGemm`."""
+
+    def __init__(
+        self,
+        cpu: str,
+        values: npt.NDArray[np.int8],
+        row_offsets: npt.NDArray[Any],
+        column_indices: npt.NDArray[Any],
+        shape: tuple[int, int],
+        isa: str,
+    ) -> None:
+        super().__init__(cpu, "quantized_gemm", isa, *_matrix(values, row_offsets, column_indices, *shape))
+
+
+class QuantizedConv(_QuantizedRunner):
+    """`scalpel_graph._kernels.QuantizedConv`."""
+
+    def __init__(
+        self,
+        cpu: str,
+        values: npt.NDArray[np.int8],
+        row_offsets: npt.NDArray[Any],
+        column_indices: npt.NDArray[Any],
+        weight_shape: Sequence[int],
+        strides: Sequence[int],
+        dilations: Sequence[int],
+        pads: Sequence[int],
+        group: int,
+        isa: str,
+    ) -> None:
+        matrix = _matrix(values, row_offsets, column_indices, weight_shape[0], int(np.prod(weight_shape[1:])))
+        geometry = _geometry(weight_shape, strides, dilations, pads, group)
+        super().__init__(cpu, "quantized_conv", isa, *matrix, geometry)
 
 
 class Lrn(_Runner):
@@ -280,6 +341,13 @@ def kernels(cpu: str) -> list[dict[str, str]]:
     return [dict(zip(keys, words[i : i + 3], strict=True)) for i in range(0, len(words), 3)]
 
 
+def quantized_kernels(cpu: str) -> list[dict[str, str]]:
+    """`scalpel_graph._kernels.quantized_kernels`."""
+    words = [word.decode() for word in server(cpu).ask("quantized_kernels")]
+    keys = ("name", "set", "isa")
+    return [dict(zip(keys, words[i : i + 3], strict=True)) for i in range(0, len(words), 3)]
+
+
 def selected_kernels(cpu: str, isa: str, r: int, c: int) -> dict[str, str]:
     """`scalpel_graph._kernels.selected_kernels`."""
     spmm, gemv = server(cpu).ask("selected_kernels", isa, _ints([r, c]))
@@ -299,6 +367,29 @@ def _matrix(
         columns.get("int32", none),
         _ints([M, K, *values.shape]),
     ]
+
+
+def _geometry(
+    weight_shape: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    group: int,
+) -> npt.NDArray[np.int64]:
+    _, channels, *kernel = weight_shape
+    before = [0] * (2 - len(kernel))
+    begins, ends = pads[: len(kernel)], pads[len(kernel) :]
+    ones = [1] * len(before)
+    geometry = [channels * group, group, *ones, *kernel, *ones, *strides, *ones, *dilations]
+    return _ints([*geometry, *before, *begins, *before, *ends])
+
+
+def _image_sizes(X: npt.NDArray[Any]) -> Sequence[int]:
+    return (*X.shape[:2], *[1] * (4 - X.ndim), *X.shape[2:])
+
+
+def _image_shape(X: npt.NDArray[Any], sizes: list[int]) -> Sequence[int]:
+    return [*sizes[:2], *sizes[6 - X.ndim :]]
 
 
 def _ints(values: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -47,6 +47,16 @@ def sparse_weights(
     return np.where(mask, rng.standard_normal((M, K)), 0).astype(np.float32)
 
 
+def random_int8_weights(
+    rng: np.random.Generator, M: int, K: int, group_shape: group_csr.GroupShape, density: float = 0.4
+) -> npt.NDArray[np.int8]:
+    """``[M, K]`` of any int8, with about ``density`` of its groups kept."""
+    r, c = group_shape
+    kept = rng.random((-(-M // r), -(-K // c))) < density
+    mask = np.repeat(np.repeat(kept, r, axis=0), c, axis=1)[:M, :K]
+    return np.where(mask, rng.integers(-128, 128, (M, K)), 0).astype(np.int8)
+
+
 def gemm_kernel(
     weights: npt.NDArray[Any], group_shape: group_csr.GroupShape, isa: str, wide_columns: bool = False
 ) -> Any:

@@ -16,7 +16,6 @@
 
 #include "bindings/thread_pool.h"
 #include "dispatch/kernel_sets.h"
-#include "kernels/int8.h"
 #include "kernels/interface.h"
 
 namespace {
@@ -120,7 +119,8 @@ struct Plan {
   std::unique_ptr<GemmPlan> gemm;
   std::unique_ptr<ConvPlan> conv;
   std::unique_ptr<LrnPlan> lrn;
-  std::unique_ptr<Int8GemmPlan> int8_gemm;
+  std::unique_ptr<QuantizedGemmPlan> quantized_gemm;
+  std::unique_ptr<QuantizedConvPlan> quantized_conv;
   int64_t M = 0;  // rows of Y, or channels
 };
 
@@ -134,12 +134,21 @@ Isa isa_from_name(const std::string& name) {
   throw std::runtime_error("no such instruction set on this machine: " + name);
 }
 
+// By the name of an instruction set or of the kernels themselves; null: the scalar reference.
+const QuantizedKernels* quantized_kernels_from_name(const std::string& name) {
+  for (const QuantizedKernels* kernels : available_quantized_kernels()) {
+    if (name == kernels->name) return kernels;
+  }
+  return quantized_kernels(isa_from_name(name));
+}
+
 // What a matrix is made of, in memory of its own.
 struct Matrix {
   explicit Matrix(Arguments* arguments) : values(arguments->next()) {
     const std::string type = arguments->word();
     view.value_type = type == "float16"    ? ValueType::kFloat16
                       : type == "bfloat16" ? ValueType::kBfloat16
+                      : type == "int8"     ? ValueType::kInt8
                                            : ValueType::kFloat32;
     row_offsets = arguments->list<int32_t>();
     narrow = arguments->list<uint16_t>();
@@ -174,7 +183,9 @@ Message keep(Plan plan, bool made, const std::string& error) {
 
 Message make_gemm(Arguments arguments) {
   const Isa isa = isa_from_name(arguments.word());
-  const Matrix matrix(&arguments);
+  Matrix matrix(&arguments);
+  const auto row_scale = arguments.list<float>();
+  matrix.view.row_scale = row_scale.empty() ? nullptr : row_scale.data();
   std::string error;
   Plan plan;
   plan.gemm = make_gemm_plan(matrix.view, isa, &error);
@@ -183,32 +194,47 @@ Message make_gemm(Arguments arguments) {
   return keep(std::move(plan), made, error);
 }
 
-Message make_int8_gemm(Arguments arguments) {
-  const Isa isa = isa_from_name(arguments.word());
-  const Matrix matrix(&arguments);
-  std::string error;
-  Plan plan;
-  plan.int8_gemm = make_int8_gemm_plan(matrix.view, isa, &error);
-  plan.M = matrix.view.M;
-  const bool made = plan.int8_gemm != nullptr;
-  return keep(std::move(plan), made, error);
+ConvGeometry conv_geometry(const std::vector<int64_t>& g) {
+  return {g.at(0),
+          g.at(1),
+          {g.at(2), g.at(3)},
+          {g.at(4), g.at(5)},
+          {g.at(6), g.at(7)},
+          {g.at(8), g.at(9), g.at(10), g.at(11)}};
 }
 
 Message make_conv(Arguments arguments) {
   const Isa isa = isa_from_name(arguments.word());
   const Matrix matrix(&arguments);
-  const auto g = arguments.list<int64_t>();
-  const ConvGeometry geometry{g.at(0),
-                              g.at(1),
-                              {g.at(2), g.at(3)},
-                              {g.at(4), g.at(5)},
-                              {g.at(6), g.at(7)},
-                              {g.at(8), g.at(9), g.at(10), g.at(11)}};
+  const ConvGeometry geometry = conv_geometry(arguments.list<int64_t>());
   std::string error;
   Plan plan;
   plan.conv = make_conv_plan(matrix.view, geometry, isa, &error);
   plan.M = matrix.view.M;
   const bool made = plan.conv != nullptr;
+  return keep(std::move(plan), made, error);
+}
+
+Message make_quantized_gemm(Arguments arguments) {
+  const QuantizedKernels* kernels = quantized_kernels_from_name(arguments.word());
+  const Matrix matrix(&arguments);
+  std::string error;
+  Plan plan;
+  plan.quantized_gemm = make_quantized_gemm_plan(matrix.view, kernels, &error);
+  plan.M = matrix.view.M;
+  const bool made = plan.quantized_gemm != nullptr;
+  return keep(std::move(plan), made, error);
+}
+
+Message make_quantized_conv(Arguments arguments) {
+  const QuantizedKernels* kernels = quantized_kernels_from_name(arguments.word());
+  const Matrix matrix(&arguments);
+  const ConvGeometry geometry = conv_geometry(arguments.list<int64_t>());
+  std::string error;
+  Plan plan;
+  plan.quantized_conv = make_quantized_conv_plan(matrix.view, geometry, kernels, &error);
+  plan.M = matrix.view.M;
+  const bool made = plan.quantized_conv != nullptr;
   return keep(std::move(plan), made, error);
 }
 
@@ -267,26 +293,85 @@ Message run(Arguments arguments) {
   return {bytes(out), bytes(std::vector<float>(Y.floats(), Y.floats() + floats))};
 }
 
-Message run_int8_gemm(Arguments arguments) {
-  const Plan& plan = plans.at(arguments.list<int64_t>().at(0));
-  const int64_t N = arguments.list<int64_t>().at(0);
-  const bool at_end = runs++ % 2 == 1;
-  const Guarded X(arguments.next(), 1, at_end);
-  const auto threads = static_cast<size_t>(arguments.list<int64_t>().at(0));
-  const auto bias = arguments.list<int32_t>();
-  std::vector<int32_t> Y(static_cast<size_t>(N * plan.M));
-  const Guarded workspace(plan.int8_gemm->workspace_bytes(N), 64, at_end);
-  ThreadPool pool(threads);
-  plan.int8_gemm->run(X.as<int8_t>(), N, bias.empty() ? nullptr : bias.data(), Y.data(), workspace.floats(),
-                      pool.parallel());
-  return {bytes(Y)};
+ElementType element_type(const std::string& name) {
+  if (name == "uint8") return ElementType::kUint8;
+  if (name == "int8") return ElementType::kInt8;
+  if (name == "int32") return ElementType::kInt32;
+  if (name == "float32") return ElementType::kFloat32;
+  throw std::runtime_error("no layer takes or gives " + name);
 }
 
-Message int8_kernel_names(Arguments arguments) {
-  Message names;
-  const Int8Kernels* kernels = int8_kernels(isa_from_name(arguments.word()));
-  for (size_t i = 0; kernels != nullptr && i < kernels->count; ++i) names.push_back(text(kernels->kernels[i].name));
-  return names;
+// X as [N, K], or [batch, channels, height, width].
+Message run_quantized(Arguments arguments) {
+  const Plan& plan = plans.at(arguments.list<int64_t>().at(0));
+  const auto shape = arguments.list<int64_t>();
+  const bool at_end = runs++ % 2 == 1, is_gemm = plan.quantized_gemm != nullptr;
+  const Guarded x(arguments.next(), 1, at_end);
+  const bool is_signed = element_type(arguments.word()) == ElementType::kInt8;
+  const auto settings = arguments.list<int64_t>();
+  const auto threads = static_cast<size_t>(settings.at(0));
+  const QuantizedInput X{x.as<void>(), is_signed, static_cast<int32_t>(settings.at(1))};
+  QuantizedEpilogue epilogue;
+  epilogue.type = element_type(arguments.word());
+  epilogue.zero_point = static_cast<int32_t>(settings.at(2));
+  const auto limits = arguments.list<float>();
+  epilogue.min = limits.at(0);
+  epilogue.max = limits.at(1);
+  const auto next_of_row = [&] { return Guarded(arguments.next(), at_end); };
+  const Guarded bias = next_of_row(), scale = next_of_row(), float_bias = next_of_row();
+  if (settings.at(3) != 0) epilogue.bias = bias.as<int32_t>();
+  if (settings.at(4) != 0) epilogue.scale = scale.floats();
+  if (settings.at(5) != 0) epilogue.float_bias = float_bias.floats();
+  Residual& added = epilogue.residual;
+  const bool has_residual = settings.at(6) != 0;
+  added.type = element_type(arguments.word());
+  const Guarded residual(arguments.next(), added.type == ElementType::kFloat32 ? sizeof(float) : 1, at_end);
+  if (has_residual) added.values = residual.as<void>();
+  added.is_first = settings.at(7) != 0;
+  added.scale = limits.at(2);
+  added.offset = limits.at(3);
+  added.sum_scale = limits.at(4);
+  added.quantizes_sum = settings.at(8) != 0;
+  added.sum_min = limits.at(5);
+  added.sum_max = limits.at(6);
+  added.sum_zero_point = static_cast<int32_t>(settings.at(9));
+  std::vector<int64_t> out = shape;
+  out.at(1) = plan.M;
+  if (!is_gemm && !plan.quantized_conv->output_size(shape.at(2), shape.at(3), &out.at(2), &out.at(3))) {
+    throw std::runtime_error("the padded input is smaller than the kernel");
+  }
+  const bool is_bytes = epilogue.type == ElementType::kUint8 || epilogue.type == ElementType::kInt8;
+  size_t y_bytes = is_bytes ? 1 : sizeof(float);
+  for (int64_t size : out) y_bytes *= static_cast<size_t>(size);
+  const Guarded Y(y_bytes, is_bytes ? 1 : sizeof(float), at_end);
+  const size_t workspace_bytes = is_gemm ? plan.quantized_gemm->workspace_bytes(shape.at(0))
+                                         : plan.quantized_conv->workspace_bytes(shape.at(0), shape.at(2), shape.at(3));
+  const Guarded workspace(workspace_bytes, 64, at_end);
+  ThreadPool pool(threads);
+  if (is_gemm) {
+    plan.quantized_gemm->run(X, shape.at(0), Y.as<void>(), epilogue, workspace.as<void>(), pool.parallel());
+  } else {
+    plan.quantized_conv->run(X, shape.at(0), shape.at(2), shape.at(3), Y.as<void>(), epilogue, workspace.as<void>(),
+                             pool.parallel());
+  }
+  return {bytes(out), Field(Y.as<char>(), Y.as<char>() + y_bytes)};
+}
+
+// Name, set and instruction set of each.
+Message quantized_kernel_table(Arguments) {
+  Message table;
+  for (const QuantizedKernels* kernels : available_quantized_kernels()) {
+    for (size_t i = 0; i < kernels->n_quads; ++i) {
+      for (const char* word : {kernels->quads[i].name, kernels->name, isa_name(kernels->isa)}) table.push_back(text(word));
+    }
+  }
+  return table;
+}
+
+// The set that an instruction set stands for, if any.
+Message best_quantized_kernels(Arguments arguments) {
+  const QuantizedKernels* kernels = quantized_kernels(isa_from_name(arguments.word()));
+  return kernels == nullptr ? Message{} : Message{text(kernels->name)};
 }
 
 Message drop(Arguments arguments) {
@@ -337,7 +422,8 @@ Message selected_kernels(Arguments arguments) {
 int main() {
   const std::map<std::string, Message (*)(Arguments)> commands{
       {"isas", isas}, {"chosen_isa", chosen_isa}, {"kernels", kernel_table}, {"selected_kernels", selected_kernels},
-      {"int8_kernels", int8_kernel_names}, {"int8_gemm", make_int8_gemm}, {"run_int8_gemm", run_int8_gemm},
+      {"quantized_kernels", quantized_kernel_table}, {"best_quantized_kernels", best_quantized_kernels},
+      {"quantized_gemm", make_quantized_gemm}, {"quantized_conv", make_quantized_conv}, {"run_quantized", run_quantized},
       {"gemm", make_gemm}, {"conv", make_conv}, {"lrn", make_lrn}, {"run", run}, {"drop", drop},
   };
   Message request;

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "dispatch/kernel_sets.h"
-#include "kernels/int8.h"
 #include "kernels/interface.h"
 
 namespace {
@@ -125,34 +124,6 @@ void try_gemm(int64_t r, int64_t c) {
   const std::vector<float> expected = run(*scalar, X, N, matrix.M, epilogue);
   for (Isa isa : available_isas()) {
     require_close(run(*make_gemm_plan(matrix.view(), isa, &error), X, N, matrix.M, epilogue), expected);
-  }
-}
-
-// Exactly, with every number that an int8 holds.
-void try_int8_gemm(int64_t r, int64_t c) {
-  const Matrix matrix(uniform(1, 70), uniform(1, 120), r, c);
-  const int64_t N = uniform(1, 40);
-  const auto numbers = [](int64_t size) {
-    std::vector<int8_t> values(static_cast<size_t>(size));
-    for (int8_t& value : values) value = static_cast<int8_t>(uniform(-128, 127));
-    return values;
-  };
-  const std::vector<int8_t> values = numbers(static_cast<int64_t>(matrix.columns.size()) * r * c);
-  const std::vector<int8_t> X = numbers(N * matrix.K);
-  std::vector<int32_t> bias;
-  while (static_cast<int64_t>(bias.size()) < matrix.M) bias.push_back(static_cast<int32_t>(uniform(-1000, 1000)));
-  GroupCsrView view = matrix.view();
-  view.values = values.data();
-  std::vector<int32_t> expected;
-  for (Isa isa : available_isas()) {
-    std::string error;
-    const auto plan = make_int8_gemm_plan(view, isa, &error);
-    require(plan != nullptr, error.c_str());
-    std::vector<int32_t> Y(static_cast<size_t>(N * matrix.M));
-    const auto memory = workspace(plan->workspace_bytes(N));
-    plan->run(X.data(), N, N % 2 != 0 ? bias.data() : nullptr, Y.data(), memory.get(), {});
-    if (isa == Isa::kScalar) expected = Y;
-    require(Y == expected, "an int8 kernel differs from the scalar reference");
   }
 }
 
@@ -387,7 +358,6 @@ int main() {
   for (int round = 0; round < 60; ++round) {
     for (const auto& shape : kShapes) {
       try_gemm(shape[0], shape[1]);
-      try_int8_gemm(shape[0], 4 * shape[1]);
       try_quantized_gemm(shape[0], shape[1]);
       try_quantized_conv(shape[0], shape[1]);
       try_conv(shape[0], shape[1]);

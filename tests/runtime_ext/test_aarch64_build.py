@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime_ext.compiler import RUNTIME, run
+from tests.runtime_ext.compiler import ARM_FLAGS, RUNTIME, run
 from tests.runtime_ext.emulated_kernels import COMPILER, EMULATOR, cross_build, program, require_tools
 from tests.runtime_ext.instruction_sets import EMULATED_CPUS
 
@@ -19,14 +19,14 @@ def test_random_problems(cpu: str) -> None:
     run(EMULATOR, "-cpu", cpu, program(Path(__file__).parent / "random_problems.cpp"))
 
 
-def test_only_the_table_of_kernels_leaves_the_source_of_dot_products(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isa", ARM_FLAGS)
+def test_only_the_table_of_kernels_leaves_the_source_of_an_instruction_set(isa: str, tmp_path: Path) -> None:
     """As in test_isa_isolation.py."""
-    source, target = RUNTIME / "kernels" / "neon_dotprod.cpp", tmp_path / "neon_dotprod.o"
-    flags = ("-std=c++17", "-O0", "-march=armv8.2-a+dotprod", f"-I{RUNTIME}")
+    source, target = RUNTIME / "kernels" / f"{isa}.cpp", tmp_path / f"{isa}.o"
     require_tools()
-    run(COMPILER, *flags, "-c", source, "-o", target)
+    run(COMPILER, "-std=c++17", "-O0", *ARM_FLAGS[isa], f"-I{RUNTIME}", "-c", source, "-o", target)
     symbols = run(f"{TOOLS}nm", "-C", "--defined-only", "--extern-only", target).splitlines()
-    assert [line.split(maxsplit=2)[2] for line in symbols] == ["scalpel::neon_dotprod_kernels()"]
+    assert [line.split(maxsplit=2)[2] for line in symbols] == [f"scalpel::{isa}_kernels()"]
 
 
 def library() -> Path:

@@ -17,8 +17,10 @@ import onnxruntime
 import pytest
 
 from models import NETWORKS
+from scalpel_graph import qlinear_ops
 from scalpel_graph.api import optimize
 from scalpel_graph.pruning import prune_magnitude
+from tests.ort_sessions import run as run_here
 from tests.runtime_ext.compiler import run
 from tests.runtime_ext.emulated_kernels import BUILD, COMPILER, EMULATOR, cross_build
 from tests.runtime_ext.instruction_sets import EMULATED_CPUS
@@ -126,3 +128,23 @@ def test_an_optimized_network_computes_what_it_did(name: str, cpu: str, tmp_path
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
         ran = {node.op_type for node in onnx.load(tmp_path / f"{library}.onnx").graph.node}
         assert bool(ran & {"GroupCsrGemm", "GroupCsrConv"}) == library
+
+
+@pytest.mark.parametrize("cpu", EMULATED_CPUS)
+def test_a_quantized_network_computes_what_it_does_here(cpu: str, tmp_path: Path) -> None:
+    pruned = prune_magnitude(NETWORKS["convnet"].build(), 0.9, (4, 1)).model
+    feed = pruned.graph.input[0]
+    shape = [dim.dim_value for dim in feed.type.tensor_type.shape.dim][1:]
+    x = np.random.default_rng(0).standard_normal((4, *shape)).astype(np.float32)
+    np.savez(tmp_path / "inputs.npz", **{feed.name: x})
+    result = optimize(pruned, target="aarch64", quantize="int8", calibration=tmp_path / "inputs.npz")
+    onnx.save(result.model, tmp_path / "fast.onnx")
+    expected = run_here(result.model, {feed.name: x})
+    step = np.ptp(expected) / 255
+    for library in (True, False):
+        y = emulated(
+            cpu, tmp_path / "fast.onnx", x, library=library, optimized=tmp_path / f"{library}.onnx"
+        ).reshape(expected.shape)
+        assert np.abs(y - expected).max() < (0.5 if library else 1.5) * step
+        ran = {node.op_type for node in onnx.load(tmp_path / f"{library}.onnx").graph.node}
+        assert bool(ran & set(qlinear_ops.OPERATORS)) == library

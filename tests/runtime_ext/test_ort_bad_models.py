@@ -22,7 +22,8 @@ Corruption = Callable[[Arrays, Attributes], None]
 
 GEMM = gemm(12, 40, (2, 4), (3, 40), bias=True)
 CONV = conv((12, 4, 3, 3), (2, 4), (1, 8, 9, 9), group=2, pads=(1, 1, 1, 1), bias=True)
-LAYERS = {ops.GEMM: GEMM, ops.CONV: CONV}
+SCALED = gemm(12, 40, (2, 4), (3, 40), bias=True, value_type="int8")
+LAYERS = {ops.GEMM: GEMM, ops.CONV: CONV, ops.SCALED_GEMM: SCALED}
 
 
 def setting(name: str, value: Any) -> Corruption:
@@ -189,10 +190,19 @@ CONV_ONLY: dict[str, tuple[Corruption, str]] = {
     "pads-negative": (setting("pads", [0, 0, 0, -1]), "pads"),
     "pads-overflow": (setting("pads", [2**62, 0, 0, 0]), "pads"),
 }
+SCALED_ONLY: dict[str, tuple[Corruption, str]] = {
+    "values-float32": (setting("values", lambda a: a.astype(np.float32)), "values must be int8"),
+    "scales-too-many": (setting("w_scale", ones(13)), "w_scale must be float32 [12] or a scalar"),
+    "scales-float64": (setting("w_scale", lambda a: a.astype(np.float64)), "w_scale"),
+    "scale-infinite": (setting("w_scale", np.float32("inf")), "w_scale is not finite"),
+}
 CASES = [
     pytest.param(op_type, corrupt, named, id=f"{op_type}-{name}")
-    for op_type, own in ((ops.GEMM, GEMM_ONLY), (ops.CONV, CONV_ONLY))
-    for name, (corrupt, named) in {**COMMON, **own}.items()
+    for op_type, own in ((ops.GEMM, {**COMMON, **GEMM_ONLY}), (ops.CONV, {**COMMON, **CONV_ONLY}))
+    for name, (corrupt, named) in own.items()
+] + [
+    pytest.param(ops.SCALED_GEMM, corrupt, named, id=f"{ops.SCALED_GEMM}-{name}")
+    for name, (corrupt, named) in SCALED_ONLY.items()
 ]
 
 

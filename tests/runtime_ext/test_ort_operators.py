@@ -42,6 +42,9 @@ GEMMS = {
     "fp16": gemm(257, 300, (1, 8), (1, 300), bias=True, activation=RELU, value_type="fp16"),
     "fp16-columns-left-over": gemm(33, 37, (1, 16), (2, 37), bias=True, value_type="fp16"),
     "fp16-many-rows": gemm(33, 37, (4, 1), (40, 37), bias=True, has_residual=True, value_type="fp16"),
+    "int8": gemm(257, 300, (1, 8), (1, 300), bias=True, activation=RELU, value_type="int8"),
+    "int8-columns-left-over": gemm(33, 37, (4, 1), (2, 37), value_type="int8"),
+    "int8-many-rows": gemm(33, 37, (8, 1), (40, 37), bias=True, has_residual=True, value_type="int8"),
     "bf16": gemm(257, 300, (8, 1), (1, 300), bias=True, activation=RELU, value_type="bf16"),
     "bf16-csr": gemm(33, 37, (1, 1), (1, 37), bias=True, value_type="bf16"),
 }

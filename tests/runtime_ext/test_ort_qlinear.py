@@ -12,7 +12,17 @@ import pytest
 from onnx import TensorProto, helper
 
 from scalpel_graph import ops
-from scalpel_graph.qlinear_ops import CONV, CONV_ADD, GEMM, OPERATORS, TO_FLOAT
+from scalpel_graph.qlinear_ops import (
+    ADDS,
+    CONV,
+    CONV_ADD,
+    CONV_TO_FLOAT,
+    GEMM,
+    GEMM_ADD,
+    GEMM_TO_FLOAT,
+    OPERATORS,
+    TO_FLOAT,
+)
 from tests.ort_sessions import run, session
 from tests.qlinear_layer import QLinearLayer
 
@@ -49,9 +59,24 @@ LAYERS = {
     "conv-add": QLinearLayer(CONV_ADD, (16, 8, 3, 3), (4, 1), (2, 8, 9, 9), geometry=PADDED),
     "conv-add-first": QLinearLayer(CONV_ADD, (16, 8, 1, 1), (4, 1), (2, 8, 9, 9), residual_first=True),
     "conv-add-signed": QLinearLayer(CONV_ADD, (16, 8, 1, 1), (4, 1), (2, 8, 9, 9), **SIGNED),
-    "to-float": QLinearLayer(TO_FLOAT, (32, 64), (4, 1), (2, 5, 64)),
-    "to-float-add": QLinearLayer(TO_FLOAT, (32, 64), (4, 1), (2, 5, 64), adds=True),
-    "to-float-signed": QLinearLayer(TO_FLOAT, (31, 64), (1, 8), (1, 64), single_scale=True, **SIGNED),
+    "conv-add-at-once": QLinearLayer(
+        CONV_ADD, (16, 8, 3, 3), (4, 1), (2, 8, 9, 9), geometry=PADDED, rounds_product=False
+    ),
+    "conv-add-at-once-signed": QLinearLayer(
+        CONV_ADD, (13, 8, 1, 1), (8, 1), (1, 8, 9, 9), rounds_product=False, residual_first=True, **SIGNED
+    ),
+    "gemm-add-at-once": QLinearLayer(GEMM_ADD, (32, 64), (4, 1), (3, 64), rounds_product=False),
+    "gemm-add": QLinearLayer(GEMM_ADD, (32, 64), (4, 1), (3, 64)),
+    "gemm-add-first": QLinearLayer(GEMM_ADD, (17, 64), (8, 1), (2, 5, 64), residual_first=True),
+    "gemm-add-signed": QLinearLayer(GEMM_ADD, (32, 64), (4, 1), (1, 64), **SIGNED),
+    "conv-to-float": QLinearLayer(CONV_TO_FLOAT, (16, 8, 3, 3), (4, 1), (2, 8, 9, 9), geometry=PADDED),
+    "conv-to-float-add": QLinearLayer(CONV_TO_FLOAT, (16, 8, 1, 1), (4, 1), (2, 8, 9, 9), adds=True),
+    "conv-to-float-signed": QLinearLayer(
+        CONV_TO_FLOAT, (13, 8, 3), (8, 1), (1, 8, 20), single_scale=True, **SIGNED
+    ),
+    "to-float": QLinearLayer(GEMM_TO_FLOAT, (32, 64), (4, 1), (2, 5, 64)),
+    "to-float-add": QLinearLayer(GEMM_TO_FLOAT, (32, 64), (4, 1), (2, 5, 64), adds=True),
+    "to-float-signed": QLinearLayer(GEMM_TO_FLOAT, (31, 64), (1, 8), (1, 64), single_scale=True, **SIGNED),
 }
 
 
@@ -64,13 +89,13 @@ def test_operator_and_function_compute_the_contract(layer: QLinearLayer, opset: 
         model = layer.model(opset, batch=batch)
         found, folded = run(model, feeds), run(model, feeds, library=False)
         assert found.dtype == folded.dtype == expected.dtype
-        if layer.op_type == TO_FLOAT:
+        if layer.op_type in TO_FLOAT:
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(folded, expected, rtol=1e-5, atol=1e-5)
             continue
         # A sum of two is rounded by one multiply-add less; a dense layer may be computed in float32.
         steps = np.abs(found.astype(int) - expected)
-        assert steps.max() <= (1 if layer.op_type == CONV_ADD else 0)
+        assert steps.max() <= (1 if layer.op_type in ADDS else 0)
         assert (steps != 0).mean() < 1e-3
         assert np.abs(folded.astype(int) - expected).max() <= 1
     assert len(np.unique(expected)) > 8  # not all of it saturated
@@ -86,6 +111,8 @@ def test_operator_and_function_compute_the_contract(layer: QLinearLayer, opset: 
         ("conv-depthwise", {"QLinearConv"}),
         ("conv-add", {"QLinearConv", "QLinearAdd"}),
         ("conv-add-first", {"QLinearConv", "QLinearAdd"}),
+        ("gemm-add", {"QGemm", "QLinearAdd"}),
+        ("gemm-add-first", {"QGemm", "QLinearAdd"}),
         ("to-float", {"MatMulInteger"}),
     ],
 )
@@ -96,14 +123,16 @@ def test_function_folds_to_the_dense_integer_operator(name: str, operators: set[
     assert not kinds.keys() & {"Conv", "Gemm", "MatMul", "DequantizeLinear", "QuantizeLinear"}
 
 
-@pytest.mark.parametrize("name", ["conv", "conv-signed", "gemm", "to-float", "conv-add"])
+@pytest.mark.parametrize(
+    "name", ["conv", "conv-signed", "gemm", "to-float", "conv-add", "gemm-add", "conv-to-float"]
+)
 def test_output_shape_and_type_are_known_before_running(name: str) -> None:
     layer = LAYERS[name]
     model = layer.model()
     del model.functions[:]
     kind = (
         TensorProto.FLOAT
-        if layer.op_type == TO_FLOAT
+        if layer.op_type in TO_FLOAT
         else helper.np_dtype_to_tensor_dtype(np.dtype(layer.dtype))
     )
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("Y", kind, None))
@@ -126,7 +155,7 @@ def test_scale_and_zero_point_of_integer_to_float_may_come_from_the_model() -> N
 
 
 def test_empty_batch_gives_an_empty_output() -> None:
-    for name in ("gemm", "conv", "to-float", "conv-add"):
+    for name in ("gemm", "conv", "to-float", "conv-add", "gemm-add", "conv-to-float"):
         layer = LAYERS[name]
         shape = layer.expected(layer.feeds()).shape[1:]
         feeds = {key: value[:0] for key, value in layer.feeds().items()}
@@ -150,6 +179,7 @@ BAD = [
     ("gemm", {"w_scale": np.full(32, 3e38, np.float32), "y_scale": np.float32(1e-30)}, {}, "is not finite"),
     ("gemm", {"bias": np.zeros(32, np.float32)}, {}, "bias must be int32 [32], got float32 [32]"),
     ("to-float", {"bias": np.zeros(32, np.int32)}, {}, "bias must be float32 [32], got int32 [32]"),
+    ("conv-to-float", {}, {"weight_shape": [16, 72]}, "weight_shape [16, 72]"),
     ("to-float", {}, {"weight_shape": [32, 8, 8]}, "weight_shape [32, 8, 8] must be [M, K]"),
     ("gemm", {}, {"weight_shape": [32, 8, 8]}, "weight_shape [32, 8, 8] must be [M, K]"),
     ("gemm", {}, {"weight_shape": [32]}, "weight_shape [32] has fewer than two dimensions"),

@@ -14,9 +14,16 @@ Arrays = dict[str, Any]
 
 
 def layer(
-    weight_shape: tuple[int, ...], group_shape: tuple[int, int], x_shape: tuple[int, ...], **conv: Any
+    weight_shape: tuple[int, ...],
+    group_shape: tuple[int, int],
+    x_shape: tuple[int, ...],
+    long_sums: bool = False,
+    **conv: Any,
 ) -> tuple[Arrays, dict[str, Any], tuple[int, ...]]:
-    """Arrays and attributes of a random layer, and the shape of its input."""
+    """Arrays and attributes of a random layer, and the shape of its input.
+
+    ``long_sums``: int8 weights with 16-bit inputs, whose sums 32 bits do not hold.
+    """
     rng = np.random.default_rng(0)
     M, K = weight_shape[0], int(np.prod(weight_shape[1:]))
     is_wide = group_shape[1] == 2
@@ -48,6 +55,12 @@ def layer(
         spatial = len(weight_shape) - 2
         attributes |= {"strides": [1] * spatial, "dilations": [1] * spatial, "pads": [0] * 2 * spatial}
         attributes |= {"group": 1, **conv}
+    if long_sums:
+        arrays["bias"] = rng.integers(-(2**37), 2**37, M)
+        arrays["multiplier"] = rng.integers(2**22, 2**23, M).astype(np.int32)
+        attributes |= {"input_zero_point": 0, "input_min": -(2**15), "input_max": 2**15 - 1}
+        attributes |= {"output_zero_point": 0, "output_min": -(2**15), "output_max": 2**15 - 1}
+        arrays["shift"] = np.full(M, 45, np.int32)
     return arrays, attributes, x_shape
 
 
@@ -63,6 +76,9 @@ LAYERS = {
     "conv-4x2-groups": layer((8, 4, 3, 3), (4, 2), (2, 8, 7, 7), group=2, pads=[1, 1, 1, 1]),
     "conv-1x4-dilated": layer((5, 4, 2, 3), (1, 4), (2, 4, 8, 9), dilations=[3, 2], pads=[1, 1, 0, 2]),
     "conv-2x4": layer((6, 5, 3, 3), (2, 4), (1, 5, 6, 6), pads=[1, 1, 1, 1]),
+    "fc-1x4-long-sums": layer((3, 2000), (1, 4), (2, 2000), long_sums=True),
+    "fc-4x4-long-sums": layer((5, 1400), (4, 4), (2, 1400), long_sums=True),
+    "conv-2x4-long-sums": layer((3, 260, 3, 3), (2, 4), (1, 260, 5, 4), long_sums=True, pads=[1, 0, 1, 0]),
     "conv-4x4-1d": layer((6, 8, 3), (4, 4), (2, 8, 20), strides=[2], pads=[1, 1]),
 }
 
@@ -121,7 +137,13 @@ def changed(array: Any, index: int, value: int) -> Any:
         ("fc-1x2", {"values": np.ones((3, 1, 2), np.float32)}, {}, "values must be int16 or int8"),
         ("fc-1x2", {"bias": np.zeros(9, np.int32)}, {}, r"bias must be int64 \[9\]"),
         ("fc-1x2", {"bias": np.full(9, 2**62)}, {}, "the sums of output 0 may overflow"),
-        ("fc-1x4", {"bias": np.full(9, 2**31)}, {}, "the sums of output 0 may overflow"),
+        ("fc-1x4", {"bias": np.full(9, 2**32)}, {}, "the sums of output 0 may overflow"),
+        (
+            "fc-4x4-long-sums",
+            {"multiplier": np.full(5, 2**26, np.int32)},
+            {},
+            "the sums of output . may overflow",
+        ),
         ("fc-1x2", {"multiplier": np.full(1, 2, np.int32)}, {}, "int16 weights take a multiplier of 1"),
         ("fc-1x4", {"multiplier": np.full(1, -1, np.int32)}, {}, r"multiplier\[0\] = -1 is outside 0 to"),
         ("fc-1x4", {"shift": np.full(9, 63, np.int32)}, {}, r"shift\[0\] = 63 is outside 0 to 62"),

@@ -8,6 +8,7 @@ from tests.ort_sessions import session
 from tests.sparse_layer import OPSETS, Dims, SparseLayer, conv, gemm
 
 GEMM = gemm(24, 16, (1, 4), (2, 16), bias=True)
+SCALED = gemm(24, 16, (1, 4), (2, 16), bias=True, value_type="int8")
 PLAIN_GEMM = gemm(24, 16, (1, 4), (2, 16))
 SAME = conv((8, 4, 3, 3), (4, 1), (1, 4, 9, 9), pads=(1, 1, 1, 1), bias=True)
 STRIDED = conv((8, 4, 3, 3), (4, 1), (1, 4, 9, 9), strides=(2, 2), pads=(1, 0, 1, 2))
@@ -76,7 +77,7 @@ def test_onnx_infers_the_output_shape_through_the_function(
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("op_type", ops.GROUP_CSR_OPERATORS)
 def test_onnx_refuses_a_declared_output_shape_that_is_wrong(op_type: str, opset: int) -> None:
-    layer = {ops.GEMM: GEMM, ops.CONV: STRIDED}[op_type]
+    layer = {ops.GEMM: GEMM, ops.SCALED_GEMM: SCALED, ops.CONV: STRIDED}[op_type]
     model = layer.model(opset)
     shape = model.graph.output[0].type.tensor_type.shape
     for size in layer.expected(layer.feeds()).shape:

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from scalpel_graph import _kernels, group_csr
-from tests.runtime_ext.test_int8_kernels import random_weights
+from tests.runtime_ext.kernel_reference import random_int8_weights
 
 SIGNED = [(np.uint8, np.uint8), (np.int8, np.int8)]
 
@@ -29,7 +29,7 @@ def session(nodes, inputs, outputs, constants):
 
 def weights(rng, M, K, group_shape):
     """So small that ONNX Runtime is exact on machines without VNNI, too."""
-    return random_weights(rng, M, K, group_shape, 0.5) // 2
+    return random_int8_weights(rng, M, K, group_shape, 0.5) // 2
 
 
 def any_values(rng, dtype, shape):

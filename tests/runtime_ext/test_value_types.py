@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalpel_graph import _kernels
+from scalpel_graph import _kernels, group_csr
 from tests.runtime_ext import instruction_sets
 from tests.runtime_ext.kernel_reference import (
     ConvCase,
@@ -173,3 +173,26 @@ def test_values_are_read_as_they_lie():
     for wrong in (values[:, :, ::-1], np.ones((8, 1, 2), np.float16)[::2], values.view(np.uint16), values[0]):
         with pytest.raises(ValueError, match="float32, float16 or bfloat16"):
             _kernels.Gemm(wrong, *arrays)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("group_shape", GROUP_SHAPES)
+def test_gemm_of_integers_is_that_of_their_multiples(isa, group_shape):
+    """Every integer, a scale for each row; sums are rounded before or after they are scaled."""
+    rng = np.random.default_rng(21)
+    for (M, K), wide_columns in itertools.product([(1, 1), (37, 61), (64, 96), (9, 130)], [False, True]):
+        kept = sparse_weights(rng, M, K, group_shape, 0.4) != 0
+        integers = (rng.integers(-128, 128, (M, K)) * kept).astype(np.int8)
+        scale = (rng.random(M) + 0.5).astype(np.float32) / 100
+        scale[0] = 0
+        matrix = group_csr.encode(integers, group_shape)
+        columns = matrix.column_indices.astype(np.int32) if wide_columns else matrix.column_indices
+        kernel = instruction_sets.Gemm(
+            matrix.values, matrix.row_offsets, columns, matrix.shape, scale, isa=isa
+        )
+        exact = integers.astype(np.float64) * scale[:, np.newaxis]
+        for N in (1, 2, 3, 5, 7, 8, 17):
+            X, bias, residual = (rng.standard_normal(s).astype(np.float32) for s in [(N, K), (M,), (N, M)])
+            Y = kernel.run(X, bias=bias, residual=residual, activation_min=-0.5, activation_max=2.0)
+            expected = np.clip(X.astype(np.float64) @ exact.T + bias + residual, -0.5, 2.0)
+            np.testing.assert_allclose(Y, expected, rtol=1e-5, atol=1e-5)

@@ -133,7 +133,7 @@ def test_a_model_that_onnx_runtime_cannot_run_is_left_as_it_is():
         ({"skip_passes": ["everything"]}, "everything"),
         ({"check_inputs": "missing.npz"}, "missing.npz"),
         ({"threads": 0}, "threads"),
-        ({"weights": "fp8"}, "weights must be fp32, fp16 or bf16, got 'fp8'"),
+        ({"weights": "fp8"}, "weights must be fp32, fp16, bf16 or int8, got 'fp8'"),
     ],
 )
 def test_unusable_options_raise(options, words):
@@ -177,6 +177,18 @@ def test_weights_of_16_bits_halve_the_file_and_run_both_ways(weights):
     assert [layer.values.type for layer in result.report.layers] == [weights] * 2
     assert all(0 < layer.values.error < roundoff for layer in result.report.layers)
     onnx.checker.check_model(result.model, full_check=True)
+
+
+def test_weights_of_8_bits_quarter_the_file_and_run_both_ways():
+    model = mlp(sparsity=0.9)
+    wide, result = sg.optimize(model), sg.optimize(model, weights="int8")
+    assert result.report.size_bytes.after < 0.5 * wide.report.size_bytes.after
+    assert [layer.values.type for layer in result.report.layers] == ["int8"] * 2
+    verified = result.report.verified
+    assert verified.ok and verified.custom_ops and verified.fallback
+    assert 1e-5 < verified.max_rel_diff < 0.02
+    with pytest.raises(sg.InputError, match="--weights int8 has no meaning for target gpu"):
+        sg.optimize(model, target="gpu", weights="int8")
 
 
 def test_rounding_is_allowed_for_and_nothing_else(monkeypatch):

@@ -312,3 +312,15 @@ def test_a_dense_matrix_of_16_bits_can_be_a_candidate():
     assert {way.group_shape for way in ways} >= {(1, 8), (8, 1)} and (1, 1) not in {
         w.group_shape for w in ways
     }
+
+
+def test_convolutions_of_integers_copy_runs_of_channels_and_go_by_sixteen():
+    def amounts(*shape, **options):
+        return cost.dense_amounts(calibration.conv(*shape, **options).of_integers().work, 1)
+
+    assert amounts(32, 30, 1, 8)["copy"].count == 0
+    assert amounts(32, 30, 1, 8)["left_over"].count == 14 * 64
+    assert amounts(6, 32, 3, 8, group=2)["copy"].count == 9 * 64 * 2
+    assert amounts(6, 40, 3, 8, group=2)["left_over"].count == 2 * 4 * 64
+    assert amounts(20, 20, 3, 8, group=20)["left_over"].count == 4 * 9 * 64
+    assert cost.dense_amounts(calibration.gemm(64, 64).of_integers().work, 1)["copy"].count == 0

@@ -14,7 +14,7 @@ from tests.pass_runner import model, random
 WEIGHT = random(16, 16, 1, 1)
 
 
-def chosen(proto, times, copy=10.0, block=16):
+def chosen(proto, times, copy=10.0, block=16, **quantized):
     """Names of the Conv outputs that are made sparse. ``times``: output name to (dense, sparse)."""
     graph = ModelGraph(proto)
     graph.infer()
@@ -23,7 +23,9 @@ def chosen(proto, times, copy=10.0, block=16):
         for node in graph.nodes
         if node.outputs[0].name in times
     }
-    found = choose_sparse(graph, conv_times, block, graph.assumed_shapes({}), lambda nbytes: copy)
+    found = choose_sparse(
+        graph, conv_times, block, graph.assumed_shapes({}), lambda nbytes: copy, **quantized
+    )
     return {node.outputs[0].name for node in graph.nodes if id(node) in found}
 
 
@@ -194,3 +196,26 @@ def test_a_deep_network_is_quick_enough_to_finish():
     times = {f"c{i}": (50.0, float(rng.integers(20, 80))) for i in range(n)}
     found = chosen(chain(n), times)
     assert 0 < len(found) < n
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"), [(0.0, {"c0", "c1"}), (25.0, {"c0", "c1"}), (40.0, {"c1"}), (1000.0, {"c1"})]
+)
+def test_a_pool_of_integers_is_slow_in_the_plain_layout(pool, expected):
+    proto = model(
+        """(float[1, 16, 4, 4] X) => (Y) {
+          c0 = Conv(X, W)   p = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(c0)   c1 = Conv(p, W)
+          Y = Softmax(c1)
+        }""",
+        {"W": WEIGHT},
+    )
+    asked = []
+
+    def pool_us(elements):
+        asked.append(elements)
+        return pool
+
+    times = {"c0": (50.0, 30.0), "c1": (50.0, 5.0)}
+    # 50 and two changes of layout against 30 and what the pool takes longer.
+    assert chosen(proto, times, quantized=True, pool_us=pool_us) == expected
+    assert asked == [16 * 4 * 4 * 9]

@@ -37,6 +37,7 @@ LAYERS = {
     "gemm-gelu": gemm(12, 37, (4, 1), (3, 37), bias=True, activation=(-inf, inf, Gate.GELU)),
     "conv-bounds-and-gate": conv((8, 4, 1, 1), (4, 1), (1, 4, 9, 9), activation=(0.0, 6.0, Gate.HARD_SWISH)),
     "gemm-fp16": gemm(12, 37, (1, 8), (3, 37), bias=True, activation=RELU, value_type="fp16"),
+    "gemm-int8": gemm(12, 37, (1, 8), (3, 37), bias=True, activation=RELU6, value_type="int8"),
     "gemm-bf16": gemm(12, 37, (4, 1), (3, 37), bias=True, value_type="bf16"),
     "conv-fp16": conv((8, 4, 3, 3), (4, 1), (1, 4, 9, 9), bias=True, value_type="fp16"),
     "conv-bf16": conv((8, 4, 3, 3), (1, 8), (1, 4, 9, 9), activation=RELU, value_type="bf16"),
@@ -97,7 +98,8 @@ def test_the_function_names_what_the_operator_takes() -> None:
     for op_type in ops.GROUP_CSR_OPERATORS:
         function = ops.function(op_type, 17)
         assert (function.domain, function.name) == (ops.DOMAIN, op_type)
-        assert tuple(function.input) == ops.INPUTS
+        assert tuple(function.input) == ops.inputs(op_type)
+        assert ops.inputs(op_type)[:6] == ops.INPUTS
         assert list(function.output) == ["Y"]
     assert set(ops.function(ops.GEMM, 17).attribute) == set(LAYERS["gemm"].attributes())
     assert set(ops.function(ops.CONV, 17).attribute) == set(LAYERS["conv"].attributes())

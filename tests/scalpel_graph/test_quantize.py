@@ -36,7 +36,7 @@ def test_a_float_network_is_quantized_and_then_made_sparse(calibration: Path) ->
     assert report.verified.ok and report.verified.custom_ops and report.verified.fallback
     assert report.quantization is not None and report.quantization.samples == 6
     assert 0 < report.quantization.relative_error < 0.1
-    assert report.size_bytes.after < report.size_bytes.before / 2
+    assert report.size_bytes.after < 0.6 * report.size_bytes.before  # half of it is functions
     assert_follows(report.to_json(), CONTRACT)
     for feeds in inputs(before, 2):
         expected = run(before, feeds, library=False)
@@ -48,7 +48,7 @@ def test_a_float_network_is_quantized_and_then_made_sparse(calibration: Path) ->
 
 def test_what_is_quantized_is_written_even_if_nothing_gets_sparse(calibration: Path, tmp_path: Path) -> None:
     onnx.save(convnet(), tmp_path / "in.onnx")
-    arguments = [str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), "--target", "aarch64", "-q"]
+    arguments = [str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), "--target", "avx2", "-q"]
     arguments += ["--report", str(tmp_path / "report.json")]
     assert main([*arguments, "--quantize", "int8", "--calibration", str(calibration)]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
@@ -82,7 +82,7 @@ def test_a_quantized_network_is_not_quantized_again(calibration: Path) -> None:
 def test_networks_that_quantize_while_they_run_pass_the_check() -> None:
     result = sg.optimize(dynamic(mixer()), EAGER)
     assert result.report.verified.ok and result.report.verified.custom_ops
-    assert any(node.op_type == qlinear_ops.TO_FLOAT for node in result.model.graph.node)
+    assert any(node.op_type == qlinear_ops.GEMM_TO_FLOAT for node in result.model.graph.node)
 
 
 def test_a_result_that_is_off_by_more_than_a_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +91,8 @@ def test_a_result_that_is_off_by_more_than_a_step_is_refused(monkeypatch: pytest
     def wrong(*arguments: Any, **options: Any) -> Any:
         return original(*arguments, **options) + np.int32(2000)
 
-    original = quantized_layers._integer_bias
-    monkeypatch.setattr(quantized_layers, "_integer_bias", wrong)
+    original = quantized_layers.integer_bias
+    monkeypatch.setattr(quantized_layers, "integer_bias", wrong)
     with pytest.raises(sg.CheckError, match="nothing was written"):
         sg.optimize(model, EAGER)
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalpel_graph.value_types import VALUE_TYPES, Storage, allowance, dtype, storage, unit_roundoff
+from scalpel_graph.value_types import (
+    FLOAT_TYPES,
+    VALUE_TYPES,
+    Storage,
+    allowance,
+    dtype,
+    storage,
+    unit_roundoff,
+)
 
 NARROW = ["fp16", "bf16"]
 
@@ -18,8 +26,8 @@ def weights(M=8, K=24, scale=1.0, seed=0):
 
 
 def test_the_types_and_their_roundoff():
-    assert [dtype(t) for t in VALUE_TYPES] == [np.float32, np.float16, ml_dtypes.bfloat16]
-    assert [unit_roundoff(t) for t in VALUE_TYPES] == [2.0**-24, 2.0**-11, 2.0**-8]
+    assert [dtype(t) for t in VALUE_TYPES] == [np.float32, np.float16, ml_dtypes.bfloat16, np.int8]
+    assert [unit_roundoff(t) for t in FLOAT_TYPES] == [2.0**-24, 2.0**-11, 2.0**-8]
 
 
 def test_float32_is_as_it_is():
@@ -47,6 +55,36 @@ def test_what_the_type_has_costs_nothing(wanted):
 def test_the_error_of_ordinary_weights_is_below_the_roundoff(wanted, seed, magnitude):
     stored = storage(weights(seed=seed, scale=10**magnitude) + np.float32(10**magnitude), wanted)
     assert stored.type == "fp32" or 0 < stored.error <= unit_roundoff(wanted)
+
+
+def test_integers_are_multiples_of_the_largest_of_each_output():
+    W = weights()
+    W[3] = 0
+    stored = storage(W, "int8")
+    values = stored.values(W)
+    assert stored.type == "int8" and values.dtype == np.int8
+    assert np.abs(values).max(axis=1).tolist() == [127, 127, 127, 0, 127, 127, 127, 127]
+    np.testing.assert_allclose(values * stored.scale[:, np.newaxis], W, atol=np.abs(W).max() / 254)
+    errors = np.linalg.norm(values * stored.scale[:, np.newaxis] - W, axis=1)
+    assert stored.error == pytest.approx(max(errors / np.maximum(np.linalg.norm(W, axis=1), 1e-9)), rel=1e-6)
+    assert 0.001 < stored.error < 0.02
+    assert allowance([stored, Storage()]) == stored.error
+
+
+def test_integers_cost_nothing_where_weights_are_multiples_of_one():
+    W = np.rint(weights() * 40).clip(-127, 127).astype(np.float32) * 0.5
+    W[:, 0] = 63.5
+    assert storage(W, "int8") == Storage("int8", 0.0, "")
+
+
+def test_weights_that_integers_cannot_be_stay():
+    W = weights(K=20000)
+    W[4, 7] = 300
+    assert storage(W, "int8").reason == "the largest weight of output 4 is too far from the others for int8"
+    W[4] = np.float32(1e-39)
+    assert storage(W, "int8").reason == "the weights of output 4 are too small for int8"
+    W[2, 2] = np.inf
+    assert storage(W, "int8").reason == "not all of its weights are finite"
 
 
 def test_weights_beyond_the_largest_number_stay():

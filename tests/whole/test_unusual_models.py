@@ -173,7 +173,10 @@ def test_a_quantized_layer_becomes_sparse_with_a_float_result() -> None:
         _init("wz", np.int8(0)),
     ]
     result = _optimize(_model(nodes, [_value("x", [1, 512])], [_value("y", [1, 512])], weights))
-    assert [node.op_type for node in result.model.graph.node] == ["QuantizeLinear", "GroupCsrIntegerToFloat"]
+    assert [node.op_type for node in result.model.graph.node] == [
+        "QuantizeLinear",
+        "GroupCsrGemmIntegerToFloat",
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

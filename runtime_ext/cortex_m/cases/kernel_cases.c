@@ -205,18 +205,30 @@ static scalpel_softmax softmax_of(const kernel_case *from) {
   X(dense_conv_q15_acc64, Q15_DENSE_CONV, 15, 4) \
   X(depthwise_q15_acc32, Q15_DEPTHWISE, 11, 4)  \
   X(depthwise_q15_acc64, Q15_DEPTHWISE, 11, 4)  \
-  X(fc_w8_1x4_u8, W8_FC, 6, 7)                  \
-  X(fc_w8_2x4_u8, W8_FC, 6, 7)                  \
-  X(fc_w8_4x4_u8, W8_FC, 6, 7)                  \
-  X(fc_w8_1x4_u16, W8_FC, 6, 7)                 \
-  X(fc_w8_2x4_u16, W8_FC, 6, 7)                 \
-  X(fc_w8_4x4_u16, W8_FC, 6, 7)                 \
-  X(dense_fc_w8, W8_DENSE_FC, 6, 5)             \
-  X(conv_w8_1x4, W8_CONV, 12, 7)                \
-  X(conv_w8_2x4, W8_CONV, 12, 7)                \
-  X(conv_w8_4x4, W8_CONV, 12, 7)                \
-  X(dense_conv_w8, W8_DENSE_CONV, 16, 6)        \
-  X(depthwise_w8, W8_DEPTHWISE, 12, 6)          \
+  X(fc_w8_1x4_u8_acc32, W8_FC, 6, 7)            \
+  X(fc_w8_1x4_u8_acc64, W8_FC, 6, 7)            \
+  X(fc_w8_2x4_u8_acc32, W8_FC, 6, 7)            \
+  X(fc_w8_2x4_u8_acc64, W8_FC, 6, 7)            \
+  X(fc_w8_4x4_u8_acc32, W8_FC, 6, 7)            \
+  X(fc_w8_4x4_u8_acc64, W8_FC, 6, 7)            \
+  X(fc_w8_1x4_u16_acc32, W8_FC, 6, 7)           \
+  X(fc_w8_1x4_u16_acc64, W8_FC, 6, 7)           \
+  X(fc_w8_2x4_u16_acc32, W8_FC, 6, 7)           \
+  X(fc_w8_2x4_u16_acc64, W8_FC, 6, 7)           \
+  X(fc_w8_4x4_u16_acc32, W8_FC, 6, 7)           \
+  X(fc_w8_4x4_u16_acc64, W8_FC, 6, 7)           \
+  X(dense_fc_w8_acc32, W8_DENSE_FC, 6, 5)       \
+  X(dense_fc_w8_acc64, W8_DENSE_FC, 6, 5)       \
+  X(conv_w8_1x4_acc32, W8_CONV, 12, 7)          \
+  X(conv_w8_1x4_acc64, W8_CONV, 12, 7)          \
+  X(conv_w8_2x4_acc32, W8_CONV, 12, 7)          \
+  X(conv_w8_2x4_acc64, W8_CONV, 12, 7)          \
+  X(conv_w8_4x4_acc32, W8_CONV, 12, 7)          \
+  X(conv_w8_4x4_acc64, W8_CONV, 12, 7)          \
+  X(dense_conv_w8_acc32, W8_DENSE_CONV, 16, 6)  \
+  X(dense_conv_w8_acc64, W8_DENSE_CONV, 16, 6)  \
+  X(depthwise_w8_acc32, W8_DEPTHWISE, 12, 6)    \
+  X(depthwise_w8_acc64, W8_DEPTHWISE, 12, 6)    \
   X(pad_16, PAD, 9, 1)                          \
   X(pad_8, PAD, 9, 1)                           \
   X(pad_8_to_16, PAD, 9, 1)                     \

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from scalpel_graph.mcu import emit_c, reference
-from scalpel_graph.mcu.network import DTYPES, ArgMax, Multiply
-from scalpel_graph.mcu.program import Program
+from scalpel_graph.mcu.network import DTYPES, LIMITS, STORED, ArgMax, Multiply
+from scalpel_graph.mcu.program import Program, accumulator_bits
 from scalpel_graph.report import McuReport
 from tests.mcu_networks import NETWORKS, inputs, quantized, require_cross_tools, samples
 from tests.ort_sessions import run
@@ -35,8 +35,8 @@ def stored_vectors(program: Program, count: int = 20):
     """Edges of what can be stored, and random numbers."""
     network = program.network
     value = network.values[network.input]
-    low, high = (-(2**15), 2**15) if network.dtype == "q15" else (-128, 128)
-    random = np.random.default_rng(5).integers(low, high, (count, *value.shape))
+    low, high = LIMITS[network.dtype]
+    random = np.random.default_rng(5).integers(low, high + 1, (count, *value.shape))
     return np.concatenate([emit_c.edge_inputs(network), random])
 
 
@@ -76,10 +76,10 @@ def test_answers_are_near_those_of_the_float_network(case):
         assert (expected == actual).mean() >= 0.9
     else:
         error = np.linalg.norm(expected - actual) / np.linalg.norm(expected)
-        assert error < (0.05 if program.network.dtype == "q15" else 0.2)
+        assert error < {"q15": 0.05, "int8": 0.2, "int8x16": 0.05}[program.network.dtype]
 
 
-@pytest.mark.parametrize("name", ["many-operators", "one-dimensional"])
+@pytest.mark.parametrize("name", ["many-operators", "one-dimensional", "long-sums"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bundle_gives_the_same_bytes_on_this_machine_under_sanitizers(name, dtype, tmp_path):
     model = NETWORKS[name][0]()
@@ -87,7 +87,7 @@ def test_the_bundle_gives_the_same_bytes_on_this_machine_under_sanitizers(name, 
     folder = write_bundle(program, model, tmp_path / "bundle")
     assert "are right" in make(folder, "host", f"CFLAGS={_SANITIZED}")
     stored = stored_vectors(program)
-    dtype = np.int16 if program.network.dtype == "q15" else np.int8
+    dtype = STORED[program.network.dtype]
     emit_c.channels_last(stored).astype(dtype).tofile(folder / "in.bin")
     subprocess.run(["build/host", "in.bin", "out.bin"], cwd=folder, check=True)
     expected = emit_c.channels_last(reference.run(program.network, stored)).astype(dtype)
@@ -146,6 +146,15 @@ def test_bundles_are_the_same_bytes_every_time_and_keep_other_folders(tmp_path):
     with pytest.raises(emit_c.InputError, match="holds files that are not a bundle"):
         write_bundle(quantized(model)[0], model, tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "other"]
+
+
+def test_sums_of_64_bits_are_used_where_32_may_overflow():
+    """In a dense and a sparse layer of int8 weights, with 16-bit activations alone."""
+    model = NETWORKS["long-sums"][0]()
+    for dtype, wide in (("int8", []), ("int8x16", [True, False])):
+        program, _ = quantized(model, dtype)
+        codes = [code for code in program.layers if accumulator_bits(code) == 64]
+        assert [code.layer.group_shape is None for code in codes] == wide
 
 
 def test_every_group_shape_is_used_somewhere():

@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType
 
 import scalpel_graph as sg
@@ -50,12 +50,32 @@ def test_answers_are_those_of_the_quantized_model(name, activations, per_channel
     assert report.relative_error <= {"many-operators": 0.04, "softmax": 0.03}.get(name, 0.0)
 
 
-@pytest.mark.parametrize("unsigned", [False, True])
-def test_scales_and_weights_are_kept(unsigned, tmp_path):
-    activations = QuantType.QUInt8 if unsigned else QuantType.QInt8
-    model = qdq(perceptron(), tmp_path, activations=activations, per_channel=True)
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("activations", [QuantType.QInt16, QuantType.QUInt16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_models_of_symmetric_16_bits_are_taken_as_they_are(name, activations, per_channel, tmp_path):
+    """But for the last place; what the model limits between MatMul and Add, and Softmax, are less near."""
+    model = qdq(NETWORKS[name](), tmp_path, activations=activations, per_channel=per_channel, symmetric=True)
+    report = optimized(model, tmp_path).report.microcontroller
+    assert report.dtype == "int8x16"
+    assert report.same_class == 1
+    assert report.relative_error < {"many-operators": 0.01, "softmax": 0.02}.get(name, 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("activations", "dtype", "offset"),
+    [
+        (QuantType.QInt8, "int8", 0),
+        (QuantType.QUInt8, "int8", 128),
+        (QuantType.QInt16, "int8x16", 0),
+        (QuantType.QUInt16, "int8x16", 32768),
+    ],
+)
+def test_scales_and_weights_are_kept(activations, dtype, offset, tmp_path):
+    symmetric = dtype == "int8x16"
+    model = qdq(perceptron(), tmp_path, activations=activations, per_channel=True, symmetric=symmetric)
     given = constants(model)
-    network = quantized(model, "int8")[0].network
+    network = quantized(model, dtype)[0].network
     first = network.layers[0]
     np.testing.assert_array_equal(first.weights, given["fc1.weight_quantized"].reshape(first.weights.shape))
     np.testing.assert_array_equal(first.bias, given["fc1.bias_quantized"])
@@ -64,7 +84,7 @@ def test_scales_and_weights_are_kept(unsigned, tmp_path):
             given[next(n for n in given if n.startswith(name) and n.endswith(end))] for end in _ENDS
         )
         form = network.values[value].format
-        assert (form.scale, form.zero_point) == (pytest.approx(float(scale)), int(zero) - 128 * unsigned)
+        assert (form.scale, form.zero_point) == (pytest.approx(float(scale)), int(zero) - offset)
 
 
 _ENDS = ("_scale", "_zero_point")
@@ -141,12 +161,33 @@ def without_last_quantization(model):
     return changed
 
 
+def with_other_activations(model, dtype):
+    """Those of the hidden layer are stored in another type."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for tensor in changed.graph.initializer:
+        if tensor.name == "relu_output_zero_point":
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros((), dtype), tensor.name))
+    del changed.opset_import[:]
+    changed.opset_import.append(helper.make_opsetid("", 21))
+    return changed
+
+
 @pytest.mark.parametrize(
     ("make_model", "says"),
     [
         (
-            lambda p: qdq(perceptron(), p, activations=QuantType.QInt16),
-            "it stores int16; quantized models are taken",
+            lambda p: qdq(perceptron(), p, activations=QuantType.QUInt16),
+            r"\(QuantizeLinear\): its zero point is \d+; 16-bit activations are taken if they are symmetric"
+            r" \(zero point 32768\)",
+        ),
+        (
+            lambda p: with_other_activations(qdq(perceptron(), p), np.int16),
+            "it stores int16, but activations before it have another number of bits$",
+        ),
+        (
+            lambda p: with_other_activations(qdq(perceptron(), p), np.int32),
+            "it stores int32; quantized models are taken with 8 or 16 bits",
         ),
         (
             lambda p: qdq(perceptron(), p, weights=QuantType.QUInt8),
@@ -169,5 +210,5 @@ def test_what_cannot_be_taken_is_refused_by_name(make_model, says, tmp_path):
 
 
 def test_other_numbers_than_the_models_are_refused(tmp_path):
-    with pytest.raises(sg.InputError, match=r"the model is quantized to 8 bits; leave --dtype q15 out$"):
+    with pytest.raises(sg.InputError, match=r"quantized already, as --dtype int8; leave --dtype q15 out$"):
         optimized(qdq(perceptron(), tmp_path), tmp_path, dtype="q15")

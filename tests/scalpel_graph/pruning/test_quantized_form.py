@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from onnxruntime.quantization import QuantType
+from onnxruntime.quantization import QuantFormat, QuantType
 
 import scalpel_graph as sg
 from scalpel_graph import group_csr
 from scalpel_graph.pruning.quantized_form import QuantizedForm
 from tests.ort_sessions import run
 from tests.pass_runner import EAGER, model, random
-from tests.quantized_networks import convnet, inputs, mixer, quantized
+from tests.quantized_networks import convnet, dynamic, inputs, mixer, quantized
 
 
 def dense_convnet() -> onnx.ModelProto:
@@ -27,6 +27,13 @@ def dense_convnet() -> onnx.ModelProto:
     return proto
 
 
+#: By operator of integers, where its weight and the zero point of that are.
+INTEGER_OPERATORS = {
+    "QLinearConv": (3, 5), "QLinearMatMul": (3, 5), "QGemm": (3, 5), "ConvInteger": (1, 3),
+    "MatMulInteger": (1, 3),
+}  # fmt: skip
+
+
 def integer_weights(proto: onnx.ModelProto) -> dict[str, Any]:
     """By layer, the integers of its weight as they are, and their zero points."""
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
@@ -37,20 +44,38 @@ def integer_weights(proto: onnx.ModelProto) -> dict[str, Any]:
             maker = makers[node.input[1]]
             assert maker.op_type == "DequantizeLinear"
             found[node.output[0]] = tensors[maker.input[0]], tensors[maker.input[2]]
+        elif node.op_type in INTEGER_OPERATORS:
+            found[node.output[0]] = tuple(tensors[node.input[i]] for i in INTEGER_OPERATORS[node.op_type])
     return found
 
 
-@pytest.mark.parametrize("weights", [QuantType.QInt8, QuantType.QUInt8])
+FORMS: dict[str, Any] = {
+    "qdq": quantized,
+    "qdq-uint8-weights": lambda proto: quantized(proto, weight_type=QuantType.QUInt8, per_channel=False),
+    "integers": lambda proto: quantized(proto, quant_format=QuantFormat.QOperator),
+    "integers-uint8-weights": lambda proto: quantized(
+        proto, quant_format=QuantFormat.QOperator, weight_type=QuantType.QUInt8, per_channel=False
+    ),
+    "dynamic": lambda proto: dynamic(proto, op_types_to_quantize=["Conv", "MatMul", "Gemm"]),
+    "dynamic-per-channel": lambda proto: dynamic(
+        proto, op_types_to_quantize=["Conv", "MatMul", "Gemm"], per_channel=True
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("make", [convnet, mixer])
-def test_the_way_there_and_back_changes_nothing(make: Any, weights: QuantType) -> None:
-    before = quantized(make(), weight_type=weights, per_channel=weights == QuantType.QInt8)
-    form = QuantizedForm(before)
-    assert len(form.layers) == len(integer_weights(before))
-    assert not any(node.op_type == "DequantizeLinear" and not node.input for node in form.model.graph.node)
-    after = form.restore(form.model)
+def test_the_way_there_and_back_changes_nothing(make: Any, form: str) -> None:
+    before = FORMS[form](make())
+    pruning = QuantizedForm(before)
+    given = integer_weights(before)
+    assert len(pruning.layers) == len(given) >= 4
+    assert not any(node.op_type in INTEGER_OPERATORS for node in pruning.model.graph.node)
+    after = pruning.restore(pruning.model)
+    assert sorted(node.op_type for node in after.graph.node) == sorted(n.op_type for n in before.graph.node)
     for feeds in inputs(before, 2):
         np.testing.assert_array_equal(run(after, feeds, library=False), run(before, feeds, library=False))
-    for name, (values, _) in integer_weights(before).items():
+    for name, (values, _) in given.items():
         np.testing.assert_array_equal(integer_weights(after)[name][0], values)
 
 
@@ -60,12 +85,10 @@ def test_a_float_network_is_its_own_form() -> None:
     assert form.model is proto and form.restore(proto) is proto and not form.layers
 
 
-@pytest.mark.parametrize("weights", [QuantType.QInt8, QuantType.QUInt8])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("with_inputs", [False, True])
-def test_pruning_a_quantized_network_puts_weights_at_their_zero_points(
-    with_inputs: bool, weights: QuantType
-) -> None:
-    before = quantized(dense_convnet(), weight_type=weights, per_channel=weights == QuantType.QInt8)
+def test_pruning_a_quantized_network_puts_weights_at_their_zero_points(with_inputs: bool, form: str) -> None:
+    before = FORMS[form](dense_convnet())
     calibration = {"X": np.concatenate([feeds["X"] for feeds in inputs(before, 12)])} if with_inputs else None
     options: dict[str, Any] = {"sparsity": 0.5, "group_shape": "4x1", "calibration": calibration}
     if with_inputs:
@@ -76,14 +99,14 @@ def test_pruning_a_quantized_network_puts_weights_at_their_zero_points(
     pruned, given = integer_weights(result.model), integer_weights(before)
     assert pruned.keys() == given.keys()
     for name, (values, zero_point) in pruned.items():
-        if name.startswith("Y"):  # whose outputs are along the second axis
-            continue
-        matrix = (values.astype(int) - int(zero_point.flat[0])).reshape(len(values), -1)
-        assert group_csr.density(matrix, (4, 1)) <= 0.55, name
+        centred = values.astype(int) - int(zero_point.flat[0])
+        if values.ndim > 2:  # of the others outputs may be along the second axis
+            assert group_csr.density(centred.reshape(len(values), -1), (4, 1)) <= 0.55, name
+        assert np.count_nonzero(centred) <= 0.55 * centred.size, name
         assert values.dtype == given[name][0].dtype
     assert result.report.agreement is not None
     assert 0.3 < result.report.agreement.outputs[0].cosine < 1
-    if weights == QuantType.QUInt8:  # which do not fit int8 less their zero points
+    if "uint8" in form:  # which do not fit int8 less their zero points
         return
     optimized = sg.optimize(result.model, EAGER)
     assert optimized.report.verified.ok
@@ -132,3 +155,30 @@ def test_a_weight_that_two_layers_read_stays_quantized_in_both() -> None:
     assert all(node.op_type != "MatMul" or node.input[1] != "W" for node in result.model.graph.node)
     kinds = {tensor.data_type for tensor in result.model.graph.initializer if len(tensor.dims) == 2}
     assert kinds == {onnx.TensorProto.INT8}
+
+
+def test_weights_of_integers_count_a_byte_each() -> None:
+    options: dict[str, Any] = {"sparsity": 0.5, "group_shape": "4x1"}
+    of_floats = sg.prune(dense_convnet(), EAGER, **options).report.size_bytes
+    of_integers = sg.prune(quantized(dense_convnet()), EAGER, **options).report.size_bytes
+    assert 4 * of_integers.before == of_floats.before
+    assert of_integers.after < of_floats.after / 2
+    smaller = sg.prune(quantized(dense_convnet()), EAGER, size=0.6).report.size_bytes
+    assert 0.4 * smaller.before < smaller.after <= 0.6 * smaller.before
+
+
+def test_the_speed_of_a_quantized_network_is_measured_with_its_integers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed: list[onnx.ModelProto] = []
+
+    def measured(original: Any, example: Any, profile: Any, threads: int, pruned: onnx.ModelProto) -> float:
+        timed.append(pruned)
+        return 2.0
+
+    monkeypatch.setattr("scalpel_graph.pruning.api.measured_speed_up", measured)
+    before = quantized(dense_convnet())
+    sg.prune(before, EAGER, speedup=2.0, measure=True)
+    assert timed
+    kinds = [node.op_type for node in before.graph.node]
+    assert all(sorted(node.op_type for node in proto.graph.node) == sorted(kinds) for proto in timed)
