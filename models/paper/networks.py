@@ -100,8 +100,8 @@ def convnet() -> nn.Sequential:
 def nin() -> nn.Sequential:
     """See `models.nin.nin`.
 
-    Nine layers deep without normalisation, it learns nothing from PyTorch's own first weights: they are those of
-    He et al. (ICCV 2015).
+    Nine layers deep without normalisation, it learns nothing from PyTorch's own first weights: they are those
+    of He et al. (ICCV 2015).
     """
 
     def conv(name: str, channels: int, out: int, kernel: int) -> list[tuple[str, nn.Module]]:
