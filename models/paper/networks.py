@@ -101,7 +101,7 @@ def nin() -> nn.Sequential:
     """See `models.nin.nin`.
 
     Nine layers deep without normalisation, it learns nothing from PyTorch's own first weights: they are those
-    of He et al. (ICCV 2015).
+    of He et al. (ICCV 2015). Its last layer ends in a ReLU too: it starts where none of the classes is dead.
     """
 
     def conv(name: str, channels: int, out: int, kernel: int) -> list[tuple[str, nn.Module]]:
@@ -109,7 +109,7 @@ def nin() -> nn.Sequential:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         return [(name, layer), (f"{name}_relu", nn.ReLU())]
 
-    return _Sequential(
+    network = _Sequential(
         [
             *conv("conv1", 3, 192, 5),
             *conv("cccp1", 192, 160, 1),
@@ -126,6 +126,11 @@ def nin() -> nn.Sequential:
             ("flatten", nn.Flatten()),
         ]
     )
+    last = network.get_submodule("cccp6")
+    with torch.no_grad():
+        last.get_parameter("weight").mul_(0.3)
+        last.get_parameter("bias").fill_(1.0)
+    return network
 
 
 #: By name in `models.NETWORKS`. AlexNet is not trained here: it has no data.
