@@ -2,7 +2,8 @@
 
 The paper's networks at its pruning rates for a microcontroller, in groups along the channels, against the
 same networks before pruning: exact instructions of QEMU, bytes of constants. And the bytes of every output:
-numpy, ONNX Runtime with the operators and without, C here and in QEMU, on inputs with extremes among them.
+numpy, ONNX Runtime with the operators and without, C here under the sanitizers of addresses and undefined
+behaviour, and in QEMU, on inputs with extremes among them.
 
 Weights are seeded, or with ``--work`` those that ``python -m models reproduce`` trained there for ``mcu``.
 """
@@ -47,6 +48,7 @@ SHAPES: dict[Dtype, tuple[int, int]] = {"q15": (1, 2), "int8": (1, 4), "int8x16"
 
 _SAMPLES = 64
 _BATCH_BYTES = 1 << 20
+_SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _compare(model: onnx.ModelProto, network: Network, bundle: Path, vectors: in
     stored = np.concatenate([edges, np.clip(np.rint(spread), low, high).astype(np.int64)])
     form = network.values[network.output].format
     ways = {"operators": session(model, library=custom_op_library()), "functions": session(model)}
-    _make(bundle, "host")
+    _make(bundle, "host", f"CFLAGS={_SANITIZED}")
     per_batch = max(1, _BATCH_BYTES // (value.size * dtype.itemsize))
     for start in range(0, len(stored), per_batch):
         part = stored[start : start + per_batch]
