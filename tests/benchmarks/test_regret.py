@@ -1,6 +1,7 @@
 """What the benchmark computes from times; the times themselves are made up."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,7 +78,13 @@ def test_layers_of_integers(monkeypatch, tmp_path):
     of_integers = {kernel.group_shape for kernel in load_target("avx512").quantized.kernels}
     cases = json.loads((tmp_path / "build/benchmarks/regret-int8.json").read_text())["cases"]
     assert {tuple(case["group_shape"]) for case in cases} <= of_integers
-    assert regret.main(["--quantized", "--target", "aarch64"]) == 2
+
+
+def test_a_target_without_prices_of_integers_is_refused(monkeypatch, capsys):
+    without = replace(load_target("avx512"), quantized=None)
+    monkeypatch.setattr(regret, "load_target", lambda name: without)
+    assert regret.main(["--quantized", "--target", "avx512"]) == 2
+    assert "has no prices for quantized layers" in capsys.readouterr().err
 
 
 def test_other_targets_are_refused(capsys):
