@@ -1,5 +1,5 @@
-// What GroupCsrGemm, GroupCsrConv and GroupCsrScaledGemm have in common: the constant inputs and attributes that are read when the
-// kernel is created, and what each call needs from ONNX Runtime.
+// What GroupCsrGemm, GroupCsrConv and GroupCsrScaledGemm have in common: the constant inputs and attributes that are
+// read when the kernel is created, and what each call needs from ONNX Runtime.
 #pragma once
 
 #include <cstddef>
